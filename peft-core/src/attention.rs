@@ -1,0 +1,133 @@
+//! The attention core, `softmax(Q Kᵀ/√d + mask) V`, as a site of its own: an [`AttentionAdapter`] is middleware
+//! around it, as an [`Adapter`](crate::Adapter) is around a layer.
+
+use crate::{Error, Pass, Result};
+use std::fmt::Debug;
+use tch::{Kind, Tensor};
+
+/// What the core reads, split into heads: q `[batch, heads, queries, d]`, k and v `[batch, kv_heads, keys, d]`.
+#[derive(Debug)]
+pub struct Heads {
+    pub q: Tensor,
+    pub k: Tensor,
+    pub v: Tensor,
+    /// Added to the scores; `[batch, 1, 1 or queries, keys]`.
+    pub mask: Option<Tensor>,
+}
+
+impl Heads {
+    /// Puts further keys and values, `[batch or 1, kv_heads, n, d]`, before the ones there are; every query sees them.
+    pub fn prepend(mut self, k: &Tensor, v: &Tensor) -> Result<Self> {
+        let batch = self.k.size4()?.0;
+        let join = |new: &Tensor, old: &Tensor| -> Result<Tensor> {
+            let new = new.f_to_kind(old.kind())?.f_expand([batch, -1, -1, -1], false)?;
+            Ok(Tensor::f_cat(&[&new, old], 2)?)
+        };
+        self.k = join(k, &self.k)?;
+        self.v = join(v, &self.v)?;
+        self.mask = self.mask.map(|m| open_keys(&m, k.size4()?.2)).transpose()?;
+        Ok(self)
+    }
+}
+
+/// An additive mask with `n` more keys in front that everybody may see.
+pub(crate) fn open_keys(mask: &Tensor, n: i64) -> Result<Tensor> {
+    Ok(mask.f_constant_pad_nd([n, 0])?)
+}
+
+/// Middleware around the attention core of one layer of the model.
+pub trait AttentionAdapter: Debug + Send {
+    /// The method's name, for messages.
+    fn name(&self) -> &'static str;
+    /// The adapted computation: `[batch, heads, queries, d]`.
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor>;
+}
+
+/// How the softmax is computed. Both give the same numbers up to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Softmax {
+    /// libtorch's fused kernel, the fastest it has for the case.
+    Fused,
+    /// Step by step in the order of PyTorch's `nn.MultiheadAttention`, whose bits it has.
+    Explicit,
+}
+
+/// The attention core of one layer, with the adapters that are active there.
+#[derive(Debug)]
+pub struct Attention {
+    pub(crate) name: String,
+    pub(crate) softmax: Softmax,
+    pub(crate) dropout: f64,
+    pub(crate) adapters: Vec<Box<dyn AttentionAdapter>>,
+}
+
+/// The model's own key and value projections: `[batch, n, hidden]` to two of `[batch, kv_heads, n, d]`.
+pub type Project<'a> = &'a dyn Fn(&Tensor) -> Result<(Tensor, Tensor)>;
+
+impl Attention {
+    /// Attends; `project` is there for adapters that bring hidden states of their own.
+    pub fn forward(&self, heads: Heads, pass: Pass<'_>, project: Project<'_>) -> Result<Tensor> {
+        let inner = AttentionInner { attention: self, adapters: &self.adapters, project, pass };
+        inner.forward(heads).map_err(|e| e.at(&self.name))
+    }
+}
+
+/// The rest of the chain, as one attention adapter sees it.
+#[derive(Clone, Copy)]
+pub struct AttentionInner<'a> {
+    attention: &'a Attention,
+    adapters: &'a [Box<dyn AttentionAdapter>],
+    project: Project<'a>,
+    /// The state of this call.
+    pub pass: Pass<'a>,
+}
+
+impl AttentionInner<'_> {
+    /// The rest of the chain.
+    pub fn forward(&self, heads: Heads) -> Result<Tensor> {
+        match self.adapters.split_last() {
+            Some((last, before)) => last.forward(heads, &AttentionInner { adapters: before, ..*self }),
+            None => self.core(&heads),
+        }
+    }
+
+    /// Keys and values of hidden states `[batch, n, hidden]`, by the model's own projections.
+    pub fn project(&self, hidden: &Tensor) -> Result<(Tensor, Tensor)> {
+        (self.project)(hidden)
+    }
+
+    fn core(&self, h: &Heads) -> Result<Tensor> {
+        let dropout = if self.pass.train { self.attention.dropout } else { 0.0 };
+        match self.attention.softmax {
+            Softmax::Fused => {
+                let grouped = h.q.size4()?.1 != h.k.size4()?.1;
+                let mask = h.mask.as_ref();
+                Ok(Tensor::f_scaled_dot_product_attention(&h.q, &h.k, &h.v, mask, dropout, false, None, grouped)?)
+            }
+            Softmax::Explicit => explicit(h, dropout),
+        }
+    }
+}
+
+/// Scale q, multiply, add the mask, softmax, dropout, multiply.
+fn explicit(h: &Heads, dropout: f64) -> Result<Tensor> {
+    let (heads, d) = (h.q.size4()?.1, h.q.size4()?.3);
+    if heads != h.k.size4()?.1 {
+        return Err(Error::Input("explicit attention needs as many key heads as query heads".into()));
+    }
+    let mut scores = h.q.f_mul_scalar((1.0 / d as f64).sqrt())?.f_matmul(&h.k.f_transpose(-2, -1)?)?;
+    if let Some(mask) = &h.mask {
+        scores = scores.f_add(mask)?;
+    }
+    let mut weights = scores.f_softmax(-1, None::<Kind>)?;
+    if dropout > 0.0 {
+        weights = weights.f_dropout(dropout, true)?;
+    }
+    Ok(weights.f_matmul(&h.v)?)
+}
+
+impl Debug for AttentionInner<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AttentionInner").field("attention", &self.attention).finish()
+    }
+}

@@ -1,0 +1,147 @@
+//! What can go wrong, each with the names and shapes that are needed to mend it.
+
+use std::path::{Path, PathBuf};
+use tch::TchError;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every way in which this crate can fail. Nothing in it panics on bad input.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name that was asked for is not in a sealed store (a file, or an adapter that was already made).
+    #[error("{place}: no tensor `{name}` (expected shape {expected:?}){hint}")]
+    Missing { place: String, name: String, expected: Vec<i64>, hint: String },
+
+    /// A tensor has another shape than the model or the method needs.
+    #[error("{place}: tensor `{name}` has shape {found:?}, expected {expected:?}{hint}")]
+    Shape { place: String, name: String, expected: Vec<i64>, found: Vec<i64>, hint: String },
+
+    /// Tensors that nobody asked for: a file that belongs to something else.
+    #[error("{place}: nothing reads {}", list(names))]
+    Unread { place: String, names: Vec<String> },
+
+    /// A name that is already taken.
+    #[error("{place}: `{name}` exists already")]
+    Exists { place: String, name: String },
+
+    /// No adapter of that name.
+    #[error("no adapter named `{name}`; there are: {}", or_none(known))]
+    UnknownAdapter { name: String, known: Vec<String> },
+
+    /// A pattern that matches no place in the model.
+    #[error("{method}: `{pattern}` in {field} matches nothing in this model{}", did_you_mean(close))]
+    NoTarget { method: &'static str, field: &'static str, pattern: String, close: Vec<String> },
+
+    /// A method was pointed at something that it has no formula for.
+    #[error("{method} cannot adapt `{site}`: {why}")]
+    Unsupported { method: &'static str, site: String, why: String },
+
+    /// The method is not a map on weights, so there is nothing to fold into the base.
+    #[error("{method} at `{site}` cannot be merged: it is not a map on the layer's weights")]
+    NotMergeable { method: &'static str, site: String },
+
+    /// A configuration field that is wrong, or that this crate does not have.
+    #[error("{place}: {field}: {message}")]
+    Config { place: String, field: String, message: String },
+
+    /// Data that does not fit the model: ids, masks, labels, texts.
+    #[error("{0}")]
+    Input(String),
+
+    /// A number that should be finite is not.
+    #[error("{what} is {value} at step {step}: training has diverged (a lower learning rate, or clipping, may help)")]
+    NonFinite { what: &'static str, value: f64, step: u64 },
+
+    /// The device that was asked for is not there.
+    #[error("{device}: {why}")]
+    Device { device: String, why: String },
+
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+
+    /// A file with contents that cannot be understood.
+    #[error("{}: {message}", path.display())]
+    Format { path: PathBuf, message: String },
+
+    /// An error of libtorch, first line only (the rest is a C++ stack).
+    #[error("libtorch: {}", first_line(.0))]
+    Torch(#[from] TchError),
+
+    /// An error of one of the calls that tch does not have.
+    #[error("libtorch: {0}")]
+    Shim(#[from] peft_sys::ShimError),
+
+    /// An error inside the model, with the place where it happened.
+    #[error("at `{site}`: {source}")]
+    At { site: String, source: Box<Error> },
+}
+
+impl Error {
+    /// Adds the site where the error happened, unless it is known already (or the error names its own).
+    #[must_use]
+    pub fn at(self, site: &str) -> Self {
+        match self {
+            Error::Torch(_) | Error::Shim(_) => Error::At { site: site.to_owned(), source: Box::new(self) },
+            other => other,
+        }
+    }
+
+    pub(crate) fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Error::File { path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn format(path: impl AsRef<Path>, message: impl ToString) -> Self {
+        Error::Format { path: path.as_ref().to_owned(), message: message.to_string() }
+    }
+
+    pub(crate) fn config(place: impl ToString, field: impl ToString, message: impl ToString) -> Self {
+        Error::Config { place: place.to_string(), field: field.to_string(), message: message.to_string() }
+    }
+}
+
+fn first_line(e: &TchError) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// "`a`, `b` and 7 more": long lists are cut, and say so.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = names.iter().take(SHOWN).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    if let Some(more) = names.len().checked_sub(SHOWN).filter(|m| *m > 0) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "none".into() } else { list(names) }
+}
+
+fn did_you_mean(close: &[String]) -> String {
+    if close.is_empty() { String::new() } else { format!("; did you mean {}?", list(close)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torch_messages_are_one_line_and_carry_the_site() {
+        let e = tch::Tensor::f_zeros([2, 3], (tch::Kind::Float, tch::Device::Cpu))
+            .and_then(|t| t.f_matmul(&t))
+            .expect_err("2x3 by 2x3");
+        let e = Error::from(e).at("layers.0.ff.0").at("layers.0");
+        let text = e.to_string();
+        assert!(text.starts_with("at `layers.0.ff.0`: libtorch: "), "{text}");
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<String> = (0..8).map(|i| format!("t{i}")).collect();
+        assert_eq!(list(&names), "`t0`, `t1`, `t2`, `t3`, `t4` and 3 more");
+    }
+}

@@ -1,0 +1,34 @@
+//! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`.
+
+use crate::methods::{Method, from_json};
+use crate::{Error, Params, Result, io};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Device, Tensor};
+
+/// Name of the configuration.
+pub const CONFIG: &str = "adapter_config.json";
+/// Name of the tensors.
+pub const TENSORS: &str = "adapter_model.safetensors";
+
+/// The method and the tensors of an adapter directory. Names and shapes are checked when a model asks for them.
+pub fn read(dir: &Path, device: Device) -> Result<(Box<dyn Method>, Params)> {
+    let config = dir.join(CONFIG);
+    let method = from_json(io::read_json(&config)?, &config.display().to_string())?;
+    let path = dir.join(TENSORS);
+    if !path.exists() && dir.join("adapter_model.bin").exists() {
+        let message = "is not there, only adapter_model.bin, a Python pickle; save the adapter again with \
+                       safe_serialization=True";
+        return Err(Error::format(path, message));
+    }
+    let tensors = io::tensors::read(&path)?;
+    let params = Params::from_tensors(path.display().to_string(), device, tensors)?;
+    Ok((method, params))
+}
+
+/// Writes both files, the tensors first: a directory with a configuration is complete.
+pub fn write(dir: &Path, config: &Value, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    io::tensors::write(&dir.join(TENSORS), tensors)?;
+    io::write_json(&dir.join(CONFIG), config)
+}

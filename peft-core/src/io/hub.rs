@@ -1,0 +1,108 @@
+//! Hub model directories: `config.json`, `model.safetensors` or its shards, `tokenizer.json`.
+
+use crate::model::Model;
+use crate::{Error, Params, Peft, Result, io};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+
+/// A model that the Hub has a form for.
+pub trait HubModel: Model {
+    /// The family's `model_type`.
+    const MODEL_TYPE: &'static str;
+
+    /// The configuration in `config.json`, with `labels` classes where that is given.
+    ///
+    /// # Errors
+    /// A field that is missing, or that asks for something this crate does not have.
+    fn config(json: &Value, place: &str, labels: Option<i64>) -> Result<Self::Config>;
+
+    /// This crate's name for a tensor of the file, or `None` for one that belongs to something else (another head,
+    /// a buffer).
+    fn rename(name: &str) -> Option<String>;
+
+    /// A fresh head, for a file that has none.
+    fn fresh_head(config: &Self::Config) -> Result<Vec<(String, Tensor)>>;
+}
+
+/// A model from disk.
+#[derive(Debug)]
+pub struct Opened<M: Model> {
+    pub peft: Peft<M>,
+    /// Tensors of the file that belong to something else and were not used.
+    pub unused: Vec<String>,
+    /// Tensors that the file lacks and that were drawn: the new head.
+    pub fresh: Vec<String>,
+}
+
+/// Opens a model directory.
+///
+/// `labels` asks for a head with that many classes; a file without a head gets a fresh one then, drawn from
+/// libtorch's generator, and a file with one of another size is refused.
+pub fn open<M: HubModel>(dir: &Path, device: Device, labels: Option<i64>) -> Result<Opened<M>> {
+    let path = dir.join("config.json");
+    let json = io::read_json(&path)?;
+    let place = path.display().to_string();
+    let kind = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
+    if kind != M::MODEL_TYPE {
+        let message = format!("is `{kind}`, expected `{}`", M::MODEL_TYPE);
+        return Err(Error::config(place, "model_type", message));
+    }
+    let config = M::config(&json, &place, labels)?;
+    let (file, found) = read_weights(dir)?;
+    let (mut unused, mut tensors) = (Vec::new(), BTreeMap::new());
+    for (name, tensor) in found {
+        match M::rename(&name) {
+            Some(own) => {
+                if tensors.insert(own.clone(), tensor).is_some() {
+                    return Err(Error::format(file, format!("two tensors are called `{own}`")));
+                }
+            }
+            None => unused.push(name),
+        }
+    }
+    let mut fresh = Vec::new();
+    if labels.is_some() {
+        for (name, tensor) in M::fresh_head(&config)? {
+            if !tensors.contains_key(&name) {
+                fresh.push(name.clone());
+                tensors.insert(name, tensor);
+            }
+        }
+    }
+    let params = Params::from_tensors(file.display().to_string(), device, tensors)?;
+    Ok(Opened { peft: Peft::new(params, config)?, unused, fresh })
+}
+
+/// All tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
+fn read_weights(dir: &Path) -> Result<(PathBuf, BTreeMap<String, Tensor>)> {
+    let single = dir.join("model.safetensors");
+    if single.exists() {
+        let tensors = io::tensors::read(&single)?;
+        return Ok((single, tensors));
+    }
+    let index = dir.join("model.safetensors.index.json");
+    if !index.exists() {
+        let pickle = dir.join("pytorch_model.bin").exists();
+        let hint = if pickle { "; pytorch_model.bin is a Python pickle: save the model again as safetensors" } else { "" };
+        return Err(Error::format(single, format!("is not there, nor model.safetensors.index.json{hint}")));
+    }
+    let json = io::read_json(&index)?;
+    let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
+        return Err(Error::format(index, "has no `weight_map`"));
+    };
+    let shards: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+    let mut tensors = BTreeMap::new();
+    for shard in shards {
+        // A shard is a file beside the index and nothing else.
+        if Path::new(shard).components().count() != 1 {
+            return Err(Error::format(index, format!("`{shard}` is not the name of a file beside it")));
+        }
+        tensors.extend(io::tensors::read(&dir.join(shard))?);
+    }
+    match map.keys().find(|name| !tensors.contains_key(*name)) {
+        Some(name) => Err(Error::format(index, format!("lists `{name}`, which no shard has"))),
+        None => Ok((index, tensors)),
+    }
+}

@@ -1,0 +1,133 @@
+//! safetensors files: read through a memory map, written atomically.
+
+use crate::{Error, Result, io::write_atomically};
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// All tensors of a file, on the CPU, in their own dtypes.
+///
+/// # Errors
+/// A file that is not safetensors (a pickle says how to convert it), or a dtype that libtorch lacks.
+pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let map = peft_sys::map_file(path).map_err(|e| Error::file(path, e))?;
+    let file = SafeTensors::deserialize(&map).map_err(|e| {
+        let pickle = map.starts_with(b"PK") || map.starts_with(b"\x80\x02");
+        let hint = if pickle { ": this is a Python pickle; save it again with safetensors" } else { "" };
+        Error::format(path, format!("not a safetensors file ({e}){hint}"))
+    })?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let kind = kind(view.dtype())
+            .ok_or_else(|| Error::format(path, format!("tensor `{name}`: dtype {:?} is not supported", view.dtype())))?;
+        let shape: Vec<i64> = view.shape().iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect();
+        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
+    }
+    Ok(tensors)
+}
+
+/// Writes tensors as Python's `safetensors.torch.save_file` does, metadata `{"format": "pt"}` included.
+pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let raw = tensors.iter().map(|(name, t)| Ok((name.as_str(), Raw::new(name, t)?)));
+    let raw = raw.collect::<Result<Vec<_>>>()?;
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    write_atomically(path, |file| {
+        safetensors::serialize_to_file(raw, Some(metadata), file.path()).map_err(|e| Error::format(path, e))
+    })
+}
+
+/// The bytes of one tensor.
+struct Raw {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Raw {
+    fn new(name: &str, t: &Tensor) -> Result<Self> {
+        let t = t.f_detach()?.f_to(Device::Cpu)?.f_contiguous()?;
+        let kind = t.f_kind()?;
+        let dtype = dtype(kind).ok_or_else(|| Error::Input(format!("tensor `{name}`: cannot write dtype {kind:?}")))?;
+        let numel = t.numel();
+        let mut bytes = vec![0u8; numel.saturating_mul(kind.elt_size_in_bytes())];
+        t.f_copy_data_u8(&mut bytes, numel)?;
+        let shape = t.size().into_iter().map(|d| usize::try_from(d).unwrap_or_default()).collect();
+        Ok(Self { dtype, shape, bytes })
+    }
+}
+
+impl View for Raw {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// The dtypes that both sides have.
+const DTYPES: &[(Dtype, Kind)] = &[
+    (Dtype::F32, Kind::Float),
+    (Dtype::F64, Kind::Double),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::I32, Kind::Int),
+    (Dtype::I16, Kind::Int16),
+    (Dtype::I8, Kind::Int8),
+    (Dtype::U8, Kind::Uint8),
+    (Dtype::BOOL, Kind::Bool),
+];
+
+fn kind(dtype: Dtype) -> Option<Kind> {
+    DTYPES.iter().find(|(d, _)| *d == dtype).map(|(_, k)| *k)
+}
+
+fn dtype(kind: Kind) -> Option<Dtype> {
+    DTYPES.iter().find(|(_, k)| *k == kind).map(|(d, _)| *d)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_keeps_bytes_dtypes_and_shapes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let x = Tensor::randn([3, 5], (Kind::Float, Device::Cpu));
+        let kinds = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double, Kind::Int64, Kind::Uint8, Kind::Bool];
+        let mut all: BTreeMap<String, Tensor> = kinds.iter().map(|k| (format!("{k:?}"), x.to_kind(*k))).collect();
+        all.insert("transposed".into(), x.tr());
+        all.insert("empty".into(), Tensor::zeros([0, 4], (Kind::Float, Device::Cpu)));
+        write(&path, &all).unwrap();
+        let back = read(&path).unwrap();
+        assert_eq!(back.len(), all.len());
+        for (name, t) in &all {
+            assert_eq!((back[name].size(), back[name].kind()), (t.size(), t.kind()), "{name}");
+            assert!(back[name].equal(t), "{name}");
+        }
+        let first = std::fs::read(&path).unwrap();
+        write(&path, &back).unwrap();
+        assert_eq!(first, std::fs::read(&path).unwrap());
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pytorch_model.bin");
+        std::fs::write(&path, b"PK\x03\x04 and so on, long enough").unwrap();
+        let text = read(&path).unwrap_err().to_string();
+        assert!(text.contains("pytorch_model.bin") && text.contains("pickle"), "{text}");
+        let text = read(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(text.contains("none"), "{text}");
+    }
+}

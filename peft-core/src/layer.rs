@@ -1,0 +1,217 @@
+//! The seam. A layer is a pure kernel `f(x; weights)` over frozen weights, and an [`Adapter`] is middleware
+//! around it. The law that holds this together, for every method that can be merged:
+//!
+//! `forward(x) == kernel(x; reweight(base))`
+
+use crate::{Error, Result};
+use std::fmt::Debug;
+use tch::Tensor;
+
+/// Dense weights of one layer; the shapes are the [`Kernel`]'s.
+#[derive(Debug)]
+pub struct Weights {
+    pub weight: Tensor,
+    pub bias: Option<Tensor>,
+}
+
+/// What a layer computes from its input and its weights. It holds no tensors.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kernel {
+    /// `y = x Wᵀ + b`; W `[out, in]`, b `[out]`.
+    Linear,
+    /// `y = W[ids]`; W `[vocab, dim]`.
+    Embedding,
+    /// `y = (x − mean) / √(var + eps) ⊙ W + b`; W and b `[dim]`.
+    LayerNorm { eps: f64 },
+}
+
+impl Kernel {
+    fn apply(self, x: &Tensor, w: &Weights) -> Result<Tensor> {
+        Ok(match self {
+            Kernel::Linear => x.f_linear(&w.weight, w.bias.as_ref())?,
+            Kernel::Embedding => Tensor::f_embedding(&w.weight, x, -1, false, false)?,
+            Kernel::LayerNorm { eps } => {
+                x.f_layer_norm(w.weight.size(), Some(&w.weight), w.bias.as_ref(), eps, true)?
+            }
+        })
+    }
+}
+
+/// How the frozen weights are stored. Methods see dense weights whatever it is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Base {
+    Dense(Weights),
+}
+
+impl Base {
+    /// The weights as the kernel needs them; handles where they are dense already.
+    pub fn dense(&self) -> Result<Weights> {
+        match self {
+            Base::Dense(w) => Ok(Weights {
+                weight: w.weight.shallow_clone(),
+                bias: w.bias.as_ref().map(Tensor::shallow_clone),
+            }),
+        }
+    }
+
+    fn apply(&self, kernel: Kernel, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Base::Dense(w) => kernel.apply(x, w),
+        }
+    }
+}
+
+/// What travels with one forward call, and is kept nowhere: views hold no per-call state.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pass<'a> {
+    /// Dropout is on.
+    pub train: bool,
+    /// Added to the attention scores: 0 where a key may be seen, −∞ where not; `[batch, 1, 1 or queries, keys]`.
+    pub mask: Option<&'a Tensor>,
+}
+
+impl Pass<'_> {
+    /// Dropout off.
+    pub fn eval() -> Self {
+        Self::default()
+    }
+    /// Dropout on.
+    pub fn train() -> Self {
+        Self { train: true, mask: None }
+    }
+}
+
+/// Middleware around a layer, or around a block of the model.
+pub trait Adapter: Debug + Send {
+    /// The method's name, for messages.
+    fn name(&self) -> &'static str;
+
+    /// Frozen weights in, adapted weights out; `site` is for the error. Implemented if and only if the method is
+    /// a map on weights, that is, if it can be merged.
+    ///
+    /// # Errors
+    /// [`Error::NotMergeable`] by default.
+    fn reweight(&self, site: &str, weights: Weights) -> Result<Weights> {
+        drop(weights);
+        Err(Error::NotMergeable { method: self.name(), site: site.to_owned() })
+    }
+
+    /// The adapted computation. By default the adapted weights are formed; override it where that is wasteful.
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        inner.apply(x, &self.reweight(inner.site(), inner.weights()?)?)
+    }
+}
+
+/// One layer of a view: a kernel, its frozen weights, and the adapters that are active there.
+#[derive(Debug)]
+pub struct Layer {
+    pub(crate) name: String,
+    pub(crate) kernel: Kernel,
+    pub(crate) base: Base,
+    pub(crate) adapters: Vec<Box<dyn Adapter>>,
+}
+
+impl Layer {
+    /// The layer's output for `x`, through its adapters.
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        let inner = Inner { site: &self.name, core: Core::Layer(self), adapters: &self.adapters, pass };
+        inner.forward(x).map_err(|e| e.at(&self.name))
+    }
+
+    /// The weights with every adapter folded in.
+    ///
+    /// # Errors
+    /// [`Error::NotMergeable`] when one of them is not a map on weights.
+    pub fn merged(&self) -> Result<Weights> {
+        let fold = |w, a: &Box<dyn Adapter>| a.reweight(&self.name, w);
+        self.adapters.iter().try_fold(self.base.dense()?, fold).map_err(|e| e.at(&self.name))
+    }
+
+    /// The frozen weights, if nothing adapts this layer.
+    pub fn plain(&self) -> Option<Weights> {
+        if self.adapters.is_empty() { self.base.dense().ok() } else { None }
+    }
+}
+
+/// A named place around a part of the model: where bottleneck adapters sit.
+#[derive(Debug)]
+pub struct Block {
+    pub(crate) name: String,
+    pub(crate) adapters: Vec<Box<dyn Adapter>>,
+}
+
+/// The part of the model inside a [`Block`].
+pub type Body<'a> = &'a dyn Fn(&Tensor, Pass<'_>) -> Result<Tensor>;
+
+impl Block {
+    /// Runs `body` on `x` through the block's adapters.
+    pub fn around(&self, x: &Tensor, pass: Pass<'_>, body: Body<'_>) -> Result<Tensor> {
+        let inner = Inner { site: &self.name, core: Core::Block(body), adapters: &self.adapters, pass };
+        inner.forward(x).map_err(|e| e.at(&self.name))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Core<'a> {
+    Layer(&'a Layer),
+    Block(Body<'a>),
+}
+
+/// The rest of the chain, as one adapter sees it: the adapters before it, and the layer or block at the core.
+#[derive(Clone, Copy)]
+pub struct Inner<'a> {
+    site: &'a str,
+    core: Core<'a>,
+    adapters: &'a [Box<dyn Adapter>],
+    /// The state of this call.
+    pub pass: Pass<'a>,
+}
+
+impl Inner<'_> {
+    /// Full name of the site.
+    pub fn site(&self) -> &str {
+        self.site
+    }
+
+    /// The rest of the chain on `x`. The result is the caller's alone: it may be added to in place.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_in(x, self.pass)
+    }
+
+    /// As [`Inner::forward`], in another call state (a longer mask, say).
+    pub fn forward_in(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        match (self.adapters.split_last(), self.core) {
+            (Some((last, before)), core) => {
+                last.forward(x, &Inner { site: self.site, core, adapters: before, pass })
+            }
+            (None, Core::Layer(layer)) => layer.base.apply(layer.kernel, x),
+            (None, Core::Block(body)) => body(x, pass),
+        }
+    }
+
+    /// The weights of the rest of the chain.
+    ///
+    /// # Errors
+    /// [`Error::NotMergeable`] on a block, which has none, or behind an adapter that is not a map on weights.
+    pub fn weights(&self) -> Result<Weights> {
+        let Core::Layer(layer) = self.core else {
+            return Err(Error::NotMergeable { method: "a block", site: self.site.to_owned() });
+        };
+        self.adapters.iter().try_fold(layer.base.dense()?, |w, a| a.reweight(self.site, w))
+    }
+
+    /// The layer's kernel on `x` with the given weights.
+    pub fn apply(&self, x: &Tensor, weights: &Weights) -> Result<Tensor> {
+        match self.core {
+            Core::Layer(layer) => layer.kernel.apply(x, weights),
+            Core::Block(_) => Err(Error::NotMergeable { method: "a block", site: self.site.to_owned() }),
+        }
+    }
+}
+
+impl Debug for Inner<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("site", &self.site).field("adapters", &self.adapters).finish()
+    }
+}

@@ -1,0 +1,196 @@
+//! `adapter_config.json`: what all methods' files have in common, and the rules that keep reading one from being
+//! silent about what it does not know.
+
+use super::{Counting, Method, Overlay, TABLE};
+use crate::model::TaskType;
+use crate::scope::Outline;
+use crate::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The version of PEFT whose files these are.
+const PEFT_VERSION: &str = "0.21.2";
+
+/// Fields that every adapter has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Common {
+    pub task_type: Option<TaskType>,
+    pub base_model_name_or_path: Option<String>,
+    /// Modules that are trained whole beside the method, the classification head above all: every parameter of
+    /// a module whose path ends in one of these (PEFT's rule: no dot needed before it).
+    pub modules_to_save: Option<Vec<String>>,
+    /// Fields that this crate has no use for. They are kept, and checked on reading: see [`from_json`].
+    #[serde(flatten)]
+    pub rest: BTreeMap<String, Value>,
+}
+
+impl Common {
+    /// For a classifier whose head is trained as well.
+    pub fn classifier() -> Self {
+        Self { task_type: Some(TaskType::SeqCls), ..Self::default() }
+    }
+
+    /// Names that PEFT adds by task type, whether the model has them or not.
+    fn heads(&self) -> &'static [&'static str] {
+        match self.task_type {
+            Some(TaskType::SeqCls | TaskType::TokenCls) => &["classifier", "score"],
+            Some(TaskType::QuestionAns) => &["qa_outputs"],
+            _ => &[],
+        }
+    }
+
+    /// Adds the task's head to `modules_to_save`, and checks that the others are there.
+    pub fn prepare(&mut self, method: &'static str, outline: &Outline) -> Result<()> {
+        for module in self.saved() {
+            let known = outline.params.iter().any(|p| saves(module, p));
+            if !known && !self.heads().contains(&module.as_str()) {
+                let modules = outline.params.iter().filter_map(|p| p.rsplit_once('.')).map(|(m, _)| m);
+                let close = crate::target::closest(module, modules);
+                return Err(Error::NoTarget { method, field: "modules_to_save", pattern: module.clone(), close });
+            }
+        }
+        let mut modules = self.modules_to_save.take().unwrap_or_default();
+        for head in self.heads() {
+            if !modules.iter().any(|m| m == head) {
+                modules.push((*head).to_owned());
+            }
+        }
+        self.modules_to_save = (!modules.is_empty()).then_some(modules);
+        Ok(())
+    }
+
+    /// `modules_to_save`, as a list.
+    pub fn saved(&self) -> &[String] {
+        self.modules_to_save.as_deref().unwrap_or_default()
+    }
+
+    /// The overlay of a parameter that is in `modules_to_save`; its key is `prefix` + its name.
+    pub fn overlay(&self, prefix: &str, param: &str) -> Option<Overlay> {
+        let saved = self.saved().iter().any(|m| saves(m, param));
+        saved.then(|| Overlay { key: format!("{prefix}{param}"), counting: Counting::Adds })
+    }
+}
+
+/// Whether `param` belongs to a module whose path ends in `module`.
+fn saves(module: &str, param: &str) -> bool {
+    let mut path = param;
+    while let Some((parent, _)) = path.rsplit_once('.') {
+        if parent.ends_with(module) {
+            return true;
+        }
+        path = parent;
+    }
+    false
+}
+
+/// A method that has an `adapter_config.json`.
+pub trait PeftConfig: Method + Serialize + DeserializeOwned + Clone + 'static {
+    /// The file's `peft_type`.
+    const TYPE: &'static str;
+    /// Fields of PEFT's file that this crate does not have, with their defaults, as JSON: written as they are, and
+    /// refused by name when a file has another value.
+    const DEFAULTS: &'static str = "{}";
+    /// The fields that every adapter has.
+    fn common(&self) -> &Common;
+}
+
+type Reader = fn(Value, &str) -> Result<Box<dyn Method>>;
+pub(crate) type Row = (&'static str, Reader);
+
+pub(crate) const fn row<C: PeftConfig>() -> Row {
+    (C::TYPE, read::<C>)
+}
+
+/// The method of a parsed `adapter_config.json`; `place` is what errors call it.
+///
+/// # Errors
+/// An unknown `peft_type`, a field of the wrong type, and every field with a value other than its default that
+/// this crate has no code for: it would change the numbers.
+pub fn from_json(config: Value, place: &str) -> Result<Box<dyn Method>> {
+    let Some(kind) = config.get("peft_type").and_then(Value::as_str) else {
+        return Err(Error::config(place, "peft_type", "is missing, or not a string"));
+    };
+    match TABLE.iter().find(|(name, _)| *name == kind) {
+        Some((_, read)) => read(config, place),
+        None => {
+            let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+            let message = format!("`{kind}` is not one of {}", known.join(", "));
+            Err(Error::config(place, "peft_type", message))
+        }
+    }
+}
+
+fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Box<dyn Method>> {
+    if let Some(fields) = config.as_object_mut() {
+        fields.remove("peft_type");
+    }
+    let method: C = serde_json::from_value(config).map_err(|e| Error::config(place, C::TYPE, e))?;
+    let defaults = defaults::<C>()?;
+    for (field, value) in &method.common().rest {
+        let fine = match defaults.get(field) {
+            Some(default) => same(default, value),
+            None => DESCRIPTIVE.contains(&field.as_str()) || is_empty(value),
+        };
+        if !fine {
+            let message = format!("{value} is not supported: only {} is", defaults.get(field).unwrap_or(&Value::Null));
+            return Err(Error::config(place, field, message));
+        }
+    }
+    Ok(Box::new(method))
+}
+
+/// Fields that describe the file and change no number.
+const DESCRIPTIVE: &[&str] = &["auto_mapping", "inference_mode", "peft_version", "revision"];
+
+fn defaults<C: PeftConfig>() -> Result<Map<String, Value>> {
+    serde_json::from_str(C::DEFAULTS).map_err(|e| Error::config(C::TYPE, "DEFAULTS", e))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(a) => a.is_empty(),
+        Value::Object(o) => o.is_empty(),
+        _ => false,
+    }
+}
+
+/// Equal, with 8 equal to 8.0.
+fn same(a: &Value, b: &Value) -> bool {
+    a == b || matches!((a.as_f64(), b.as_f64()), (Some(x), Some(y)) if x == y)
+}
+
+/// What PEFT would write for this method: all fields, sorted by name.
+pub fn to_json<C: PeftConfig>(method: &C) -> Result<Value> {
+    let Value::Object(own) = serde_json::to_value(method).map_err(|e| Error::config(C::TYPE, "config", e))? else {
+        return Err(Error::config(C::TYPE, "config", "is not an object"));
+    };
+    let mut all: BTreeMap<String, Value> = defaults::<C>()?.into_iter().collect();
+    all.extend(DESCRIPTIVE.iter().map(|f| ((*f).to_owned(), Value::Null)));
+    all.insert("peft_version".into(), PEFT_VERSION.into());
+    all.extend(own);
+    all.insert("peft_type".into(), C::TYPE.into());
+    all.insert("inference_mode".into(), true.into());
+    Ok(Value::Object(all.into_iter().collect()))
+}
+
+/// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.
+pub(crate) fn whole<S: Serializer>(value: &f64, s: S) -> std::result::Result<S::Ok, S::Error> {
+    if value.fract() == 0.0 && value.abs() < 1e15 { s.serialize_i64(*value as i64) } else { s.serialize_f64(*value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saves_whole_modules_by_suffix() {
+        assert!(saves("classifier", "classifier.weight"));
+        assert!(saves("pooler", "bert.pooler.dense.bias"));
+        assert!(saves("norm", "layers.0.input_layernorm.weight"));
+        assert!(!saves("dense", "bert.pooler.weight"));
+    }
+}

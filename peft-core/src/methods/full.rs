@@ -1,0 +1,39 @@
+//! Full fine-tuning: every parameter of the model is trained.
+//!
+//! The trained parameters are copies that shadow the base's, so the base stays as it is and can serve other adapters
+//! beside this one; merging gives an ordinary model.
+
+use super::config::{Common, PeftConfig, to_json};
+use super::{Counting, Method, Overlay};
+use crate::Result;
+use crate::scope::PREFIX;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FullConfig {
+    #[serde(flatten)]
+    pub common: Common,
+}
+
+impl PeftConfig for FullConfig {
+    const TYPE: &'static str = "FULL";
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Method for FullConfig {
+    fn name(&self) -> &'static str {
+        "full fine-tuning"
+    }
+
+    fn overlay(&self, param: &str) -> Option<Overlay> {
+        Some(Overlay { key: format!("{PREFIX}{param}"), counting: Counting::Replaces })
+    }
+
+    fn config(&self) -> Result<Option<serde_json::Value>> {
+        to_json(self).map(Some)
+    }
+}

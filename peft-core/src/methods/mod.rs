@@ -1,0 +1,108 @@
+//! The methods, one file each. A new one is its file and one line in the table below.
+
+mod config;
+pub use config::{Common, PeftConfig, from_json, to_json};
+
+use crate::attention::AttentionAdapter;
+use crate::model::{Dims, Prompt};
+use crate::scope::{Outline, Site};
+use crate::{Adapter, Params, Result};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use tch::Tensor;
+
+/// A method with its configuration. Every hook defaults to "nothing", so a method says only what it does.
+///
+/// The hooks that take a [`Site`] are called by the model's constructor, once a site; they get their parameters from
+/// `params`, which makes them on the first call and insists on them afterwards.
+pub trait Method: Debug + Send + Sync {
+    /// The method's name, for messages and tables.
+    fn name(&self) -> &'static str;
+
+    /// Checks the configuration and completes it from the model: default targets, sizes.
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        let _ = outline;
+        Ok(())
+    }
+
+    /// An adapter for a layer or a block.
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+        let _ = (site, params);
+        Ok(None)
+    }
+
+    /// An adapter for an attention core.
+    fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
+        let _ = (site, params);
+        Ok(None)
+    }
+
+    /// Something that rewrites the model's input; `words` is the base's word embedding.
+    fn prompt(&self, dims: &Dims, words: Option<&Tensor>, params: &Params) -> Result<Option<Box<dyn Prompt>>> {
+        let _ = (dims, words, params);
+        Ok(None)
+    }
+
+    /// Whether a trainable copy shadows this parameter of the base.
+    fn overlay(&self, param: &str) -> Option<Overlay> {
+        let _ = param;
+        None
+    }
+
+    /// A term to add to the loss.
+    fn penalty(&self, params: &Params) -> Result<Option<Tensor>> {
+        let _ = params;
+        Ok(None)
+    }
+
+    /// Called after optimizer step `step` (from 1), before the gradients are cleared.
+    fn after_step(&self, params: &Params, step: u64) -> Result<()> {
+        let _ = (params, step);
+        Ok(())
+    }
+
+    /// What is written to the file.
+    fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
+        Ok(params.tensors())
+    }
+
+    /// What is written to `adapter_config.json`; `None` for a method that has no file form.
+    fn config(&self) -> Result<Option<serde_json::Value>> {
+        Ok(None)
+    }
+}
+
+/// A trainable copy of a base parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// The copy's name in the adapter's store and file.
+    pub key: String,
+    pub counting: Counting,
+}
+
+/// How an overlay enters the count of all parameters. Either way the base itself stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// Copy and original both count, as for PEFT's `modules_to_save`.
+    Adds,
+    /// The copy stands for the original, as when a parameter of the model itself is trained.
+    Replaces,
+}
+
+/// The table: `module::Config` for each method that has a file form. Its `peft_type` is [`PeftConfig::TYPE`].
+macro_rules! methods {
+    ($($module:ident :: $Config:ident),* $(,)?) => {
+        $(mod $module; pub use $module::*;)*
+        /// Every `peft_type` that can be read, with its reader.
+        pub(crate) const TABLE: &[config::Row] = &[$(config::row::<$module::$Config>()),*];
+    };
+}
+
+methods! {
+    lora::LoraConfig,
+    bottleneck::BottleneckConfig,
+    prompt_tuning::PromptTuningConfig,
+    prefix_tuning::PrefixTuningConfig,
+    hidden_prefix::HiddenPrefixConfig,
+    full::FullConfig,
+}

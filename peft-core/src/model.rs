@@ -1,0 +1,118 @@
+//! What this crate asks of a model: a pure constructor over a [`Scope`], and a forward pass.
+
+use crate::{Error, Pass, Result, Scope};
+use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
+use tch::{Kind, Tensor};
+
+/// An architecture. Its constructor is the visitor that finds the sites: it is run again for every view, so it draws
+/// nothing at random, reads no file and computes nothing large.
+pub trait Model: Debug + Send + Sized {
+    /// What tells two models of the family apart (the Hub's `config.json`).
+    type Config: Debug + Clone + Send + Sync;
+
+    /// The sizes that methods need.
+    fn dims(config: &Self::Config) -> Dims;
+
+    /// A view of the model in `scope`.
+    fn new(scope: &Scope<'_>, config: &Self::Config) -> Result<Self>;
+
+    /// Logits for a batch: `[batch, classes]`.
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor>;
+}
+
+/// Sizes of a model, as methods need them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dims {
+    /// `model_type` of the Hub's config.
+    pub model_type: String,
+    pub layers: i64,
+    pub hidden: i64,
+    pub heads: i64,
+    pub kv_heads: i64,
+    pub head_dim: i64,
+    /// Name of the word embedding, to start prompts from real tokens.
+    pub word_embedding: String,
+    pub vocab: i64,
+}
+
+/// Token ids and, where rows are of different length, which of them are real.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[batch, length]`, int64.
+    pub ids: Tensor,
+    /// `[batch, length]`, 1 for real tokens and 0 for padding; `None` when all are real.
+    pub mask: Option<Tensor>,
+}
+
+impl Batch {
+    /// A batch without padding.
+    pub fn dense(ids: Tensor) -> Self {
+        Self { ids, mask: None }
+    }
+
+    /// Checks that every id is below `vocab`. On the CPU alone: elsewhere it would make the device wait, and ids are
+    /// checked where they are made ([`crate::io::text`]).
+    pub fn check_ids(&self, vocab: i64) -> Result<()> {
+        if self.ids.dim() != 2 {
+            return Err(Error::Input(format!("ids of shape {:?}, expected [batch, length]", self.ids.size())));
+        }
+        if self.ids.device() != tch::Device::Cpu || self.ids.numel() == 0 {
+            return Ok(());
+        }
+        let (low, high) = self.ids.f_aminmax(None, false)?;
+        for id in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
+            if id < 0 || id >= vocab {
+                return Err(Error::Input(format!("token id {id} is outside the model's vocabulary of {vocab}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`: 0 and −∞.
+    pub fn additive_mask(&self, kind: Kind) -> Result<Option<Tensor>> {
+        let Some(mask) = &self.mask else { return Ok(None) };
+        if mask.size() != self.ids.size() {
+            let (m, i) = (mask.size(), self.ids.size());
+            return Err(Error::Input(format!("attention mask of shape {m:?} for ids of shape {i:?}")));
+        }
+        let hidden = mask.f_eq(0)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
+        let zeros = Tensor::f_zeros(hidden.size(), (kind, mask.device()))?;
+        Ok(Some(zeros.f_masked_fill(&hidden, f64::NEG_INFINITY)?))
+    }
+}
+
+/// What enters the first layer; input-level methods rewrite it.
+#[derive(Debug)]
+pub struct Input {
+    /// Word embeddings `[batch, length, hidden]`, before positions are added.
+    pub embeds: Tensor,
+    /// As [`Pass::mask`].
+    pub mask: Option<Tensor>,
+    /// Position of the first token.
+    pub position: i64,
+    /// How many leading rows of `embeds` are not tokens of the batch.
+    pub virtual_tokens: i64,
+}
+
+/// Rewrites a model's input: prompts, and what shifts its positions.
+pub trait Prompt: Debug + Send {
+    /// The method's name, for messages.
+    fn name(&self) -> &'static str;
+    /// The rewritten input.
+    fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input>;
+}
+
+/// What a model is fine-tuned for, in PEFT's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs)]
+pub enum TaskType {
+    SeqCls,
+    #[serde(rename = "SEQ_2_SEQ_LM")]
+    Seq2SeqLm,
+    CausalLm,
+    TokenCls,
+    QuestionAns,
+    FeatureExtraction,
+}

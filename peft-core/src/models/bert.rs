@@ -1,0 +1,289 @@
+//! BERT for sequence classification. Devlin et al. 2019, <https://arxiv.org/abs/1810.04805>; names and numbers are
+//! those of the Hub's `BertForSequenceClassification`.
+//!
+//! Per layer `x = LN(x + attention(x))`, `x = LN(x + W₂ act(W₁ x))`; logits from the pooled first position.
+
+use crate::attention::{Attention, Heads, Softmax};
+use crate::io::hub::HubModel;
+use crate::layer::{Block, Layer, Pass};
+use crate::model::{Batch, Dims, Input, Model, Prompt};
+use crate::scope::{Role, Scope};
+use crate::{Error, Init, Result};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+
+/// `config.json`, as far as it changes a number.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct BertConfig {
+    pub vocab_size: i64,
+    pub hidden_size: i64,
+    pub num_hidden_layers: i64,
+    pub num_attention_heads: i64,
+    pub intermediate_size: i64,
+    pub max_position_embeddings: i64,
+    pub type_vocab_size: i64,
+    pub layer_norm_eps: f64,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
+    pub hidden_act: HiddenAct,
+    #[serde(default)]
+    pub classifier_dropout: Option<f64>,
+    #[serde(default = "initializer_range")]
+    pub initializer_range: f64,
+    #[serde(default)]
+    pub pad_token_id: i64,
+    #[serde(default)]
+    id2label: BTreeMap<String, Value>,
+    /// Number of classes.
+    #[serde(default)]
+    pub num_labels: i64,
+}
+
+fn initializer_range() -> f64 {
+    0.02
+}
+
+/// The activation between the two feed-forward layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenAct {
+    /// x Φ(x).
+    Gelu,
+    /// GELU's tanh approximation.
+    GeluNew,
+    Relu,
+    Silu,
+}
+
+impl HiddenAct {
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            HiddenAct::Gelu => x.f_gelu("none")?,
+            HiddenAct::GeluNew => x.f_gelu("tanh")?,
+            HiddenAct::Relu => x.f_relu()?,
+            HiddenAct::Silu => x.f_silu()?,
+        })
+    }
+}
+
+impl HubModel for Bert {
+    const MODEL_TYPE: &'static str = "bert";
+
+    fn config(json: &Value, place: &str, labels: Option<i64>) -> Result<BertConfig> {
+        // What would change the numbers and is not here is refused by name.
+        for (field, only) in [("position_embedding_type", Value::from("absolute")), ("is_decoder", Value::from(false))] {
+            match json.get(field) {
+                Some(value) if *value != only && !value.is_null() => {
+                    return Err(Error::config(place, field, format!("{value} is not supported, only {only} is")));
+                }
+                _ => {}
+            }
+        }
+        let mut c: BertConfig =
+            serde_json::from_value(json.clone()).map_err(|e| Error::config(place, "bert", e))?;
+        let sizes = [c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.max_position_embeddings];
+        if sizes.iter().any(|s| *s <= 0) || c.hidden_size.checked_rem(c.num_attention_heads) != Some(0) {
+            let message = format!("{} is not a multiple of num_attention_heads {}", c.hidden_size, c.num_attention_heads);
+            return Err(Error::config(place, "hidden_size", message));
+        }
+        let stated = i64::try_from(c.id2label.len()).unwrap_or_default().max(c.num_labels);
+        c.num_labels = labels.unwrap_or(if stated > 0 { stated } else { 2 });
+        Ok(c)
+    }
+
+    /// Encoders are saved with and without the `bert.` in front; pre-training heads and position buffers are not ours.
+    fn rename(name: &str) -> Option<String> {
+        if name.starts_with("cls.") || name.ends_with("embeddings.position_ids") {
+            return None;
+        }
+        let bare = ["embeddings.", "encoder.", "pooler."].iter().any(|p| name.starts_with(p));
+        let name = if bare { format!("bert.{name}") } else { name.to_owned() };
+        Some(name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"))
+    }
+
+    fn fresh_head(c: &BertConfig) -> Result<Vec<(String, Tensor)>> {
+        let weight = Init::Normal { std: c.initializer_range }.tensor(&[c.num_labels, c.hidden_size], Device::Cpu)?;
+        let bias = Init::Zeros.tensor(&[c.num_labels], Device::Cpu)?;
+        Ok(vec![("classifier.weight".into(), weight), ("classifier.bias".into(), bias)])
+    }
+}
+
+/// A view of the model.
+#[derive(Debug)]
+pub struct Bert {
+    words: Layer,
+    prompts: Vec<Box<dyn Prompt>>,
+    positions: Layer,
+    types: Layer,
+    norm: Layer,
+    layers: Vec<BertLayer>,
+    pooler: Layer,
+    classifier: Layer,
+    config: BertConfig,
+}
+
+impl Model for Bert {
+    type Config = BertConfig;
+
+    fn dims(c: &BertConfig) -> Dims {
+        Dims {
+            model_type: "bert".into(),
+            layers: c.num_hidden_layers,
+            hidden: c.hidden_size,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_attention_heads,
+            head_dim: c.hidden_size.checked_div(c.num_attention_heads).unwrap_or_default(),
+            word_embedding: "bert.embeddings.word_embeddings.weight".into(),
+            vocab: c.vocab_size,
+        }
+    }
+
+    fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
+        let (bert, d) = (s / "bert", c.hidden_size);
+        let (embeddings, stack) = (&bert / "embeddings", &bert / "encoder" / "layer");
+        Ok(Self {
+            words: embeddings.embedding("word_embeddings", c.vocab_size, d)?,
+            prompts: s.prompts()?,
+            positions: embeddings.embedding("position_embeddings", c.max_position_embeddings, d)?,
+            types: embeddings.embedding("token_type_embeddings", c.type_vocab_size, d)?,
+            norm: embeddings.layer_norm("LayerNorm", d, c.layer_norm_eps)?,
+            layers: (0..c.num_hidden_layers).map(|i| BertLayer::new(&stack.layer(i), c)).collect::<Result<_>>()?,
+            pooler: (&bert / "pooler").linear("dense", d, d, true)?,
+            classifier: s.linear("classifier", d, c.num_labels, true)?,
+            config: c.clone(),
+        })
+    }
+
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
+        batch.check_ids(self.config.vocab_size)?;
+        let c = &self.config;
+        let embeds = self.words.forward(&batch.ids, pass)?;
+        let mask = batch.additive_mask(embeds.kind())?;
+        let input = Input { embeds, mask, position: 0, virtual_tokens: 0 };
+        let input = self.prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;
+        let pass = Pass { mask: input.mask.as_ref(), ..pass };
+
+        let mut x = self.embed(&input, pass)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, pass)?;
+        }
+        let pooled = self.pooler.forward(&x.f_select(1, 0)?, pass)?.f_tanh()?;
+        let dropout = c.classifier_dropout.unwrap_or(c.hidden_dropout_prob);
+        self.classifier.forward(&dropped(pooled, dropout, pass)?, pass)
+    }
+}
+
+impl Bert {
+    /// Words + positions + the first token type, normed: `[batch, t, d]`.
+    fn embed(&self, input: &Input, pass: Pass<'_>) -> Result<Tensor> {
+        let length = input.embeds.size3()?.1;
+        let (start, end) = (input.position, input.position.saturating_add(length));
+        let most = self.config.max_position_embeddings;
+        if end > most {
+            let text = format!("{length} tokens from position {start} on do not fit the model's {most} positions");
+            return Err(Error::Input(text));
+        }
+        let index = (Kind::Int64, input.embeds.device());
+        let positions = self.positions.forward(&Tensor::f_arange_start(start, end, index)?, pass)?;
+        let types = self.types.forward(&Tensor::f_zeros([1], index)?, pass)?;
+        let x = input.embeds.f_add(&types)?.f_add(&positions)?;
+        dropped(self.norm.forward(&x, pass)?, self.config.hidden_dropout_prob, pass)
+    }
+}
+
+/// Dropout, where the call has it on.
+fn dropped(x: Tensor, p: f64, pass: Pass<'_>) -> Result<Tensor> {
+    if pass.train && p > 0.0 { Ok(x.f_dropout(p, true)?) } else { Ok(x) }
+}
+
+#[derive(Debug)]
+struct BertLayer {
+    whole: Block,
+    attention_block: Block,
+    attention: SelfAttention,
+    attention_norm: Layer,
+    ffn_block: Block,
+    intermediate: Layer,
+    output: Layer,
+    output_norm: Layer,
+    act: HiddenAct,
+    dropout: f64,
+}
+
+impl BertLayer {
+    fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
+        let (d, eps) = (c.hidden_size, c.layer_norm_eps);
+        let (attention, output) = (s / "attention", s / "output");
+        Ok(Self {
+            attention_block: s.block("attention", Role::Attention, d)?,
+            attention: SelfAttention::new(&attention, c)?,
+            attention_norm: (&attention / "output").layer_norm("LayerNorm", d, eps)?,
+            ffn_block: s.block("ffn", Role::FeedForward, d)?,
+            intermediate: (s / "intermediate").linear("dense", d, c.intermediate_size, true)?,
+            output: output.linear("dense", c.intermediate_size, d, true)?,
+            output_norm: output.layer_norm("LayerNorm", d, eps)?,
+            whole: s.block("", Role::Layer, d)?,
+            act: c.hidden_act,
+            dropout: c.hidden_dropout_prob,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.whole.around(x, pass, &|x, pass| {
+            let a = self.attention_block.around(x, pass, &|x, pass| {
+                dropped(self.attention.forward(x, pass)?, self.dropout, pass)
+            })?;
+            let x = self.attention_norm.forward(&a.f_add(x)?, pass)?;
+            let f = self.ffn_block.around(&x, pass, &|x, pass| {
+                let h = self.act.apply(&self.intermediate.forward(x, pass)?)?;
+                dropped(self.output.forward(&h, pass)?, self.dropout, pass)
+            })?;
+            self.output_norm.forward(&f.f_add(&x)?, pass)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct SelfAttention {
+    query: Layer,
+    key: Layer,
+    value: Layer,
+    core: Attention,
+    output: Layer,
+    heads: i64,
+    head_dim: i64,
+}
+
+impl SelfAttention {
+    fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
+        let (own, d) = (s / "self", c.hidden_size);
+        Ok(Self {
+            query: own.linear("query", d, d, true)?,
+            key: own.linear("key", d, d, true)?,
+            value: own.linear("value", d, d, true)?,
+            core: s.attention("self", Softmax::Fused, c.attention_probs_dropout_prob)?,
+            output: (s / "output").linear("dense", d, d, true)?,
+            heads: c.num_attention_heads,
+            head_dim: Bert::dims(c).head_dim,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        let (b, t, d) = x.size3()?;
+        // [b, t, d] -> [b, heads, t, head_dim]
+        let split = |layer: &Layer, x: &Tensor| -> Result<Tensor> {
+            Ok(layer.forward(x, pass)?.f_view([b, -1, self.heads, self.head_dim])?.f_transpose(1, 2)?)
+        };
+        let heads = Heads {
+            q: split(&self.query, x)?,
+            k: split(&self.key, x)?,
+            v: split(&self.value, x)?,
+            mask: pass.mask.map(Tensor::shallow_clone),
+        };
+        let project = |hidden: &Tensor| Ok((split(&self.key, hidden)?, split(&self.value, hidden)?));
+        let out = self.core.forward(heads, pass, &project)?;
+        self.output.forward(&out.f_transpose(1, 2)?.f_reshape([b, t, d])?, pass)
+    }
+}

@@ -1,0 +1,232 @@
+//! A frozen base with named adapters over it.
+
+use crate::methods::Method;
+use crate::model::Model;
+use crate::scope::{Active, Build, Outline, Scope, replaces};
+use crate::{Error, Params, Report, Result, io};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// A base model, frozen, and any number of named adapters over it.
+///
+/// A model is a *view*: [`Peft::view`] runs the model's constructor over the base's tensors and those of the adapters
+/// that are named. That is cheap, so switching, stacking, comparing and disabling adapters are all "take another
+/// view": there is no state to set, and none to restore. See the crate's page for an example.
+#[derive(Debug)]
+pub struct Peft<M: Model> {
+    base: Params,
+    config: M::Config,
+    outline: Outline,
+    adapters: BTreeMap<String, Adapted>,
+}
+
+#[derive(Debug)]
+struct Adapted {
+    method: Box<dyn Method>,
+    params: Params,
+}
+
+impl<M: Model> Peft<M> {
+    /// Freezes `base` and checks that it is a model of this configuration.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Shape`] and [`Error::Unread`], naming the tensors.
+    pub fn new(base: Params, config: M::Config) -> Result<Self> {
+        base.freeze()?;
+        let build = build::<M>(&base, &config, &[]);
+        M::new(&Scope::root(&build), &config)?;
+        let outline =
+            Outline { dims: M::dims(&config), sites: build.sites.into_inner(), params: build.params.into_inner() };
+        let unread: Vec<String> = base.tensors().into_keys().filter(|n| !outline.params.contains(n)).collect();
+        if !unread.is_empty() {
+            return Err(Error::Unread { place: base.place().to_owned(), names: unread });
+        }
+        Ok(Self { base, config, outline, adapters: BTreeMap::new() })
+    }
+
+    /// The base's tensors.
+    pub fn base(&self) -> &Params {
+        &self.base
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &M::Config {
+        &self.config
+    }
+
+    /// The model's sites and parameters.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// Names of the adapters.
+    pub fn names(&self) -> Vec<&str> {
+        self.adapters.keys().map(String::as_str).collect()
+    }
+
+    /// Adds a fresh adapter; its parameters are drawn now, in the constructor's order.
+    ///
+    /// # Errors
+    /// A name that is taken, a configuration that is wrong, a target that matches nothing.
+    pub fn add(&mut self, name: &str, method: impl Method + 'static) -> Result<()> {
+        let params = Params::new(format!("adapter `{name}`"), self.base.device());
+        self.attach(name, Box::new(method), params)
+    }
+
+    /// Adds an adapter with the given tensors, named as in its file; nothing is drawn.
+    ///
+    /// # Errors
+    /// As [`Peft::add`], and for every tensor that is missing, superfluous or of a wrong shape.
+    pub fn add_with(
+        &mut self, name: &str, method: impl Method + 'static, tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Result<()> {
+        let params = Params::from_tensors(format!("adapter `{name}`"), self.base.device(), tensors)?;
+        self.attach(name, Box::new(method), params)
+    }
+
+    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`.
+    ///
+    /// # Errors
+    /// As [`Peft::add_with`], naming the file; nothing is added then.
+    pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        let (method, params) = io::adapter::read(dir.as_ref(), self.base.device())?;
+        self.attach(name, method, params)
+    }
+
+    fn attach(&mut self, name: &str, mut method: Box<dyn Method>, mut params: Params) -> Result<()> {
+        if self.adapters.contains_key(name) {
+            return Err(Error::Exists { place: "adapters".into(), name: name.to_owned() });
+        }
+        method.prepare(&self.outline)?;
+        params.set_trainable(|_| true)?;
+        let build = build::<M>(&self.base, &self.config, &[(method.as_ref(), &params)]);
+        M::new(&Scope::root(&build), &self.config)?;
+        if build.active.iter().any(|a| a.hits.get() == 0) {
+            let (method, field) = (method.name(), "its configuration");
+            return Err(Error::NoTarget { method, field, pattern: format!("{method}"), close: vec![] });
+        }
+        drop(build);
+        let unread = params.unread();
+        if !unread.is_empty() {
+            return Err(Error::Unread { place: params.place().to_owned(), names: unread });
+        }
+        params.seal();
+        self.adapters.insert(name.to_owned(), Adapted { method, params });
+        Ok(())
+    }
+
+    /// Writes an adapter's two files into `dir`, each whole or not at all. PEFT reads them, if it has the method.
+    pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        let a = self.adapter(name)?;
+        let Some(config) = a.method.config()? else {
+            let message = "this method has no file form";
+            return Err(Error::config(a.method.name(), "adapter_config.json", message));
+        };
+        io::adapter::write(dir.as_ref(), &config, &a.method.export(&a.params)?)
+    }
+
+    /// Removes an adapter.
+    pub fn delete(&mut self, name: &str) -> Result<()> {
+        self.adapter(name)?;
+        self.adapters.remove(name);
+        Ok(())
+    }
+
+    fn adapter(&self, name: &str) -> Result<&Adapted> {
+        self.adapters.get(name).ok_or_else(|| Error::UnknownAdapter {
+            name: name.to_owned(),
+            known: self.adapters.keys().cloned().collect(),
+        })
+    }
+
+    fn active(&self, names: &[&str]) -> Result<Vec<(&dyn Method, &Params)>> {
+        names.iter().map(|n| self.adapter(n).map(|a| (a.method.as_ref(), &a.params))).collect()
+    }
+
+    /// The method of an adapter, completed from the model.
+    pub fn method(&self, name: &str) -> Result<&dyn Method> {
+        Ok(self.adapter(name)?.method.as_ref())
+    }
+
+    /// The tensors of an adapter.
+    pub fn params(&self, name: &str) -> Result<&Params> {
+        Ok(&self.adapter(name)?.params)
+    }
+
+    /// The model with the named adapters, the first one innermost.
+    pub fn view(&self, active: &[&str]) -> Result<M> {
+        let active = self.active(active)?;
+        M::new(&Scope::root(&build::<M>(&self.base, &self.config, &active)), &self.config)
+    }
+
+    /// The base with the named adapters folded in: an ordinary model of the same kind.
+    ///
+    /// # Errors
+    /// [`Error::NotMergeable`] when one of them is not a map on weights.
+    pub fn merged(&self, active: &[&str]) -> Result<Params> {
+        let active = self.active(active)?;
+        let mut build = build::<M>(&self.base, &self.config, &active);
+        build.merged = Some(RefCell::default());
+        M::new(&Scope::root(&build), &self.config)?;
+        let mut folded = build.merged.map(RefCell::into_inner).unwrap_or_default();
+        let tensors = self.base.tensors().into_iter().map(|(name, t)| {
+            let t = folded.remove(&name).unwrap_or(t);
+            Ok((name, t.f_detach_copy()?))
+        });
+        Params::from_tensors("the merged model", self.base.device(), tensors.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The trainable tensors of the named adapters, for an optimizer.
+    pub fn trainable(&self, active: &[&str]) -> Result<Vec<(String, Tensor)>> {
+        Ok(self.active(active)?.into_iter().flat_map(|(_, p)| p.trainable()).collect())
+    }
+
+    /// Extra loss of the named adapters, if they have any.
+    pub fn penalty(&self, active: &[&str]) -> Result<Option<Tensor>> {
+        let mut sum: Option<Tensor> = None;
+        for (method, params) in self.active(active)? {
+            if let Some(term) = method.penalty(params)? {
+                sum = Some(match sum {
+                    Some(s) => s.f_add(&term)?,
+                    None => term,
+                });
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Tells the named adapters that optimizer step `step` (from 1) is done.
+    pub fn after_step(&self, active: &[&str], step: u64) -> Result<()> {
+        self.active(active)?.into_iter().try_for_each(|(method, params)| method.after_step(params, step))
+    }
+
+    /// Counts parameters, as PEFT's `print_trainable_parameters` does.
+    pub fn report(&self, active: &[&str]) -> Result<Report> {
+        let active = self.active(active)?;
+        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
+        let shadowed = |name: &str| active.iter().any(|(method, _)| replaces(*method, name));
+        let base = self.base.tensors().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, t)| numel(&t));
+        let own = active.iter().flat_map(|(_, p)| p.tensors()).map(|(_, t)| numel(&t));
+        let trained = active.iter().flat_map(|(_, p)| p.trainable()).map(|(n, t)| (n, t.size()));
+        Ok(Report::new(base.chain(own).sum(), &trained.collect::<Vec<_>>()))
+    }
+
+    /// The same model with its base in another dtype, without adapters.
+    pub fn to_kind(&self, kind: Kind) -> Result<Self> {
+        Self::new(self.base.to_kind(kind)?, self.config.clone())
+    }
+}
+
+fn build<'a, M: Model>(base: &'a Params, config: &M::Config, active: &[(&'a dyn Method, &'a Params)]) -> Build<'a> {
+    let active = active.iter().map(|(method, params)| Active { method: *method, params, hits: Cell::new(0) });
+    Build {
+        base,
+        dims: M::dims(config),
+        active: active.collect(),
+        sites: RefCell::default(),
+        params: RefCell::default(),
+        merged: None,
+    }
+}

@@ -1,0 +1,183 @@
+//! Which sites a method adapts: PEFT's rules for `target_modules` and `exclude_modules`, evaluated once when the
+//! adapter is added, so that a name which matches nothing is an error on that line and not a silent loss.
+
+use crate::scope::{Outline, SiteKind};
+use crate::{Error, Result};
+use fancy_regex::Regex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// A list of names, or one pattern, as PEFT's configs have them.
+///
+/// A list entry matches a module of that name, or whose path ends in `.` + that name. A single string is a regular
+/// expression that must match the whole path; `"all-linear"` (any case) stands for every linear layer but the head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Names {
+    Pattern(String),
+    List(Vec<String>),
+}
+
+impl Names {
+    /// A list, from anything that is one.
+    pub fn list<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        Names::List(names.into_iter().map(Into::into).collect())
+    }
+
+    fn is_all_linear(&self) -> bool {
+        matches!(self, Names::Pattern(p) if p.eq_ignore_ascii_case("all-linear"))
+    }
+
+    fn matchers(&self, method: &'static str, field: &'static str) -> Result<Vec<Matcher<'_>>> {
+        match self {
+            Names::List(list) => Ok(list.iter().map(|n| Matcher::Suffix(n)).collect()),
+            Names::Pattern(p) => {
+                let whole = Regex::new(&format!("^(?:{p})$"));
+                let regex = whole.map_err(|e| Error::config(method, field, format!("`{p}`: {e}")))?;
+                Ok(vec![Matcher::Whole(p, Box::new(regex))])
+            }
+        }
+    }
+}
+
+enum Matcher<'a> {
+    Suffix(&'a str),
+    Whole(&'a str, Box<Regex>),
+}
+
+impl Matcher<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Matcher::Suffix(s) | Matcher::Whole(s, _) => s,
+        }
+    }
+
+    fn matches(&self, site: &str) -> bool {
+        match self {
+            Matcher::Suffix(s) => site == *s || site.strip_suffix(s).is_some_and(|rest| rest.ends_with('.')),
+            // A pattern that runs away on some name does not match it.
+            Matcher::Whole(_, regex) => regex.is_match(site).unwrap_or(false),
+        }
+    }
+}
+
+/// What a config says about its targets.
+#[derive(Debug, Clone, Copy)]
+pub struct Selection<'a> {
+    /// The method's name, for errors.
+    pub method: &'static str,
+    pub target_modules: &'a Names,
+    pub exclude_modules: Option<&'a Names>,
+    /// Modules that are trained whole are never adapted as well.
+    pub modules_to_save: &'a [String],
+}
+
+impl Selection<'_> {
+    /// The names of the sites to adapt.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] for every pattern that matches nothing, with the closest names there are.
+    pub fn sites(&self, outline: &Outline) -> Result<BTreeSet<String>> {
+        let excluded = match self.exclude_modules {
+            Some(names) => names.matchers(self.method, "exclude_modules")?,
+            None => Vec::new(),
+        };
+        let open = |site: &str| {
+            !excluded.iter().any(|m| m.matches(site)) && !self.modules_to_save.iter().any(|m| within(site, m))
+        };
+        if self.target_modules.is_all_linear() {
+            let linear = outline.sites.iter().filter(|(n, kind)| *kind == SiteKind::Linear && open(n));
+            return Ok(linear.map(|(n, _)| n.clone()).collect());
+        }
+        let mut found = BTreeSet::new();
+        for m in self.target_modules.matchers(self.method, "target_modules")? {
+            let hits: Vec<&String> = outline.sites.iter().map(|(n, _)| n).filter(|n| m.matches(n)).collect();
+            if hits.is_empty() {
+                return Err(self.no_target("target_modules", m.text(), outline));
+            }
+            found.extend(hits.into_iter().filter(|n| open(n)).cloned());
+        }
+        for m in &excluded {
+            if !outline.sites.iter().any(|(n, _)| m.matches(n)) {
+                return Err(self.no_target("exclude_modules", m.text(), outline));
+            }
+        }
+        if found.is_empty() {
+            return Err(self.no_target("target_modules", "after exclusions, every entry", outline));
+        }
+        Ok(found)
+    }
+
+    fn no_target(&self, field: &'static str, pattern: &str, outline: &Outline) -> Error {
+        let names = outline.sites.iter().map(|(n, _)| n.as_str());
+        Error::NoTarget { method: self.method, field, pattern: pattern.to_owned(), close: closest(pattern, names) }
+    }
+}
+
+/// PEFT's exclusion rule: the name occurs in the path between dots.
+fn within(site: &str, module: &str) -> bool {
+    format!(".{site}.").contains(&format!(".{module}."))
+}
+
+/// The three names most like `pattern`, compared by their last parts (layer numbers make the rest alike).
+pub fn closest<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let parts = pattern.split('.').count();
+    let tail = |name: &str| {
+        let all: Vec<&str> = name.split('.').collect();
+        all.iter().skip(all.len().saturating_sub(parts)).copied().collect::<Vec<_>>().join(".")
+    };
+    let tails: BTreeSet<String> = names.map(tail).filter(|t| t.parse::<i64>().is_err()).collect();
+    let mut scored: Vec<(f64, String)> = tails.into_iter().map(|t| (strsim::jaro_winkler(&t, pattern), t)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().filter(|(score, _)| *score > 0.6).take(3).map(|(_, t)| t).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Dims;
+
+    fn outline() -> Outline {
+        let dims = Dims {
+            model_type: "t".into(),
+            layers: 2,
+            hidden: 8,
+            heads: 2,
+            kv_heads: 2,
+            head_dim: 4,
+            word_embedding: "e.weight".into(),
+            vocab: 9,
+        };
+        let names = ["embed", "layers.0.q_proj", "layers.0.v_proj", "layers.1.q_proj", "layers.1.v_proj", "head"];
+        let kind = |n: &str| if n == "embed" { SiteKind::Embedding } else { SiteKind::Linear };
+        Outline { dims, sites: names.iter().map(|n| (n.to_string(), kind(n))).collect(), params: vec![] }
+    }
+
+    fn select(target: Names, exclude: Option<Names>, save: &[String]) -> Result<Vec<String>> {
+        let s = Selection {
+            method: "LoRA",
+            target_modules: &target,
+            exclude_modules: exclude.as_ref(),
+            modules_to_save: save,
+        };
+        s.sites(&outline()).map(|set| set.into_iter().collect())
+    }
+
+    #[test]
+    fn lists_match_at_dots_and_strings_match_whole() {
+        assert_eq!(select(Names::list(["q_proj"]), None, &[]).unwrap(), ["layers.0.q_proj", "layers.1.q_proj"]);
+        assert!(select(Names::list(["_proj"]), None, &[]).is_err());
+        assert!(select(Names::Pattern("q_proj".into()), None, &[]).is_err());
+        assert_eq!(select(Names::Pattern(r".*\.1\.(q|v)_proj".into()), None, &[]).unwrap().len(), 2);
+        assert_eq!(select(Names::Pattern("All-Linear".into()), None, &["head".into()]).unwrap().len(), 4);
+        let except = Some(Names::list(["layers.0.q_proj"]));
+        assert_eq!(select(Names::list(["q_proj"]), except, &[]).unwrap(), ["layers.1.q_proj"]);
+    }
+
+    #[test]
+    fn one_unmatched_name_among_several_is_an_error_with_a_suggestion() {
+        let text = select(Names::list(["q_proj", "v_porj"]), None, &[]).unwrap_err().to_string();
+        assert!(text.contains("`v_porj`") && text.contains("did you mean `v_proj`"), "{text}");
+        assert!(select(Names::Pattern("([".into()), None, &[]).unwrap_err().to_string().contains("target_modules"));
+    }
+}

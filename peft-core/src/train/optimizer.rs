@@ -1,0 +1,221 @@
+//! Adam (Kingma & Ba 2015, <https://arxiv.org/abs/1412.6980>) and AdamW (Loshchilov & Hutter 2019,
+//! <https://arxiv.org/abs/1711.05101>), as PyTorch computes them. tch's own cannot save their state.
+//!
+//! With gradient g at step t: `m ← β₁ m + (1−β₁) g`, `v ← β₂ v + (1−β₂) g²`,
+//! `p ← p − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`; weight decay λ is `p ← (1 − lr λ) p` before that (AdamW), or
+//! `g ← g + λ p` (Adam).
+
+use crate::{Error, Result};
+use peft_sys::AdamStep;
+use std::collections::BTreeMap;
+use tch::{Kind, Tensor};
+
+/// Constants; the defaults are those of `torch.optim.AdamW`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamConfig {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// AdamW's decoupled weight decay.
+    pub decoupled: bool,
+    pub update: Update,
+}
+
+/// How an update is computed. Both agree up to rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// One pass over memory, in libtorch's fused kernel.
+    Fused,
+    /// Operation by operation, with the bits of Python's default on the CPU.
+    Exact,
+}
+
+impl Default for AdamConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, decoupled: true, update: Update::Fused }
+    }
+}
+
+impl AdamConfig {
+    /// `torch.optim.Adam`: no weight decay.
+    pub fn adam() -> Self {
+        Self { weight_decay: 0.0, decoupled: false, ..Self::default() }
+    }
+
+    /// With the bits of Python's default path.
+    pub fn exact(self) -> Self {
+        Self { update: Update::Exact, ..self }
+    }
+}
+
+/// The optimizer's state: two moments a parameter, and the number of steps.
+#[derive(Debug)]
+pub struct Adam {
+    names: Vec<String>,
+    params: Vec<Tensor>,
+    m: Vec<Tensor>,
+    v: Vec<Tensor>,
+    step: i64,
+    config: AdamConfig,
+}
+
+impl Adam {
+    /// Over the given tensors, which must be trainable.
+    ///
+    /// # Errors
+    /// When there are none: then nothing would be trained.
+    pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig) -> Result<Self> {
+        if params.is_empty() {
+            return Err(Error::Input("there is nothing to train: no tensor requires a gradient".into()));
+        }
+        let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
+        let zeros = || params.iter().map(|p| Ok(p.f_detach()?.f_zeros_like()?)).collect::<Result<Vec<_>>>();
+        let (m, v) = (zeros()?, zeros()?);
+        Ok(Self { names, params, m, v, step: 0, config })
+    }
+
+    /// Number of steps taken.
+    pub fn steps(&self) -> i64 {
+        self.step
+    }
+
+    /// The gradients there are, in the order of the parameters.
+    pub fn grads(&self) -> Vec<Tensor> {
+        self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect()
+    }
+
+    /// Forgets all gradients.
+    pub fn zero_grad(&mut self) {
+        for p in &mut self.params {
+            p.zero_grad();
+        }
+    }
+
+    /// One update with learning rate `lr`. Parameters without a gradient stay as they are.
+    pub fn step(&mut self, lr: f64) -> Result<()> {
+        self.step = self.step.saturating_add(1);
+        let c = self.config;
+        let constants = AdamStep {
+            step: self.step,
+            lr,
+            beta1: c.beta1,
+            beta2: c.beta2,
+            eps: c.eps,
+            weight_decay: c.weight_decay,
+            decoupled: c.decoupled,
+            fused: c.update == Update::Fused,
+        };
+        let [mut params, mut grads, mut ms, mut vs] = [const { Vec::<Tensor>::new() }; 4];
+        for ((p, m), v) in self.params.iter().zip(&self.m).zip(&self.v) {
+            let grad = p.grad();
+            if grad.defined() {
+                params.push(p.shallow_clone());
+                grads.push(grad);
+                ms.push(m.shallow_clone());
+                vs.push(v.shallow_clone());
+            }
+        }
+        Ok(peft_sys::adam_step(&params, &grads, &ms, &vs, &constants)?)
+    }
+
+    /// The state as named tensors: `step`, and `m.<name>` and `v.<name>` for each parameter.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::from([("step".to_owned(), Tensor::f_from_slice(&[self.step])?)]);
+        for ((name, m), v) in self.names.iter().zip(&self.m).zip(&self.v) {
+            state.insert(format!("m.{name}"), m.f_detach_copy()?);
+            state.insert(format!("v.{name}"), v.f_detach_copy()?);
+        }
+        Ok(state)
+    }
+
+    /// Takes up a saved state.
+    ///
+    /// # Errors
+    /// A name that is missing or superfluous, or a wrong shape; the state is unchanged then.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        let place = "optimizer state";
+        let get = |name: String, expected: Vec<i64>| -> Result<Tensor> {
+            let Some(t) = state.get(&name) else {
+                return Err(Error::Missing { place: place.into(), name, expected, hint: String::new() });
+            };
+            if t.size() != expected {
+                let found = t.size();
+                return Err(Error::Shape { place: place.into(), name, expected, found, hint: String::new() });
+            }
+            Ok(t.shallow_clone())
+        };
+        let step = get("step".into(), vec![1])?.f_int64_value(&[0])?;
+        let both = |prefix: &str| -> Result<Vec<Tensor>> {
+            self.names.iter().zip(&self.params).map(|(n, p)| get(format!("{prefix}.{n}"), p.size())).collect()
+        };
+        let (m, v) = (both("m")?, both("v")?);
+        let known = |n: &str| n == "step" || self.names.iter().any(|own| n.get(2..) == Some(own));
+        let names: Vec<String> = state.keys().filter(|n| !known(n)).cloned().collect();
+        if !names.is_empty() {
+            return Err(Error::Unread { place: place.into(), names });
+        }
+        let _guard = tch::no_grad_guard();
+        for (own, saved) in self.m.iter_mut().zip(&m).chain(self.v.iter_mut().zip(&v)) {
+            own.f_copy_(saved)?;
+        }
+        self.step = step;
+        Ok(())
+    }
+
+    /// Whether every parameter is a number.
+    pub fn is_finite(&self) -> Result<bool> {
+        for p in &self.params {
+            if p.f_isfinite()?.f_all()?.f_to_kind(Kind::Int64)?.f_int64_value(&[])? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn run(config: AdamConfig, steps: usize, from: Option<(&BTreeMap<String, Tensor>, &Tensor)>) -> (Adam, Tensor) {
+        let w = match from {
+            Some((_, w)) => w.detach().copy(),
+            None => Tensor::linspace(-1, 1, 12, (Kind::Float, Device::Cpu)).view([3, 4]),
+        };
+        let w = w.set_requires_grad(true);
+        let mut adam = Adam::new(vec![("w".into(), w.shallow_clone())], config).unwrap();
+        if let Some((state, _)) = from {
+            adam.load_state(state).unwrap();
+        }
+        for _ in 0..steps {
+            adam.zero_grad();
+            ((&w * 1.7 - 0.3).tanh() * &w).sum(Kind::Float).backward();
+            adam.step(0.05).unwrap();
+        }
+        (adam, w)
+    }
+
+    #[test]
+    fn fused_and_exact_agree() {
+        for config in [AdamConfig::default(), AdamConfig::adam(), AdamConfig { decoupled: false, ..AdamConfig::default() }] {
+            let (_, a) = run(config, 40, None);
+            let (_, b) = run(config.exact(), 40, None);
+            assert!((&a - &b).abs().max().double_value(&[]) < 1e-5);
+            assert!((&a - run(config, 0, None).1).abs().min().double_value(&[]) > 1e-2, "it moved");
+        }
+    }
+
+    #[test]
+    fn a_saved_state_resumes_bit_for_bit() {
+        let (_, straight) = run(AdamConfig::default(), 9, None);
+        let (half, w) = run(AdamConfig::default(), 4, None);
+        let (_, resumed) = run(AdamConfig::default(), 5, Some((&half.state().unwrap(), &w)));
+        assert!(straight.equal(&resumed));
+        let (mut other, _) = run(AdamConfig::default(), 1, None);
+        let mut wrong = half.state().unwrap();
+        wrong.insert("m.x".into(), Tensor::zeros([1], (Kind::Float, Device::Cpu)));
+        assert!(other.load_state(&wrong).unwrap_err().to_string().contains("`m.x`"));
+    }
+}

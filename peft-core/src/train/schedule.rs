@@ -1,0 +1,39 @@
+//! Learning rates by step.
+
+/// The factor on the peak learning rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Schedule {
+    /// 1.
+    Constant,
+    /// From 0 up to 1 over `warmup` steps, then down to 0 at `total`: transformers' `linear`.
+    Linear { warmup: u64, total: u64 },
+    /// `½ (1 + cos(π · step/total))`.
+    Cosine { total: u64 },
+}
+
+impl Schedule {
+    /// The factor at `step`, which counts from 0.
+    pub fn factor(self, step: u64) -> f64 {
+        let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
+        match self {
+            Schedule::Constant => 1.0,
+            Schedule::Linear { warmup, .. } if step < warmup => ratio(step, warmup),
+            Schedule::Linear { warmup, total } => ratio(total.saturating_sub(step), total.saturating_sub(warmup)),
+            Schedule::Cosine { total } => 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / total.max(1) as f64).cos()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linear_with_warmup() {
+        let s = Schedule::Linear { warmup: 2, total: 6 };
+        let factors: Vec<f64> = (0..8).map(|i| s.factor(i)).collect();
+        assert_eq!(factors, [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]);
+        assert_eq!(Schedule::Cosine { total: 4 }.factor(0), 1.0);
+        assert!((Schedule::Cosine { total: 4 }.factor(2) - 0.5).abs() < 1e-12);
+    }
+}

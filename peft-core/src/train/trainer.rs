@@ -1,0 +1,107 @@
+//! One training step: backward, clip, schedule, update, with every way of going wrong reported.
+
+use super::{Adam, AdamConfig, Schedule};
+use crate::model::Model;
+use crate::{Error, Peft, Result};
+use tch::{Reduction, Tensor};
+
+/// An optimizer with its schedule.
+#[derive(Debug)]
+pub struct Trainer {
+    adam: Adam,
+    lr: f64,
+    schedule: Schedule,
+    max_grad_norm: Option<f64>,
+    step: u64,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Loss before the update.
+    pub loss: f64,
+    /// Learning rate of the update.
+    pub lr: f64,
+    /// Norm of all gradients together, before clipping; only where clipping is on.
+    pub grad_norm: Option<f64>,
+}
+
+impl Trainer {
+    /// Over the given tensors, at peak learning rate `lr`.
+    pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig, lr: f64, schedule: Schedule) -> Result<Self> {
+        Ok(Self { adam: Adam::new(params, config)?, lr, schedule, max_grad_norm: None, step: 0 })
+    }
+
+    /// Over the trainable tensors of the named adapters.
+    pub fn for_adapters<M: Model>(
+        peft: &Peft<M>, active: &[&str], config: AdamConfig, lr: f64, schedule: Schedule,
+    ) -> Result<Self> {
+        Self::new(peft.trainable(active)?, config, lr, schedule)
+    }
+
+    /// Scales the gradients down whenever their norm exceeds `max_norm`, as `clip_grad_norm_` does.
+    #[must_use]
+    pub fn clip(self, max_norm: f64) -> Self {
+        Self { max_grad_norm: Some(max_norm), ..self }
+    }
+
+    /// Number of steps taken.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// The optimizer, to save its state.
+    pub fn optimizer(&mut self) -> &mut Adam {
+        &mut self.adam
+    }
+
+    /// Goes on after `steps` steps: the schedule's place in a resumed run.
+    pub fn resume_at(&mut self, steps: u64) {
+        self.step = steps;
+    }
+
+    /// Differentiates `loss` and updates.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when the loss or the gradients' norm is not a number; nothing is updated then.
+    pub fn step(&mut self, loss: &Tensor) -> Result<StepReport> {
+        let step = self.step.saturating_add(1);
+        let value = loss.f_double_value(&[])?;
+        if !value.is_finite() {
+            return Err(Error::NonFinite { what: "the loss", value, step });
+        }
+        self.adam.zero_grad();
+        loss.f_backward()?;
+        let grad_norm = self.max_grad_norm.map(|max| self.clip_grads(max, step)).transpose()?;
+        let lr = self.lr * self.schedule.factor(self.step);
+        self.adam.step(lr)?;
+        self.step = step;
+        Ok(StepReport { loss: value, lr, grad_norm })
+    }
+
+    /// As [`Trainer::step`] for adapters: adds their penalties to the loss and tells them that the step is done.
+    pub fn step_adapters<M: Model>(&mut self, peft: &Peft<M>, active: &[&str], loss: &Tensor) -> Result<StepReport> {
+        let penalised = peft.penalty(active)?.map(|p| loss.f_add(&p)).transpose()?;
+        let report = self.step(penalised.as_ref().unwrap_or(loss))?;
+        peft.after_step(active, self.step)?;
+        Ok(report)
+    }
+
+    fn clip_grads(&self, max: f64, step: u64) -> Result<f64> {
+        let grads = self.adam.grads();
+        let norm = peft_sys::grad_norm(&grads)?;
+        if !norm.is_finite() {
+            return Err(Error::NonFinite { what: "the gradients' norm", value: norm, step });
+        }
+        let factor = max / (norm + 1e-6);
+        if factor < 1.0 {
+            peft_sys::scale(&grads, factor)?;
+        }
+        Ok(norm)
+    }
+}
+
+/// Mean cross entropy of `logits` `[batch, classes]` against class numbers `[batch]`.
+pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
+    Ok(logits.f_cross_entropy_loss(classes, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
+}

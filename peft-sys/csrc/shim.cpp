@@ -1,0 +1,188 @@
+// The few things libtorch has and tch does not. Every entry point returns nullptr, or a message that the
+// Rust side frees; no exception crosses the border. Tensors come as tch passes them: `at::Tensor*`.
+#include <ATen/ATen.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#if defined(__APPLE__)
+#include <malloc/malloc.h>
+static size_t block_size(void* p) { return malloc_size(p); }
+#elif defined(_WIN32)
+#include <malloc.h>
+static size_t block_size(void* p) { return _aligned_msize(p, 64, 0); }
+#else
+#include <malloc.h>
+static size_t block_size(void* p) { return malloc_usable_size(p); }
+#endif
+
+using at::Tensor;
+
+namespace {
+
+template <class F> char* guarded(F f) {
+  try {
+    f();
+    return nullptr;
+  } catch (const std::exception& e) {
+    return strdup(e.what());
+  } catch (...) {
+    return strdup("unknown C++ exception");
+  }
+}
+
+std::vector<Tensor> list(Tensor** t, size_t n) {
+  std::vector<Tensor> v;
+  v.reserve(n);
+  for (size_t i = 0; i < n; i++) v.push_back(*t[i]);
+  return v;
+}
+
+// Counts the bytes of live CPU tensor storages. One atomic addition an allocation; the memory itself comes
+// from the C library, 64-byte aligned as libtorch's own allocator has it.
+std::atomic<size_t> live{0}, peak{0};
+
+struct CountingAllocator final : at::Allocator {
+  static void release(void* p) {
+    if (!p) return;
+    live -= block_size(p);
+#ifdef _WIN32
+    _aligned_free(p);
+#else
+    free(p);
+#endif
+  }
+  at::DataPtr allocate(size_t n) override {
+    void* p = nullptr;
+    if (n) {
+#ifdef _WIN32
+      p = _aligned_malloc(n, 64);
+#else
+      if (posix_memalign(&p, 64, n)) p = nullptr;
+#endif
+      TORCH_CHECK(p, "out of memory: a tensor of ", n, " bytes could not be allocated");
+      size_t now = live += block_size(p), seen = peak;
+      while (now > seen && !peak.compare_exchange_weak(seen, now)) {}
+    }
+    return {p, p, &release, at::Device(at::kCPU)};
+  }
+  at::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, size_t n) const override { memcpy(to, from, n); }
+};
+
+}  // namespace
+
+extern "C" {
+
+void peft_free(char* message) { free(message); }
+
+// torch.optim.Adam / AdamW, single-tensor path, operation by operation (so the bits are Python's).
+// `decoupled`: AdamW's p *= 1 - lr*wd; otherwise Adam's g += wd*p.
+char* peft_adam_step(Tensor** p, Tensor** g, Tensor** m, Tensor** v, size_t n, int64_t step, double lr,
+                     double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    const double correction1 = 1 - std::pow(beta1, (double)step);
+    const double correction2 = std::sqrt(1 - std::pow(beta2, (double)step));
+    for (size_t i = 0; i < n; i++) {
+      Tensor grad = *g[i];
+      if (weight_decay != 0) {
+        if (decoupled) p[i]->mul_(1 - lr * weight_decay);
+        else grad = grad.add(*p[i], weight_decay);
+      }
+      m[i]->lerp_(grad, 1 - beta1);
+      v[i]->mul_(beta2).addcmul_(grad, grad, 1 - beta2);
+      Tensor denominator = v[i]->sqrt().div_(correction2).add_(eps);
+      p[i]->addcdiv_(*m[i], denominator, -(lr / correction1));
+    }
+  });
+}
+
+// The same update in one pass over the memory of all tensors. Needs m and v in the dtype of p.
+char* peft_adam_step_fused(Tensor** p, Tensor** g, Tensor** m, Tensor** v, size_t n, int64_t step, double lr,
+                           double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
+  return guarded([&] {
+    if (n == 0) return;
+    c10::NoGradGuard no_grad;
+    auto params = list(p, n);
+    auto count = at::full({}, (double)step, params[0].options().dtype(at::kFloat));
+    std::vector<Tensor> steps(n, count);
+    auto update = decoupled
+        ? static_cast<void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
+                               at::TensorList, double, double, double, double, double, bool, bool,
+                               const std::optional<Tensor>&, const std::optional<Tensor>&)>(&at::_fused_adamw_)
+        : static_cast<void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
+                               at::TensorList, double, double, double, double, double, bool, bool,
+                               const std::optional<Tensor>&, const std::optional<Tensor>&)>(&at::_fused_adam_);
+    update(params, list(g, n), list(m, n), list(v, n), {}, steps, lr, beta1, beta2, weight_decay, eps, false,
+           false, std::nullopt, std::nullopt);
+  });
+}
+
+// The 2-norm over all gradients together, and scaling them all by one factor.
+char* peft_grad_norm(Tensor** g, size_t n, double* out) {
+  return guarded([&] {
+    *out = 0;
+    if (n == 0) return;
+    c10::NoGradGuard no_grad;
+    *out = at::stack(at::_foreach_norm(list(g, n), 2)).norm().item<double>();
+  });
+}
+char* peft_scale(Tensor** g, size_t n, double factor) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    for (size_t i = 0; i < n; i++) g[i]->mul_(factor);
+  });
+}
+
+void peft_memory_install() {
+  static CountingAllocator counting;
+  c10::SetCPUAllocator(&counting, /*priority=*/100);
+}
+size_t peft_memory_live() { return live; }
+size_t peft_memory_peak() { return peak; }
+void peft_memory_reset() { peak = live.load(); }
+
+// The caching allocator of the CUDA library, through the interface that c10 keeps for it.
+char* peft_cuda_memory_peak(int device, int64_t* bytes) {
+  return guarded([&] {
+    auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(device);
+    *bytes = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+  });
+}
+char* peft_cuda_memory_reset(int device) {
+  return guarded([&] { c10::getDeviceAllocator(at::kCUDA)->resetPeakStats(device); });
+}
+
+// Waits until the device has done what it was asked to: needed around every time measurement.
+char* peft_cuda_synchronize(int device) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl guard(at::kCUDA);
+    guard.synchronizeDevice(device);
+  });
+}
+
+// The state of the default CPU generator, as a byte tensor.
+char* peft_rng_state(Tensor** out) {
+  return guarded([&] {
+    auto generator = at::globalContext().defaultGenerator(at::kCPU);
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    *out = new Tensor(generator.get_state());
+  });
+}
+char* peft_set_rng_state(Tensor* state) {
+  return guarded([&] {
+    auto generator = at::globalContext().defaultGenerator(at::kCPU);
+    std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(*state);
+  });
+}
+
+}  // extern "C"
