@@ -218,13 +218,13 @@ impl Adapter for Lora {
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let mut shape = x.size();
         let width = shape.pop().unwrap_or_default();
-        let flat = shape.len() == 1;
-        let rows = if flat { x.shallow_clone() } else { x.f_reshape([-1, width])? };
-        let mut y = inner.forward(&rows)?;
-        let h = self.down(&rows, inner.pass.train)?;
+        let x = x.f_contiguous()?;
+        // Two views and not one: the gradients of the two paths then meet at x in the order that y0 + s·BAx has.
+        let mut y = inner.forward(&x.f_view([-1, width])?)?;
+        let h = self.down(&x.f_view([-1, width])?, inner.pass.train)?;
         let b = self.b.f_tr()?;
         let y = if y.kind() == h.kind() { y.f_addmm_(&h, &b)? } else { y.f_add(&h.f_mm(&b)?)?.f_to_kind(y.kind())? };
         shape.push(self.b.size2()?.0);
-        Ok(if flat { y } else { y.f_view(shape.as_slice())? })
+        Ok(y.f_view(shape.as_slice())?)
     }
 }
