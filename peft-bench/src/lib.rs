@@ -1,1 +1,29 @@
+//! All methods of `peft-core` on identical data.
+//!
+//! `peft-bench` runs them, each run in a process of its own: one that crashes or diverges is a row that says so, and
+//! its memory is its own. `step-server` runs single training steps on request, to be timed beside other programs.
 
+pub mod cases;
+pub mod cli;
+pub mod driver;
+pub mod record;
+pub mod synthetic;
+pub mod table;
+pub mod task;
+pub mod text;
+pub mod worker;
+
+/// Ends a program as its result says; a reader of a pipe that has seen enough is no error.
+pub fn exit(result: anyhow::Result<bool>) -> std::process::ExitCode {
+    use std::io::{Error, ErrorKind};
+    use std::process::ExitCode;
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

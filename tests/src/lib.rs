@@ -1,8 +1,12 @@
-//! Shared by the tests: reading goldens, comparing tensors.
+//! Shared by the tests: reading goldens, comparing tensors, the conformance table.
+
+pub mod subject;
+pub mod table;
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
 
 /// A folder below `tests/golden`.
@@ -36,4 +40,41 @@ pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tol: f64) -> 
 /// The tensors of a golden folder's `golden.safetensors`.
 pub fn golden_tensors(dir: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(peft_core::io::tensors::read(&dir.join("golden.safetensors"))?)
+}
+
+/// Whether two tensors have the same shape, dtype and bits.
+pub fn same_bits(a: &Tensor, b: &Tensor) -> bool {
+    a.size() == b.size() && a.kind() == b.kind() && a.equal(b)
+}
+
+/// Fails unless both have the same bits.
+pub fn assert_bits(what: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
+    if !same_bits(found, expected) {
+        let by = relative_error(found, expected).with_context(|| what.to_owned())?;
+        bail!("{what}: not the same bits, relative error {by:.2e}");
+    }
+    Ok(())
+}
+
+/// libtorch has one random generator for the whole process: whoever draws holds this. Also goes back to one thread,
+/// where sums have one order, and to a fixed seed.
+pub fn serial() -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let guard = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::set_num_threads(1);
+    tch::manual_seed(0);
+    guard
+}
+
+/// The error of a call that has to fail, whose text must be one line and hold all of `parts`.
+pub fn refused<T>(what: &str, result: peft_core::Result<T>, parts: &[&str]) -> Result<peft_core::Error> {
+    let Err(error) = result else { bail!("{what}: was accepted") };
+    let text = error.to_string();
+    if let Some(part) = parts.iter().find(|p| !text.contains(**p)) {
+        bail!("{what}: the message lacks `{part}`: {text}");
+    }
+    if text.lines().count() != 1 {
+        bail!("{what}: the message has several lines: {text}");
+    }
+    Ok(error)
 }

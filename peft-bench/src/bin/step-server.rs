@@ -1,0 +1,117 @@
+//! Training steps on request, to be timed beside another program (`python/side_by_side.py`).
+//!
+//! Prints `ready`; for each line `step K` on standard input it runs K steps and answers with one line
+//! `{"ms": [...], "loss": [...]}`, losses as the bits of an f32 in hexadecimal.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use notebooks_rs::cli::Setting;
+use notebooks_rs::lesson000::{Lesson, TECHNIQUES};
+use peft_bench::cases::{ADAPTER, CASES};
+use peft_bench::task::Task;
+use peft_bench::text::{Source, Text};
+use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
+use peft_core::{DeviceChoice, Model, Pass};
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Runs training steps on request
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    what: What,
+    /// CPU threads
+    #[arg(long, global = true)]
+    threads: Option<i32>,
+    #[arg(long, global = true, default_value_t = 0)]
+    seed: i64,
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long, global = true, default_value = "cpu")]
+    device: DeviceChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Lesson 000's LoRA: the whole training split a step
+    Lesson,
+    /// A Hub model on text
+    Text {
+        #[arg(long)]
+        model: PathBuf,
+        #[arg(long)]
+        train: PathBuf,
+        #[arg(long)]
+        test: PathBuf,
+        #[arg(long, default_value = "lora")]
+        method: String,
+        #[arg(long, default_value_t = 3)]
+        epochs: u64,
+        #[arg(long)]
+        batch: Option<usize>,
+    },
+}
+
+fn main() -> ExitCode {
+    peft_bench::exit(run(&Options::parse()).map(|()| true))
+}
+
+fn run(options: &Options) -> Result<()> {
+    let device = options.device.open()?;
+    if let Some(threads) = options.threads {
+        tch::set_num_threads(threads.max(1));
+    }
+    match &options.what {
+        What::Lesson => {
+            let lesson = Lesson::new(Setting { seed: options.seed, device })?;
+            let lora = TECHNIQUES.iter().find(|t| t.key == "lora").context("lora")?;
+            let trainable = lesson.peft.trainable(&[lora.key])?;
+            let mut trainer = Trainer::new(trainable, AdamConfig::adam().exact(), lora.lr, Schedule::Constant)?;
+            let model = lesson.peft.view(&[lora.key])?;
+            serve(|| {
+                let logits = model.forward(&lesson.train.batch, Pass::train())?;
+                Ok(trainer.step(&cross_entropy(&logits, &lesson.train.classes)?)?.loss)
+            })
+        }
+        What::Text { model, train, test, method, epochs, batch } => {
+            let case = CASES.iter().find(|c| c.name == *method).with_context(|| format!("no method `{method}`"))?;
+            let source = Source { model, train, test, epochs: *epochs };
+            let mut task = Text::open(source, options.seed, device, case, *batch, |note| {
+                eprintln!("note: {note}");
+                Ok(())
+            })?;
+            let (adam, schedule, lr) = (task.adam(), task.schedule(task.steps()), task.lr(case));
+            let mut trainer = Trainer::for_adapters(task.peft(), &[ADAPTER], adam, lr, schedule)?;
+            let model = task.peft().view(&[ADAPTER])?;
+            serve(|| {
+                let (batch, y, _) = task.next()?;
+                let loss = cross_entropy(&model.forward(&batch, Pass::train())?, &y)?;
+                Ok(trainer.step_adapters(task.peft(), &[ADAPTER], &loss)?.loss)
+            })
+        }
+    }
+}
+
+fn serve(mut step: impl FnMut() -> Result<f64>) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "ready")?;
+    out.flush()?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let Some(count) = line.trim().strip_prefix("step ").and_then(|n| n.parse::<usize>().ok()) else {
+            bail!("expected `step K`, found `{line}`");
+        };
+        let (mut ms, mut loss) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let start = Instant::now();
+            let value = step()?;
+            ms.push(1e3 * start.elapsed().as_secs_f64());
+            loss.push(format!("{:08x}", (value as f32).to_bits()));
+        }
+        serde_json::to_writer(&mut out, &serde_json::json!({ "ms": ms, "loss": loss }))?;
+        writeln!(out)?;
+        out.flush()?;
+    }
+    Ok(())
+}

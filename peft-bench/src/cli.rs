@@ -1,0 +1,107 @@
+//! The command line.
+
+use crate::cases::{CASES, Case};
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use peft_core::DeviceChoice;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  peft-bench                                          all methods on the synthetic task, three seeds
+  peft-bench --methods lora,full --seeds 0..8         two methods, eight seeds
+  peft-bench --steps 20 --json runs/quick.jsonl       a quick look, with one JSON line a run
+  peft-bench --model models/all-MiniLM-L6-v2 --train data/debian_sections/train.jsonl \\
+             --test data/debian_sections/test.jsonl   a real model on real text
+  peft-bench --device cuda                            on the GPU";
+
+/// Parameter-efficient fine-tuning methods on identical data: accuracy, time, memory, size
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub struct Options {
+    /// Methods to run, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    pub methods: Vec<String>,
+
+    /// Seeds: a list (0,1,5) or a range (0..8)
+    #[arg(long, default_value = "0..3")]
+    pub seeds: String,
+
+    /// Training steps a run [default: 600 on the synthetic task; all epochs on text]
+    #[arg(long)]
+    pub steps: Option<u64>,
+
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long, default_value = "cpu")]
+    pub device: DeviceChoice,
+
+    /// CPU threads a run [default: 1 on the synthetic task, whose model is tiny; all cores on text]
+    #[arg(long)]
+    pub threads: Option<i32>,
+
+    /// Peak learning rate, for all methods [default: each method's own, see --list]
+    #[arg(long)]
+    pub lr: Option<f64>,
+
+    /// Append one JSON line a run to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Show the methods with their settings, and stop
+    #[arg(long)]
+    pub list: bool,
+
+    /// Hub model directory (BERT family, with tokenizer.json): run on text instead of the synthetic task
+    #[arg(long, value_name = "DIR", requires = "train", requires = "test")]
+    pub model: Option<PathBuf>,
+
+    /// Training text, one {"text": ..., "label": ...} a line
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub train: Option<PathBuf>,
+
+    /// Test text
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub test: Option<PathBuf>,
+
+    /// Passes over the training text
+    #[arg(long, default_value_t = 3)]
+    pub epochs: u64,
+
+    /// Rows a step [default: 64 on the synthetic task, 32 on text]
+    #[arg(long)]
+    pub batch: Option<usize>,
+
+    /// Run one job read from standard input
+    #[arg(long, hide = true)]
+    pub worker: bool,
+}
+
+impl Options {
+    /// The methods that were asked for.
+    pub fn cases(&self) -> Result<Vec<&'static Case>> {
+        if self.methods.is_empty() {
+            return Ok(CASES.iter().collect());
+        }
+        let find = |name: &String| {
+            CASES.iter().find(|c| c.name == name).with_context(|| {
+                let names: Vec<&str> = CASES.iter().map(|c| c.name).collect();
+                format!("--methods: no method `{name}`; there are {}", names.join(", "))
+            })
+        };
+        self.methods.iter().map(find).collect()
+    }
+
+    /// The seeds that were asked for.
+    pub fn seeds(&self) -> Result<Vec<i64>> {
+        let wrong = || format!("--seeds {}: expected a list like 0,1,5 or a range like 0..8", self.seeds);
+        let number = |s: &str| s.trim().parse::<i64>().with_context(wrong);
+        let seeds = match self.seeds.split_once("..") {
+            Some((from, to)) => (number(from)?..number(to)?).collect(),
+            None => self.seeds.split(',').map(number).collect::<Result<Vec<_>>>()?,
+        };
+        if seeds.is_empty() {
+            bail!(wrong());
+        }
+        Ok(seeds)
+    }
+}

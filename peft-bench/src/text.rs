@@ -1,0 +1,104 @@
+//! Fine-tuning a Hub model on labelled text.
+
+use crate::cases::{Case, Subject};
+use crate::task::{Shuffle, Task};
+use anyhow::{Context, Result};
+use peft_core::io::hub;
+use peft_core::io::text::{Dataset, Encoded, TextEncoder};
+use peft_core::models::Bert;
+use peft_core::train::{AdamConfig, Schedule};
+use peft_core::{Batch, Peft};
+use std::path::Path;
+use tch::{Device, Tensor};
+
+const BATCH: usize = 32;
+/// Rows at a time when testing.
+const TEST_BATCH: usize = 64;
+
+/// A classifier over text.
+#[derive(Debug)]
+pub struct Text {
+    peft: Peft<Bert>,
+    train: Encoded,
+    test: Encoded,
+    shuffle: Shuffle,
+    epochs: u64,
+    device: Device,
+}
+
+/// Where the parts of the task lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub model: &'a Path,
+    pub train: &'a Path,
+    pub test: &'a Path,
+    pub epochs: u64,
+}
+
+impl Text {
+    /// Reads everything; `note` is told what the user should know.
+    pub fn open(
+        source: Source<'_>, seed: i64, device: Device, case: &Case, batch: Option<usize>,
+        mut note: impl FnMut(String) -> Result<()>,
+    ) -> Result<Self> {
+        let (train, test) = (Dataset::read(source.train)?, Dataset::read(source.test)?);
+        let labels = train.labels();
+        tch::manual_seed(seed);
+        let opened = hub::open::<Bert>(source.model, device, Some(labels.len() as i64)).context("opening the model")?;
+        if !opened.fresh.is_empty() {
+            note(format!("fresh head for {} classes: {}", labels.len(), opened.fresh.join(", ")))?;
+        }
+        if !opened.unused.is_empty() {
+            note(format!("not used of the model's file: {}", opened.unused.join(", ")))?;
+        }
+        let mut peft = opened.peft;
+        let c = peft.config();
+        let encoder = TextEncoder::open(source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+        let (train, test) = (encoder.encode(&train, &labels)?, encoder.encode(&test, &labels)?);
+        for (what, set) in [("training", &train), ("test", &test)] {
+            if set.truncated > 0 {
+                let (cut, most) = (set.truncated, peft.config().max_position_embeddings);
+                note(format!("{cut} of {} {what} texts are longer than the model's {most} positions: cut", set.len()))?;
+            }
+        }
+        Bert::attach(&mut peft, case)?;
+        let shuffle = Shuffle::new(train.len(), batch.unwrap_or(BATCH), true);
+        Ok(Self { peft, train, test, shuffle, epochs: source.epochs, device })
+    }
+}
+
+impl Task for Text {
+    type M = Bert;
+
+    fn peft(&mut self) -> &mut Peft<Bert> {
+        &mut self.peft
+    }
+
+    fn steps(&self) -> u64 {
+        self.shuffle.pass() * self.epochs
+    }
+
+    fn next(&mut self) -> Result<(Batch, Tensor, u64)> {
+        let rows: Vec<usize> = self.shuffle.next()?.into_iter().map(|r| r as usize).collect();
+        let (batch, y) = self.train.batch(&rows, self.device)?;
+        let tokens = rows.iter().map(|r| self.train.ids[*r].len() as u64).sum();
+        Ok((batch, y, tokens))
+    }
+
+    fn test(&self) -> Result<Vec<(Batch, Tensor)>> {
+        let rows: Vec<usize> = (0..self.test.len()).collect();
+        rows.chunks(TEST_BATCH).map(|rows| Ok(self.test.batch(rows, self.device)?)).collect()
+    }
+
+    fn adam(&self) -> AdamConfig {
+        AdamConfig::default()
+    }
+
+    fn schedule(&self, total: u64) -> Schedule {
+        Schedule::Linear { warmup: 0, total }
+    }
+
+    fn lr(&self, case: &Case) -> f64 {
+        case.lr.1
+    }
+}

@@ -1,0 +1,205 @@
+//! The models that the conformance laws run on, with their sizes in closed form and random inputs.
+
+use crate::golden;
+use crate::table::{Config, Row, rows};
+use anyhow::{Result, bail};
+use peft_core::io::hub;
+use peft_core::methods::Common;
+use peft_core::models::{Bert, Tiny, TinyConfig};
+use peft_core::train::cross_entropy;
+use peft_core::{Batch, Model, Params, Pass, Peft};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tch::{Device, Kind, Tensor};
+
+/// Sizes of a model, for the formulas of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sizes {
+    pub layers: i64,
+    pub hidden: i64,
+    pub heads: i64,
+    /// Parameters of the whole model.
+    pub all: i64,
+    /// Linear layers for LoRA, once a layer of the model.
+    pub targets: &'static [Target],
+    /// Parameters of the head that is trained beside the method.
+    pub head: i64,
+    /// A module to train whole, with the number of its parameters in the whole model.
+    pub whole: (&'static str, i64),
+    /// Names of the first blocks.
+    pub attention: &'static str,
+    pub feed_forward: &'static str,
+    pub layer: &'static str,
+}
+
+/// A linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    pub name: &'static str,
+    pub inp: i64,
+    pub out: i64,
+}
+
+const fn target(name: &'static str, inp: i64, out: i64) -> Target {
+    Target { name, inp, out }
+}
+
+/// A model that every law is checked on.
+pub trait Subject: Model {
+    const NAME: &'static str;
+    /// The base, with the same numbers at every call. Leaves libtorch's generator anywhere.
+    fn base() -> Result<Peft<Self>>;
+    fn sizes() -> Sizes;
+    fn common() -> Common;
+    /// Four rows of random tokens and their classes; padded, where the model knows padding.
+    fn batch() -> Result<(Batch, Tensor)>;
+}
+
+const TINY: TinyConfig = TinyConfig { vocab: 50, hidden: 32, layers: 2, heads: 4, ffn: 48, classes: 3 };
+
+const TINY_TARGETS: &[Target] =
+    &[target("in_proj", 32, 96), target("out_proj", 32, 32), target("ff.2", 48, 32)];
+
+impl Subject for Tiny {
+    const NAME: &'static str = "Tiny";
+
+    fn base() -> Result<Peft<Self>> {
+        tch::manual_seed(7);
+        Ok(Peft::new(TINY.init(Device::Cpu)?, TINY)?)
+    }
+
+    fn sizes() -> Sizes {
+        let (d, f, n) = (TINY.hidden, TINY.ffn, TINY.layers);
+        let (norm, head) = (2 * d, TINY.classes * (d + 1));
+        let layer = 3 * d * (d + 1) + d * (d + 1) + f * (d + 1) + d * (f + 1) + 2 * norm;
+        Sizes {
+            layers: n,
+            hidden: d,
+            heads: TINY.heads,
+            all: TINY.vocab * d + n * layer + head,
+            targets: TINY_TARGETS,
+            head: 0,
+            whole: ("n2", n * norm),
+            attention: "layers.0.attn",
+            feed_forward: "layers.0.ff",
+            layer: "layers.0",
+        }
+    }
+
+    fn common() -> Common {
+        Common::default()
+    }
+
+    fn batch() -> Result<(Batch, Tensor)> {
+        let (ids, classes) = random(TINY.vocab, TINY.classes);
+        Ok((Batch::dense(ids), classes))
+    }
+}
+
+const BERT_TARGETS: &[Target] =
+    &[target("query", 32, 32), target("value", 32, 32), target("intermediate.dense", 32, 64)];
+
+impl Subject for Bert {
+    const NAME: &'static str = "Bert";
+
+    fn base() -> Result<Peft<Self>> {
+        Ok(hub::open::<Bert>(&golden("bert/base"), Device::Cpu, None)?.peft)
+    }
+
+    /// Those of the golden's `config.json`.
+    fn sizes() -> Sizes {
+        let (d, f, n, classes) = (32, 64, 2, 3);
+        let (norm, head, pooler) = (2 * d, classes * (d + 1), d * (d + 1));
+        let embeddings = (96 + 64 + 2) * d + norm;
+        let layer = 4 * d * (d + 1) + norm + f * (d + 1) + d * (f + 1) + norm;
+        Sizes {
+            layers: n,
+            hidden: d,
+            heads: 4,
+            all: embeddings + n * layer + pooler + head,
+            targets: BERT_TARGETS,
+            head,
+            whole: ("pooler", pooler),
+            attention: "bert.encoder.layer.0.attention",
+            feed_forward: "bert.encoder.layer.0.ffn",
+            layer: "bert.encoder.layer.0",
+        }
+    }
+
+    fn common() -> Common {
+        Common::classifier()
+    }
+
+    fn batch() -> Result<(Batch, Tensor)> {
+        let (ids, classes) = random(96, 3);
+        let (rows, length) = ids.size2()?;
+        let lengths = Tensor::from_slice(&[length, 3, length - 1, 1]).view([rows, 1]);
+        let mask = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0).lt_tensor(&lengths);
+        Ok((Batch { ids, mask: Some(mask.to_kind(Kind::Int64)) }, classes))
+    }
+}
+
+fn random(vocab: i64, classes: i64) -> (Tensor, Tensor) {
+    tch::manual_seed(11);
+    let int = (Kind::Int64, Device::Cpu);
+    (Tensor::randint(vocab, [4, 9], int), Tensor::randint(classes, [4], int))
+}
+
+/// The model with a row's adapter `a`, fresh.
+pub fn fresh<M: Subject>(config: &Config) -> Result<Peft<M>> {
+    let mut peft = M::base()?;
+    tch::manual_seed(1);
+    config.clone().add(&mut peft, "a")?;
+    Ok(peft)
+}
+
+/// As [`fresh`], with every parameter of the adapter moved away from its start.
+pub fn moved<M: Subject>(config: &Config) -> Result<Peft<M>> {
+    let peft = fresh(config)?;
+    move_away(peft.params("a")?, 2)?;
+    Ok(peft)
+}
+
+/// Adds noise to every tensor.
+pub fn move_away(params: &Params, seed: i64) -> Result<()> {
+    tch::manual_seed(seed);
+    for (name, t) in params.tensors() {
+        let t = t.detach();
+        params.assign(&name, &(&t + t.randn_like() * 0.15))?;
+    }
+    Ok(())
+}
+
+/// Logits in evaluation mode.
+pub fn logits<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
+    Ok(peft.view(active)?.forward(&M::batch()?.0, Pass::eval())?.detach())
+}
+
+/// The training loss.
+pub fn loss<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
+    let (batch, classes) = M::batch()?;
+    Ok(cross_entropy(&peft.view(active)?.forward(&batch, Pass::train())?, &classes)?)
+}
+
+/// Runs a law on every row, on both models; its failure names all rows that break it.
+pub fn both(tiny: fn(&Row) -> Result<()>, bert: fn(&Row) -> Result<()>) -> Result<()> {
+    let _serial = crate::serial();
+    let mut broken = every_row::<Tiny>(tiny);
+    broken.extend(every_row::<Bert>(bert));
+    if !broken.is_empty() {
+        bail!("broken by {} rows:\n  {}", broken.len(), broken.join("\n  "));
+    }
+    Ok(())
+}
+
+fn every_row<M: Subject>(law: fn(&Row) -> Result<()>) -> Vec<String> {
+    let rows = rows(&M::sizes(), &M::common());
+    let broken = rows.iter().filter_map(|row| {
+        let why = match catch_unwind(AssertUnwindSafe(|| law(row))) {
+            Ok(Ok(())) => return None,
+            Ok(Err(e)) => format!("{e:#}").lines().next().unwrap_or_default().to_owned(),
+            Err(_) => "panicked, see above".to_owned(),
+        };
+        Some(format!("{} · {}: {why}", M::NAME, row.name))
+    });
+    broken.collect()
+}

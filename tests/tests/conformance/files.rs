@@ -1,0 +1,229 @@
+//! What is written, read back and refused.
+
+use anyhow::{Context, Result, bail, ensure};
+use peft_core::io::tensors;
+use peft_core::methods::LoraConfig;
+use peft_core::models::{Bert, Tiny};
+use peft_core::target::Names;
+use peft_core::{Batch, Error, Params, Pass, Peft};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use tch::{Device, Tensor};
+use tempfile::TempDir;
+use tests::subject::{Subject, both, logits, moved};
+use tests::table::{Config, Row, rows};
+use tests::{assert_bits, refused, serial};
+
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+
+/// The moved adapter of the row, and a directory that it was saved in.
+fn saved<M: Subject>(row: &Row) -> Result<(Peft<M>, TempDir)> {
+    let (peft, dir) = (moved::<M>(&row.config)?, tempfile::tempdir()?);
+    peft.save("a", dir.path())?;
+    Ok((peft, dir))
+}
+
+/// Catches a field that changes numbers and is not written (a scale, an activation), a tensor that is not, and a
+/// second save that writes anything else than the first.
+fn round_trip<M: Subject>(row: &Row) -> Result<()> {
+    let (peft, dir) = saved::<M>(row)?;
+    let mut other = M::base()?;
+    other.load("b", dir.path())?;
+    assert_bits("loaded logits", &logits(&other, &["b"])?, &logits(&peft, &["a"])?)?;
+    ensure!(other.report(&["b"])? == peft.report(&["a"])?, "another report: {}", other.report(&["b"])?);
+    let again = tempfile::tempdir()?;
+    other.save("b", again.path())?;
+    for file in [CONFIG, TENSORS] {
+        let read = |dir: &TempDir| std::fs::read(dir.path().join(file));
+        ensure!(read(&dir)? == read(&again)?, "{file} has other bytes after load and save");
+    }
+    Ok(())
+}
+
+#[test]
+fn save_load_save_keeps_every_bit() -> Result<()> {
+    both(round_trip::<Tiny>, round_trip::<Bert>)
+}
+
+/// Set for the child process: the directory that the parent prepared.
+const CHILD: &str = "PEFT_TESTS_FRESH_PROCESS";
+
+/// For every row: the adapter, the batch and the logits.
+fn prepare<M: Subject>(root: &Path) -> Result<usize> {
+    let root = root.join(M::NAME);
+    let (batch, _) = M::batch()?;
+    let mut inputs = BTreeMap::from([("ids".to_owned(), batch.ids)]);
+    inputs.extend(batch.mask.map(|m| ("mask".to_owned(), m)));
+    tensors::write(&root.join("inputs.safetensors"), &inputs)?;
+    tensors::write(&root.join("base.safetensors"), &M::base()?.base().tensors())?;
+    let rows = rows(&M::sizes(), &M::common());
+    for (i, row) in (0..).zip(&rows) {
+        let (peft, dir) = (moved::<M>(&row.config)?, root.join(format!("{i}")));
+        peft.save("a", &dir)?;
+        tensors::write(&dir.join("logits"), &BTreeMap::from([("logits".into(), logits(&peft, &["a"])?)]))?;
+    }
+    Ok(rows.len())
+}
+
+fn compare<M: Subject>(root: &Path) -> Result<()> {
+    let root = root.join(M::NAME);
+    let mut inputs = tensors::read(&root.join("inputs.safetensors"))?;
+    let batch = Batch { ids: inputs.remove("ids").context("ids")?, mask: inputs.remove("mask") };
+    let config = M::base()?.config().clone();
+    for (i, row) in (0..).zip(rows(&M::sizes(), &M::common())) {
+        let base = Params::from_tensors("base", Device::Cpu, tensors::read(&root.join("base.safetensors"))?)?;
+        let (mut peft, dir) = (Peft::<M>::new(base, config.clone())?, root.join(format!("{i}")));
+        peft.load("a", &dir)?;
+        let found = peft.view(&["a"])?.forward(&batch, Pass::eval())?;
+        let expected = &tensors::read(&dir.join("logits"))?["logits"];
+        assert_bits(&format!("{} · {}", M::NAME, row.name), &found.detach(), expected)?;
+        println!("equal: {} · {}", M::NAME, row.name);
+    }
+    Ok(())
+}
+
+/// The child's half of the law below; alone it does nothing.
+#[test]
+fn in_the_fresh_process() -> Result<()> {
+    let Ok(root) = std::env::var(CHILD) else { return Ok(()) };
+    let _serial = serial();
+    compare::<Tiny>(Path::new(&root))?;
+    compare::<Bert>(Path::new(&root))
+}
+
+/// Catches everything that lives in the process and not in the files.
+#[test]
+fn a_fresh_process_has_the_same_logits() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let rows = {
+        let _serial = serial();
+        prepare::<Tiny>(dir.path())? + prepare::<Bert>(dir.path())?
+    };
+    let mut child = Command::new(std::env::current_exe()?);
+    child.args(["--exact", "files::in_the_fresh_process", "--nocapture"]).env(CHILD, dir.path());
+    let output = child.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(text.matches("equal: ").count() == rows, "the child compared too few rows of {rows}:\n{text}");
+    Ok(())
+}
+
+/// Loads the adapter with its tensors changed by `edit`: that has to fail with these parts in the message, and must
+/// leave nothing behind.
+fn load_edited<M: Subject>(
+    peft: &mut Peft<M>,
+    dir: &Path,
+    edit: impl FnOnce(&mut BTreeMap<String, Tensor>),
+    parts: &[&str],
+) -> Result<Error> {
+    let file = dir.join(TENSORS);
+    let (whole, mut tensors) = (std::fs::read(&file)?, tensors::read(&file)?);
+    edit(&mut tensors);
+    tensors::write(&file, &tensors)?;
+    let place = file.display().to_string();
+    let error = refused("loading", peft.load("b", dir), &[parts, &[place.as_str()]].concat())?;
+    ensure!(peft.names() == ["a"], "an adapter was added although loading failed");
+    std::fs::write(&file, whole)?;
+    Ok(error)
+}
+
+/// Up to four tensors of the file, spread over it: every write waits for the disk.
+fn some_of(dir: &Path) -> Result<Vec<(String, Tensor)>> {
+    let tensors = tensors::read(&dir.join(TENSORS))?;
+    let step = tensors.len().div_ceil(4);
+    Ok(tensors.into_iter().step_by(step).collect())
+}
+
+/// Catches a load that broadcasts (a row into a matrix, a number into a vector), and one that reads a part.
+fn wrong_shape<M: Subject>(row: &Row) -> Result<()> {
+    let (mut peft, dir) = saved::<M>(row)?;
+    for (name, t) in some_of(dir.path())? {
+        for wrong in [t.get(0), Tensor::cat(&[&t, &t], 0)] {
+            let (found, expected) = (format!("{:?}", wrong.size()), format!("{:?}", t.size()));
+            let edit = |all: &mut BTreeMap<String, Tensor>| drop(all.insert(name.clone(), wrong));
+            let error = load_edited(&mut peft, dir.path(), edit, &[&name, &found, &expected])?;
+            ensure!(matches!(error, Error::Shape { .. }), "{name}: {error:?}");
+        }
+    }
+    peft.load("b", dir.path())?;
+    assert_bits("the file as it was", &logits(&peft, &["b"])?, &logits(&peft, &["a"])?)
+}
+
+#[test]
+fn a_wrong_shape_is_refused() -> Result<()> {
+    both(wrong_shape::<Tiny>, wrong_shape::<Bert>)
+}
+
+/// Catches a fresh start in place of a tensor that the file lacks, and a tensor that nobody reads.
+fn wrong_names<M: Subject>(row: &Row) -> Result<()> {
+    let (mut peft, dir) = saved::<M>(row)?;
+    for (name, t) in some_of(dir.path())? {
+        let shape = format!("{:?}", t.size());
+        let remove = |all: &mut BTreeMap<String, Tensor>| drop(all.remove(&name));
+        let error = load_edited(&mut peft, dir.path(), remove, &[&name, &shape])?;
+        ensure!(matches!(error, Error::Missing { .. }), "without {name}: {error:?}");
+        let other = format!("{name}.more");
+        let add = |all: &mut BTreeMap<String, Tensor>| drop(all.insert(other.clone(), t));
+        let error = load_edited(&mut peft, dir.path(), add, &[&other])?;
+        ensure!(matches!(error, Error::Unread { .. }), "with {other}: {error:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_missing_or_superfluous_tensor_is_refused() -> Result<()> {
+    both(wrong_names::<Tiny>, wrong_names::<Bert>)
+}
+
+/// Catches a pattern that matches nothing and is dropped in silence, alone or beside others that match.
+fn typo<M: Subject>(row: &Row) -> Result<()> {
+    let refuse = |config: Config, field: &str, typo: &str, more: &[&str]| -> Result<()> {
+        let mut peft = M::base()?;
+        let added = config.add(&mut peft, "a");
+        let error =
+            refused(field, added, &[&[field, &format!("`{typo}`"), "matches nothing"], more].concat())?;
+        ensure!(matches!(error, Error::NoTarget { .. }) && peft.names().is_empty(), "{field}: {error:?}");
+        Ok(())
+    };
+    let (whole, last) = (M::sizes().whole.0, M::sizes().targets.last().context("no targets")?.name);
+    let wrong = format!("{whole}s");
+    let mut config = row.config.clone();
+    config.common().modules_to_save = Some(vec![whole.to_owned(), wrong.clone()]);
+    refuse(config, "modules_to_save", &wrong, &[])?;
+    let Config::Lora(lora) = &row.config else { return Ok(()) };
+
+    let wrong = format!("{last}s");
+    let suggestion = format!("did you mean `{last}`");
+    let names = Names::list(M::sizes().targets.iter().map(|t| t.name).chain([wrong.as_str()]));
+    let targets = LoraConfig { target_modules: Some(names), ..lora.clone() };
+    refuse(Config::Lora(targets), "target_modules", &wrong, &[&suggestion])?;
+    for target_modules in [lora.target_modules.clone(), Some(Names::Pattern("all-linear".into()))] {
+        let what = format!("{target_modules:?}");
+        let exclude_modules = Some(Names::list([last, wrong.as_str()]));
+        let lora = LoraConfig { target_modules, exclude_modules, ..lora.clone() };
+        refuse(Config::Lora(lora), "exclude_modules", &wrong, &[&suggestion]).context(what)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_typo_in_a_target_is_refused() -> Result<()> {
+    both(typo::<Tiny>, typo::<Bert>)
+}
+
+/// Catches two methods that write the same `peft_type`, and a config that loses a field on the way.
+#[test]
+fn every_row_has_its_own_config() -> Result<()> {
+    let _serial = serial();
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for row in rows(&Tiny::sizes(), &Tiny::common()) {
+        let (_, dir) = saved::<Tiny>(&row)?;
+        let text = std::fs::read_to_string(dir.path().join(CONFIG))?;
+        if let Some(other) = seen.insert(text, row.name) {
+            bail!("{} and {other} write the same {CONFIG}", row.name);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! The laws that every method passes, on every model: one table (`tests::table`), one function a law.
+
+mod files;
+mod numbers;
+mod stacks;
+mod training;

@@ -1,0 +1,211 @@
+//! What training changes, and what it must not; other dtypes below the adapter.
+
+use anyhow::{Context, Result, ensure};
+use peft_core::io::tensors;
+use peft_core::models::{Bert, Tiny};
+use peft_core::train::{AdamConfig, Schedule, Trainer};
+use peft_core::{Params, Peft};
+use std::collections::BTreeMap;
+use tch::{Kind, Tensor};
+use tests::subject::{Subject, both, logits, loss, move_away, moved};
+use tests::table::{Merge, Row};
+use tests::{assert_bits, assert_close, relative_error};
+
+fn copies(params: &Params) -> BTreeMap<String, Tensor> {
+    params.tensors().into_iter().map(|(name, t)| (name, t.detach().copy())).collect()
+}
+
+fn assert_all_bits(what: &str, found: &Params, expected: &BTreeMap<String, Tensor>) -> Result<()> {
+    let found = found.tensors();
+    ensure!(found.keys().eq(expected.keys()), "{what}: other names");
+    expected
+        .iter()
+        .try_for_each(|(name, t)| assert_bits(&format!("{what}: {name}"), &found[name].detach(), t))
+}
+
+fn train<M: Subject>(peft: &Peft<M>, name: &str, steps: usize) -> Result<()> {
+    let mut trainer =
+        Trainer::for_adapters(peft, &[name], AdamConfig::default(), 1e-2, Schedule::Constant)?.clip(1.0);
+    for _ in 0..steps {
+        trainer.step_adapters(peft, &[name], &loss(peft, &[name])?)?;
+    }
+    Ok(())
+}
+
+/// Catches an overlay that shares memory with the base, an optimizer over too much, and a base that is not frozen.
+fn base<M: Subject>(row: &Row) -> Result<()> {
+    let peft = moved::<M>(&row.config)?;
+    let (before, plain) = (copies(peft.base()), logits(&peft, &[])?);
+    let (adapter, adapted) = (copies(peft.params("a")?), logits(&peft, &["a"])?);
+    train(&peft, "a", 3)?;
+    assert_all_bits("base", peft.base(), &before)?;
+    assert_bits("the base's logits", &logits(&peft, &[])?, &plain)?;
+    for (name, t) in peft.base().tensors() {
+        ensure!(!t.requires_grad() && !t.grad().defined(), "{name} of the base has a gradient");
+    }
+    for (name, t) in peft.params("a")?.tensors() {
+        ensure!(relative_error(&t.detach(), &adapter[&name])? > 0.0, "{name} was not trained");
+    }
+    ensure!(relative_error(&logits(&peft, &["a"])?, &adapted)? > 1e-3, "training changed nothing");
+    Ok(())
+}
+
+#[test]
+fn training_leaves_the_base_alone() -> Result<()> {
+    both(base::<Tiny>, base::<Bert>)
+}
+
+/// Catches a parameter that is made but not used, a `detach` too many, and a gradient that explodes.
+fn gradient<M: Subject>(row: &Row) -> Result<()> {
+    let peft = moved::<M>(&row.config)?;
+    loss(&peft, &["a"])?.backward();
+    let trained = peft.trainable(&["a"])?;
+    ensure!(trained.len() == peft.params("a")?.len(), "a tensor of the adapter is not trainable");
+    for (name, p) in trained {
+        let grad = p.grad();
+        ensure!(grad.defined() && grad.size() == p.size(), "no gradient of {name}");
+        let most = f64::try_from(grad.abs().max())?;
+        // One number added to all keys moves all scores of a query alike, and softmax does not see it.
+        let blind = name.ends_with("key.bias");
+        ensure!(most.is_finite() && (blind || most > 1e-6), "the gradient of {name} is at most {most:.1e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() -> Result<()> {
+    both(gradient::<Tiny>, gradient::<Bert>)
+}
+
+/// Catches parameters that are shared by name, and state of a model that outlives the view.
+fn apart<M: Subject>(row: &Row) -> Result<()> {
+    let mut peft = moved::<M>(&row.config)?;
+    let (alone, plain) = (logits(&peft, &["a"])?, logits(&peft, &[])?);
+    tch::manual_seed(21);
+    row.config.clone().add(&mut peft, "b")?;
+    move_away(peft.params("b")?, 22)?;
+    assert_bits("a after adding b", &logits(&peft, &["a"])?, &alone)?;
+    let (b, b_tensors) = (logits(&peft, &["b"])?, copies(peft.params("b")?));
+    ensure!(relative_error(&b, &alone)? > 1e-3, "a and b are the same adapter");
+    train(&peft, "a", 2)?;
+    assert_bits("b after training a", &logits(&peft, &["b"])?, &b)?;
+    assert_all_bits("b after training a", peft.params("b")?, &b_tensors)?;
+    peft.delete("a")?;
+    assert_bits("b after deleting a", &logits(&peft, &["b"])?, &b)?;
+    assert_bits("the base", &logits(&peft, &[])?, &plain)
+}
+
+#[test]
+fn two_adapters_do_not_see_each_other() -> Result<()> {
+    both(apart::<Tiny>, apart::<Bert>)
+}
+
+/// Catches a store that holds on to the tensors it is given: a second adapter made from the first one's.
+fn copied<M: Subject>(row: &Row) -> Result<()> {
+    let mut peft = moved::<M>(&row.config)?;
+    let tensors = peft.params("a")?.tensors();
+    row.config.clone().add_with(&mut peft, "b", tensors)?;
+    let b = logits(&peft, &["b"])?;
+    assert_bits("the copy", &b, &logits(&peft, &["a"])?)?;
+    train(&peft, "a", 1)?;
+    assert_bits("the copy after training the original", &logits(&peft, &["b"])?, &b)
+}
+
+#[test]
+fn an_adapter_made_from_anothers_tensors_is_a_copy() -> Result<()> {
+    both(copied::<Tiny>, copied::<Bert>)
+}
+
+/// bfloat16 has 8 bits, and two layers of them.
+const BF16: f64 = 4e-2;
+
+/// Whether an adapter's tensor is a copy of a parameter of the base, which keeps the base's dtype.
+fn is_copy<M: Subject>(peft: &Peft<M>, name: &str) -> bool {
+    let own = name.strip_prefix("base_model.model.").or_else(|| name.strip_prefix("base_model."));
+    own.is_some_and(|own| peft.outline().params.iter().any(|p| p == own))
+}
+
+fn assert_like_f32(found: &Tensor, f32: &Tensor, plain: &Tensor) -> Result<()> {
+    let effect = relative_error(f32, plain)?;
+    ensure!(effect > 2.0 * BF16, "the adapter is too weak ({effect:.1e}) for this test");
+    assert_close("logits on a bf16 base", found, f32, BF16)
+}
+
+/// Catches an adapter that is rounded to the base's dtype, a sum that changes it, and an optimizer that takes one
+/// dtype alone.
+fn bf16<M: Subject>(row: &Row) -> Result<()> {
+    let peft = moved::<M>(&row.config)?;
+    let (f32, plain) = (logits(&peft, &["a"])?, logits(&peft, &[])?);
+    let mut half = peft.to_kind(Kind::BFloat16)?;
+    row.config.clone().add(&mut half, "a")?;
+    for (name, t) in peft.params("a")?.tensors() {
+        half.params("a")?.assign(&name, &t.detach())?;
+    }
+    let logits = logits(&half, &["a"])?;
+    ensure!(logits.kind() == Kind::BFloat16, "logits are {:?}", logits.kind());
+    assert_like_f32(&logits, &f32, &plain)?;
+
+    loss(&half, &["a"])?.backward();
+    for (name, p) in half.trainable(&["a"])? {
+        let expected = if is_copy(&half, &name) { Kind::BFloat16 } else { Kind::Float };
+        let kinds = (p.kind(), p.grad().kind());
+        ensure!(
+            kinds == (expected, expected),
+            "{name} and its gradient are {kinds:?}, expected {expected:?}"
+        );
+    }
+    train(&half, "a", 2)?;
+    let after = f64::try_from(loss(&half, &["a"])?)?;
+    ensure!(after.is_finite(), "the loss is {after} after two steps");
+
+    if row.merge == Merge::Folds {
+        let merged = half.merged(&["a"])?;
+        for (name, t) in merged.tensors() {
+            ensure!(t.kind() == Kind::BFloat16, "{name} is {:?} after merging", t.kind());
+        }
+        let merged = Peft::<M>::new(merged, half.config().clone())?;
+        let found = tests::subject::logits(&merged, &[])?;
+        assert_close("merged logits", &found, &tests::subject::logits(&half, &["a"])?, BF16)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_f32_adapter_works_on_a_bf16_base() -> Result<()> {
+    both(bf16::<Tiny>, bf16::<Bert>)
+}
+
+/// Saves the moved adapter, in `kind`, and loads it onto `base`.
+fn reloaded<M: Subject>(peft: &Peft<M>, mut base: Peft<M>, kind: Kind) -> Result<Tensor> {
+    let dir = tempfile::tempdir()?;
+    peft.save("a", dir.path())?;
+    let file = dir.path().join("adapter_model.safetensors");
+    let tensors = tensors::read(&file)?.into_iter().map(|(name, t)| (name, t.to_kind(kind))).collect();
+    tensors::write(&file, &tensors)?;
+    base.load("a", dir.path())?;
+    logits(&base, &["a"]).context("forward")
+}
+
+/// Catches copies of the base's parameters (the head, above all) whose dtype is the file's and not the model's.
+fn f32_file<M: Subject>(row: &Row) -> Result<()> {
+    let peft = moved::<M>(&row.config)?;
+    let found = reloaded(&peft, peft.to_kind(Kind::BFloat16)?, Kind::Float)?;
+    assert_like_f32(&found, &logits(&peft, &["a"])?, &logits(&peft, &[])?)
+}
+
+#[test]
+fn an_f32_file_loads_onto_a_bf16_base() -> Result<()> {
+    both(f32_file::<Tiny>, f32_file::<Bert>)
+}
+
+/// The other way round: a file that somebody saved in bf16, on an f32 base.
+fn bf16_file<M: Subject>(row: &Row) -> Result<()> {
+    let peft = moved::<M>(&row.config)?;
+    let found = reloaded(&peft, M::base()?, Kind::BFloat16)?;
+    assert_like_f32(&found, &logits(&peft, &["a"])?, &logits(&peft, &[])?)
+}
+
+#[test]
+fn a_bf16_file_loads_onto_an_f32_base() -> Result<()> {
+    both(bf16_file::<Tiny>, bf16_file::<Bert>)
+}
