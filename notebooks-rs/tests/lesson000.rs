@@ -98,11 +98,13 @@ fn data_and_base_start_as_in_python() -> Result<()> {
     ensure!(sha(&x)? == golden["data"]["X_sha256_128"] && sha(&y)? == golden["data"]["y_sha256_128"]);
     let init = golden["sections"]["pretrain"]["init_sha256_128"].as_object().context("init")?;
     let params = TinyConfig::default().init(Device::Cpu)?.tensors();
-    ensure!(params.keys().collect::<Vec<_>>() == {
-        let mut names: Vec<_> = init.keys().collect();
-        names.sort();
-        names
-    });
+    ensure!(
+        params.keys().collect::<Vec<_>>() == {
+            let mut names: Vec<_> = init.keys().collect();
+            names.sort();
+            names
+        }
+    );
     for (name, t) in &params {
         ensure!(sha(t)? == init[name], "{name}");
     }
@@ -140,12 +142,17 @@ fn trained(lesson: &Lesson, section: &str, active: &[&str], losses: &[f64]) -> R
     }
     let (test, train) = (lesson.correct(active, &lesson.test)?.0, lesson.correct(active, &lesson.train)?.0);
     let accuracy = &golden["accuracy"];
-    ensure!(accuracy["test_correct_of_40"] == test && accuracy["train_correct_of_160"] == train, "{test} {train}");
+    ensure!(
+        accuracy["test_correct_of_40"] == test && accuracy["train_correct_of_160"] == train,
+        "{test} {train}"
+    );
     if !recorded_kind() {
         eprintln!("{section}: not the recorded kind of processor, losses compared to {PORTABLE:e}");
         return Ok(());
     }
-    for (step, (found, bits)) in losses.iter().zip(recorded["loss_f32_hex"].as_array().context("hex")?).enumerate() {
+    for (step, (found, bits)) in
+        losses.iter().zip(recorded["loss_f32_hex"].as_array().context("hex")?).enumerate()
+    {
         let found = format!("{:08x}", (*found as f32).to_bits());
         ensure!(*bits == found, "{section}, step {step}: loss bits {found}, recorded {bits}");
     }

@@ -46,7 +46,13 @@ impl Subject for Bert {
 /// One entry: the same configuration for both models, but for what is particular to each.
 macro_rules! case {
     ($name:literal, $about:literal, $lr:expr, tiny: $tiny:expr, bert: $bert:expr) => {
-        Case { name: $name, about: $about, lr: $lr, tiny: |p| p.add(ADAPTER, $tiny), bert: |p| p.add(ADAPTER, $bert) }
+        Case {
+            name: $name,
+            about: $about,
+            lr: $lr,
+            tiny: |p| p.add(ADAPTER, $tiny),
+            bert: |p| p.add(ADAPTER, $bert),
+        }
     };
 }
 

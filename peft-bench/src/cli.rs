@@ -67,6 +67,10 @@ pub struct Options {
     #[arg(long, default_value_t = 3)]
     pub epochs: u64,
 
+    /// Draw a fresh classification head even if the model has one
+    #[arg(long, requires = "model")]
+    pub new_head: bool,
+
     /// Rows a step [default: 64 on the synthetic task, 32 on text]
     #[arg(long)]
     pub batch: Option<usize>,

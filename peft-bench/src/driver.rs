@@ -4,6 +4,7 @@ use crate::cases::{CASES, Case};
 use crate::cli::Options;
 use crate::record::{Data, Figures, Job, Message, Record, Work, versions};
 use crate::table;
+use crate::text::Source;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeSet;
@@ -39,6 +40,7 @@ pub fn run(options: &Options) -> Result<bool> {
                 train: train.clone(),
                 test: test.clone(),
                 epochs: options.epochs,
+                new_head: options.new_head,
             }),
             _ => {
                 let base = bases.path().join(format!("{seed}.safetensors"));
@@ -73,6 +75,9 @@ fn check(options: &Options) -> Result<()> {
             bail!("{}: no such file or directory", path.display());
         }
     }
+    if let (Some(model), Some(train), Some(test)) = (&options.model, &options.train, &options.test) {
+        Source { model, train, test, epochs: options.epochs, new_head: options.new_head }.check()?;
+    }
     options.device.open()?;
     Ok(())
 }
@@ -82,7 +87,11 @@ fn job(options: &Options, seed: i64, work: Work) -> Job {
 }
 
 fn one(
-    options: &Options, seed: i64, case: &Case, data: Data, told: &mut BTreeSet<String>,
+    options: &Options,
+    seed: i64,
+    case: &Case,
+    data: Data,
+    told: &mut BTreeSet<String>,
 ) -> std::result::Result<Figures, String> {
     let (steps, batch, lr) = (options.steps, options.batch, options.lr);
     let work = Work::Case { method: case.name.to_owned(), data, steps, batch, lr };
@@ -91,7 +100,11 @@ fn one(
 }
 
 /// Runs one job to its end. Notes go to standard error, each once; the error is one line.
-fn worker(job: &Job, title: &str, told: &mut BTreeSet<String>) -> std::result::Result<Option<Figures>, String> {
+fn worker(
+    job: &Job,
+    title: &str,
+    told: &mut BTreeSet<String>,
+) -> std::result::Result<Option<Figures>, String> {
     let program = std::env::current_exe().map_err(|e| format!("finding this program: {e}"))?;
     let mut command = Command::new(program);
     command.arg("--worker");
@@ -99,7 +112,10 @@ fn worker(job: &Job, title: &str, told: &mut BTreeSet<String>) -> std::result::R
 }
 
 fn supervise(
-    mut command: Command, job: &Job, title: &str, told: &mut BTreeSet<String>,
+    mut command: Command,
+    job: &Job,
+    title: &str,
+    told: &mut BTreeSet<String>,
 ) -> std::result::Result<Option<Figures>, String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("starting a worker: {e}"))?;
@@ -145,7 +161,8 @@ fn supervise(
 
 /// How a worker ended that did not say so itself.
 fn crash(status: ExitStatus, words: &str) -> String {
-    let last = words.lines().rev().find(|l| !l.trim().is_empty()).map(|l| format!(": {l}")).unwrap_or_default();
+    let last =
+        words.lines().rev().find(|l| !l.trim().is_empty()).map(|l| format!(": {l}")).unwrap_or_default();
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         let hint = if signal == 9 { " (killed; out of memory?)" } else { "" };
@@ -167,7 +184,11 @@ fn open_json(path: &Path) -> Result<std::fs::File> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     }
-    OpenOptions::new().append(true).create(true).open(path).with_context(|| format!("opening {}", path.display()))
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))
 }
 
 fn write_record(file: &mut std::fs::File, options: &Options, run: &Run) -> Result<()> {

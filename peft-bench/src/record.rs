@@ -29,7 +29,7 @@ pub enum Data {
     /// The synthetic task over a pre-trained base.
     Synthetic { base: PathBuf },
     /// Text with a Hub model.
-    Text { model: PathBuf, train: PathBuf, test: PathBuf, epochs: u64 },
+    Text { model: PathBuf, train: PathBuf, test: PathBuf, epochs: u64, new_head: bool },
 }
 
 /// A worker's words on standard output, one JSON object a line.

@@ -103,7 +103,10 @@ pub fn draw(seed: i64) -> Result<Draw> {
 /// Pre-trains the base of a seed for `steps` of its 3,000 steps; `seen` gets every loss. Returns the base and its
 /// accuracy on held-out rows of the two pre-training tasks.
 pub fn pretrain(
-    seed: i64, device: Device, steps: u64, mut seen: impl FnMut(u64, f64) -> Result<()>,
+    seed: i64,
+    device: Device,
+    steps: u64,
+    mut seen: impl FnMut(u64, f64) -> Result<()>,
 ) -> Result<(Peft<Tiny>, f64)> {
     let data = draw(seed)?;
     let (rows, test) = (data.pretrain.to(device)?, data.pretrain_test.to(device)?);
@@ -123,7 +126,8 @@ pub fn pretrain(
     }
     peft.base().freeze()?;
     let _guard = tch::no_grad_guard();
-    let right = model.forward(&Batch::dense(test.x), Pass::eval())?.f_argmax(1, false)?.f_eq_tensor(&test.y)?;
+    let right =
+        model.forward(&Batch::dense(test.x), Pass::eval())?.f_argmax(1, false)?.f_eq_tensor(&test.y)?;
     let accuracy = f64::try_from(right.f_to_kind(Kind::Float)?.f_mean(None::<Kind>)?)?;
     Ok((peft, accuracy))
 }

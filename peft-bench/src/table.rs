@@ -4,7 +4,9 @@ use crate::cases::Case;
 use crate::driver::Run;
 use crate::record::Figures;
 use crate::worker::median;
-use comfy_table::{CellAlignment, Row, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{
+    CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets::UTF8_FULL_CONDENSED,
+};
 use peft_core::commas;
 
 fn table(header: &[&str], left: usize) -> Table {
@@ -30,10 +32,26 @@ pub fn list(cases: &[Case]) -> Table {
 /// One row a method, over its seeds; runs that failed are rows of their own.
 pub fn results(cases: &[&'static Case], runs: &[Run]) -> Table {
     let header = [
-        "method", "trainable", "%", "steps", "step ms", "tokens/s", "peak MB", "file kB", "train loss",
-        "test accuracy %", "merge error", "runs",
+        "method",
+        "trainable",
+        "%",
+        "steps",
+        "step ms",
+        "tokens/s",
+        "peak MB",
+        "file kB",
+        "train loss",
+        "test accuracy %",
+        "merge error",
+        "runs",
     ];
     let mut out = table(&header, 1);
+    // Why a run failed may be a long story.
+    out.set_content_arrangement(ContentArrangement::Dynamic).set_width(200);
+    if let Some(last) = out.column_mut(header.len() - 1) {
+        last.set_constraint(ColumnConstraint::UpperBoundary(Width::Fixed(60)));
+        last.set_cell_alignment(CellAlignment::Left);
+    }
     for case in cases {
         let of_case = || runs.iter().filter(|r| r.method == case.name);
         let good: Vec<&Figures> = of_case().filter_map(|r| r.result.as_ref().ok()).collect();
@@ -52,10 +70,14 @@ pub fn results(cases: &[&'static Case], runs: &[Run]) -> Table {
 
 fn row(name: &str, f: &[&Figures]) -> Row {
     let middle = |get: fn(&Figures) -> f64| median(&mut f.iter().map(|f| get(f)).collect::<Vec<_>>());
-    let (mean, deviation) = mean_and_deviation(&f.iter().map(|f| 100.0 * f.test_accuracy).collect::<Vec<_>>());
+    let (mean, deviation) =
+        mean_and_deviation(&f.iter().map(|f| 100.0 * f.test_accuracy).collect::<Vec<_>>());
     let (loss, _) = mean_and_deviation(&f.iter().map(|f| f.train_loss).collect::<Vec<_>>());
     let peak = f.iter().map(|f| f.peak_bytes).max().unwrap_or_default();
-    let merge = f.iter().filter_map(|f| f.merge_error).fold(None, |worst: Option<f64>, e| Some(worst.map_or(e, |w| w.max(e))));
+    let merge = f
+        .iter()
+        .filter_map(|f| f.merge_error)
+        .fold(None, |worst: Option<f64>, e| Some(worst.map_or(e, |w| w.max(e))));
     let first = f[0];
     let accuracy = match deviation {
         Some(d) => format!("{mean:.1} ± {d:.1}"),

@@ -3,7 +3,7 @@
 use crate::cases::{Case, Subject};
 use crate::task::{Shuffle, Task};
 use anyhow::{Context, Result};
-use peft_core::io::hub;
+use peft_core::io::hub::{self, Head, HubModel};
 use peft_core::io::text::{Dataset, Encoded, TextEncoder};
 use peft_core::models::Bert;
 use peft_core::train::{AdamConfig, Schedule};
@@ -33,32 +33,62 @@ pub struct Source<'a> {
     pub train: &'a Path,
     pub test: &'a Path,
     pub epochs: u64,
+    /// Replace the head that the model's file has.
+    pub new_head: bool,
+}
+
+impl Source<'_> {
+    /// Reads and encodes both files, without the model's weights: what is wrong with the data is wrong for every run.
+    ///
+    /// # Errors
+    /// Everything that [`Text::open`] would say of the text, the tokenizer and the model's configuration.
+    pub fn check(&self) -> Result<()> {
+        let (train, test) = (Dataset::read(self.train)?, Dataset::read(self.test)?);
+        let labels = train.labels();
+        let path = self.model.join("config.json");
+        let json = peft_core::io::read_json(&path)?;
+        let c = <Bert as HubModel>::config(&json, &path.display().to_string(), Some(labels.len() as i64))?;
+        let encoder = TextEncoder::open(self.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+        encoder.encode(&train, &labels)?;
+        encoder.encode(&test, &labels)?;
+        Ok(())
+    }
 }
 
 impl Text {
     /// Reads everything; `note` is told what the user should know.
     pub fn open(
-        source: Source<'_>, seed: i64, device: Device, case: &Case, batch: Option<usize>,
+        source: Source<'_>,
+        seed: i64,
+        device: Device,
+        case: &Case,
+        batch: Option<usize>,
         mut note: impl FnMut(String) -> Result<()>,
     ) -> Result<Self> {
         let (train, test) = (Dataset::read(source.train)?, Dataset::read(source.test)?);
         let labels = train.labels();
+        let classes = labels.len() as i64;
+        let head = if source.new_head { Head::Fresh(classes) } else { Head::Classes(classes) };
         tch::manual_seed(seed);
-        let opened = hub::open::<Bert>(source.model, device, Some(labels.len() as i64)).context("opening the model")?;
+        let opened = hub::open::<Bert>(source.model, device, head).context("opening the model")?;
         if !opened.fresh.is_empty() {
-            note(format!("fresh head for {} classes: {}", labels.len(), opened.fresh.join(", ")))?;
+            note(format!("fresh head for {classes} classes: {}", opened.fresh.join(", ")))?;
         }
         if !opened.unused.is_empty() {
             note(format!("not used of the model's file: {}", opened.unused.join(", ")))?;
         }
         let mut peft = opened.peft;
         let c = peft.config();
-        let encoder = TextEncoder::open(source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+        let encoder =
+            TextEncoder::open(source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
         let (train, test) = (encoder.encode(&train, &labels)?, encoder.encode(&test, &labels)?);
         for (what, set) in [("training", &train), ("test", &test)] {
             if set.truncated > 0 {
                 let (cut, most) = (set.truncated, peft.config().max_position_embeddings);
-                note(format!("{cut} of {} {what} texts are longer than the model's {most} positions: cut", set.len()))?;
+                note(format!(
+                    "{cut} of {} {what} texts are longer than the model's {most} positions: cut",
+                    set.len()
+                ))?;
             }
         }
         Bert::attach(&mut peft, case)?;

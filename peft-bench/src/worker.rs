@@ -42,7 +42,11 @@ fn run(job: &Job, device: Device) -> Result<()> {
             let total = pretrain_steps();
             let (peft, accuracy) = pretrain(job.seed, device, total, |step, _| progress(step + 1, total))?;
             peft_core::io::tensors::write(base, &peft.base().tensors())?;
-            say(&Message::Note(format!("base of seed {}: {:.1} % on its own tasks", job.seed, 100.0 * accuracy)))?;
+            say(&Message::Note(format!(
+                "base of seed {}: {:.1} % on its own tasks",
+                job.seed,
+                100.0 * accuracy
+            )))?;
             return say(&Message::Pretrained);
         }
         Work::Case { method, data, steps, batch, lr } => (method, data, *steps, *batch, *lr),
@@ -54,8 +58,8 @@ fn run(job: &Job, device: Device) -> Result<()> {
             let lr = lr.unwrap_or_else(|| task.lr(case));
             figures(task, device, steps, lr)?
         }
-        Data::Text { model, train, test, epochs } => {
-            let source = Source { model, train, test, epochs: *epochs };
+        Data::Text { model, train, test, epochs, new_head } => {
+            let source = Source { model, train, test, epochs: *epochs, new_head: *new_head };
             let task = Text::open(source, job.seed, device, case, batch, |text| say(&Message::Note(text)))?;
             let lr = lr.unwrap_or_else(|| task.lr(case));
             figures(task, device, steps, lr)?
@@ -66,7 +70,11 @@ fn run(job: &Job, device: Device) -> Result<()> {
 
 /// About fifty messages a run.
 fn progress(step: u64, total: u64) -> Result<()> {
-    if step % total.div_ceil(50) == 0 || step == total { say(&Message::Progress(step, total)) } else { Ok(()) }
+    if step % total.div_ceil(50) == 0 || step == total {
+        say(&Message::Progress(step, total))
+    } else {
+        Ok(())
+    }
 }
 
 fn figures<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64) -> Result<Figures> {
@@ -92,7 +100,10 @@ fn figures<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64) ->
     let logits = |peft: &Peft<T::M>, active: &[&str]| -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let view = peft.view(active)?;
-        let all = test.iter().map(|(batch, _)| Ok(view.forward(batch, Pass::eval())?)).collect::<Result<Vec<_>>>()?;
+        let all = test
+            .iter()
+            .map(|(batch, _)| Ok(view.forward(batch, Pass::eval())?))
+            .collect::<Result<Vec<_>>>()?;
         Ok(Tensor::f_cat(&all, 0)?)
     };
     let peft = task.peft();

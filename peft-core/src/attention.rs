@@ -102,7 +102,9 @@ impl AttentionInner<'_> {
             Softmax::Fused => {
                 let grouped = h.q.size4()?.1 != h.k.size4()?.1;
                 let mask = h.mask.as_ref();
-                Ok(Tensor::f_scaled_dot_product_attention(&h.q, &h.k, &h.v, mask, dropout, false, None, grouped)?)
+                Ok(Tensor::f_scaled_dot_product_attention(
+                    &h.q, &h.k, &h.v, mask, dropout, false, None, grouped,
+                )?)
             }
             Softmax::Explicit => explicit(h, dropout),
         }

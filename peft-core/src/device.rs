@@ -19,7 +19,8 @@ impl FromStr for DeviceChoice {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        let unknown = || Error::Device { device: s.to_owned(), why: "expected cpu, cuda, cuda:N or auto".into() };
+        let unknown =
+            || Error::Device { device: s.to_owned(), why: "expected cpu, cuda, cuda:N or auto".into() };
         match s.split_once(':') {
             None => match s {
                 "cpu" => Ok(Self::Cpu),
@@ -52,7 +53,9 @@ impl DeviceChoice {
     pub fn open(self) -> Result<Device> {
         let index = match self {
             Self::Cpu => return Ok(Device::Cpu),
-            Self::Auto => return Ok(if peft_sys::load_cuda().is_ok() { Device::Cuda(0) } else { Device::Cpu }),
+            Self::Auto => {
+                return Ok(if peft_sys::load_cuda().is_ok() { Device::Cuda(0) } else { Device::Cpu });
+            }
             Self::Cuda(index) => index,
         };
         let refuse = |why: String| Err(Error::Device { device: self.to_string(), why });
@@ -60,7 +63,8 @@ impl DeviceChoice {
             Ok(n) if i64::try_from(index).is_ok_and(|i| i < n) => Ok(Device::Cuda(index)),
             Ok(n) => refuse(format!("there are {n} CUDA devices, numbered from 0")),
             Err(CudaError::NoDevice) => refuse(
-                "libtorch has CUDA, but finds no NVIDIA driver or no device (does `nvidia-smi` list one?)".into(),
+                "libtorch has CUDA, but finds no NVIDIA driver or no device (does `nvidia-smi` list one?)"
+                    .into(),
             ),
             Err(CudaError::NoLibrary(loader)) => refuse(format!(
                 "this libtorch has no CUDA ({loader}); set LD_LIBRARY_PATH to the lib folder of a torch 2.11.0 with \

@@ -34,6 +34,10 @@ pub enum Error {
     #[error("{method}: `{pattern}` in {field} matches nothing in this model{}", did_you_mean(close))]
     NoTarget { method: &'static str, field: &'static str, pattern: String, close: Vec<String> },
 
+    /// A method that found nothing to adapt.
+    #[error("{method} adapts nothing in this model")]
+    Idle { method: &'static str },
+
     /// A method was pointed at something that it has no formula for.
     #[error("{method} cannot adapt `{site}`: {why}")]
     Unsupported { method: &'static str, site: String, why: String },
@@ -51,7 +55,9 @@ pub enum Error {
     Input(String),
 
     /// A number that should be finite is not.
-    #[error("{what} is {value} at step {step}: training has diverged (a lower learning rate, or clipping, may help)")]
+    #[error(
+        "{what} is {value} at step {step}: training has diverged (a lower learning rate, or clipping, may help)"
+    )]
     NonFinite { what: &'static str, value: f64, step: u64 },
 
     /// The device that was asked for is not there.

@@ -124,8 +124,8 @@ impl Layer {
     /// # Errors
     /// [`Error::NotMergeable`] when one of them is not a map on weights.
     pub fn merged(&self) -> Result<Weights> {
-        let fold = |w, a: &Box<dyn Adapter>| a.reweight(&self.name, w);
-        self.adapters.iter().try_fold(self.base.dense()?, fold).map_err(|e| e.at(&self.name))
+        let folded = self.adapters.iter().try_fold(self.base.dense()?, |w, a| a.reweight(&self.name, w));
+        folded.map_err(|e| e.at(&self.name))
     }
 
     /// The frozen weights, if nothing adapts this layer.

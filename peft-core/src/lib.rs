@@ -1,5 +1,69 @@
-//! TODO crate tour
+//! Parameter-efficient fine-tuning on tch and libtorch.
+//!
+//! A model is a *view*: cheap handles over the named, frozen tensors of a base and those of the adapters that are
+//! active. [`Peft`] owns the base and any number of named adapters; [`Peft::view`] runs the model's constructor and
+//! gives a model to call. Attaching, switching, stacking, disabling and merging adapters are all "take another view".
+//!
+//! ```
+//! use peft_core::methods::LoraConfig;
+//! use peft_core::models::{Tiny, TinyConfig};
+//! use peft_core::target::Names;
+//! use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
+//! use peft_core::{Batch, Model, Pass, Peft};
+//! use tch::{Device, Kind, Tensor};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! tch::manual_seed(0);
+//! let config = TinyConfig::default();
+//! let mut peft = Peft::<Tiny>::new(config.init(Device::Cpu)?, config)?; // frozen from here on
+//!
+//! let lora = LoraConfig { r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])), ..Default::default() };
+//! peft.add("mine", lora)?;
+//! assert_eq!(
+//!     peft.report(&["mine"])?.to_string(),
+//!     "trainable params: 1,280 || all params: 30,020 || trainable%: 4.2638"
+//! );
+//!
+//! let batch = Batch::dense(Tensor::f_randint(100, [16, 10], (Kind::Int64, Device::Cpu))?);
+//! let classes = Tensor::f_randint(4, [16], (Kind::Int64, Device::Cpu))?;
+//! let model = peft.view(&["mine"])?;
+//! let mut trainer = Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), 1e-2, Schedule::Constant)?;
+//! for _ in 0..10 {
+//!     let loss = cross_entropy(&model.forward(&batch, Pass::train())?, &classes)?;
+//!     trainer.step_adapters(&peft, &["mine"], &loss)?;
+//! }
+//!
+//! let dir = tempfile::tempdir()?;
+//! peft.save("mine", dir.path())?; // adapter_config.json and adapter_model.safetensors, as PEFT reads them
+//! peft.load("again", dir.path())?;
+//! let merged = Peft::<Tiny>::new(peft.merged(&["again"])?, peft.config().clone())?;
+//! let (a, b) = (model.forward(&batch, Pass::eval())?, merged.view(&[])?.forward(&batch, Pass::eval())?);
+//! assert!(a.allclose(&b, 1e-5, 1e-5, false));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`methods`]: the methods, one file each, and the [`Method`] trait that each of them implements.
+//! - [`models`]: the architectures; [`io::hub`] opens them from Hub directories.
+//! - [`train`]: optimizers, schedules, the training step.
+//! - [`layer`](Layer), [`attention`](Attention), [`Scope`]: the seam between the three.
 #![forbid(unsafe_code)]
+// Bad input is an error and never a panic. `.ci/run` also keeps out the functions of tch that panic; its operators
+// (`&a + &b`) are kept out by the lint on arithmetic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod attention;
 mod device;

@@ -55,7 +55,10 @@ impl Batch {
     /// checked where they are made ([`crate::io::text`]).
     pub fn check_ids(&self, vocab: i64) -> Result<()> {
         if self.ids.dim() != 2 {
-            return Err(Error::Input(format!("ids of shape {:?}, expected [batch, length]", self.ids.size())));
+            return Err(Error::Input(format!(
+                "ids of shape {:?}, expected [batch, length]",
+                self.ids.size()
+            )));
         }
         if self.ids.device() != tch::Device::Cpu || self.ids.numel() == 0 {
             return Ok(());
@@ -63,7 +66,9 @@ impl Batch {
         let (low, high) = self.ids.f_aminmax(None, false)?;
         for id in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
             if id < 0 || id >= vocab {
-                return Err(Error::Input(format!("token id {id} is outside the model's vocabulary of {vocab}")));
+                return Err(Error::Input(format!(
+                    "token id {id} is outside the model's vocabulary of {vocab}"
+                )));
             }
         }
         Ok(())

@@ -28,7 +28,9 @@ impl Params {
 
     /// A sealed store of the given tensors, moved to `device`, frozen.
     pub fn from_tensors(
-        place: impl Into<String>, device: Device, tensors: impl IntoIterator<Item = (String, Tensor)>,
+        place: impl Into<String>,
+        device: Device,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Self> {
         let mut params = Self::new(place, device);
         for (name, tensor) in tensors {
@@ -111,7 +113,12 @@ impl Params {
     }
 
     /// As [`Params::get_or_init`], with the fresh tensor computed by `make`.
-    pub fn get_or_else(&self, name: &str, dims: &[i64], make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    pub fn get_or_else(
+        &self,
+        name: &str,
+        dims: &[i64],
+        make: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
         if !self.sealed && self.find(name).is_none() {
             let fresh = make()?;
             self.check(name, dims, &fresh)?;
@@ -127,10 +134,13 @@ impl Params {
             return Err(Error::Exists { place: self.place.clone(), name: name.to_owned() });
         }
         let (dir, leaf) = name.rsplit_once('.').unwrap_or(("", name));
-        let path = dir.split('.').filter(|part| !part.is_empty()).fold(self.store.root(), |path, part| path.sub(part));
+        let path = dir
+            .split('.')
+            .filter(|part| !part.is_empty())
+            .fold(self.store.root(), |path, part| path.sub(part));
         // Every float goes on tch's list of variables, which is filtered by `requires_grad` when it is asked for.
-        let tensor = path.add(leaf, tensor.shallow_clone(), tensor.is_floating_point());
-        if tensor.is_floating_point() {
+        let tensor = path.add(leaf, tensor.shallow_clone(), is_float(&tensor));
+        if is_float(&tensor) {
             let _ = tensor.f_set_requires_grad(trainable)?;
         }
         Ok(())
@@ -147,8 +157,8 @@ impl Params {
     pub fn set_trainable(&self, wanted: impl Fn(&str) -> bool) -> Result<usize> {
         let mut count = 0usize;
         for (name, tensor) in self.tensors() {
-            let on = tensor.is_floating_point() && wanted(&name);
-            if tensor.is_floating_point() {
+            let on = is_float(&tensor) && wanted(&name);
+            if is_float(&tensor) {
                 let _ = tensor.f_set_requires_grad(on)?;
             }
             count = count.saturating_add(usize::from(on));
@@ -176,7 +186,7 @@ impl Params {
     pub fn to_kind(&self, kind: Kind) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         let tensors = self.tensors().into_iter().map(|(name, t)| {
-            let t = if t.is_floating_point() { t.f_to_kind(kind)? } else { t };
+            let t = if is_float(&t) { t.f_to_kind(kind)? } else { t };
             Ok((name, t.f_detach_copy()?))
         });
         Params::from_tensors(self.place.clone(), self.device(), tensors.collect::<Result<Vec<_>>>()?)
@@ -205,6 +215,11 @@ impl Params {
     }
 }
 
+/// Whether it can have a gradient.
+fn is_float(t: &Tensor) -> bool {
+    matches!(t.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_sealed_store_never_makes_up_tensors() {
-        let p = Params::from_tensors("f.safetensors", Device::Cpu, [("a.weight".into(), ones(&[2, 4]))]).unwrap();
+        let p =
+            Params::from_tensors("f.safetensors", Device::Cpu, [("a.weight".into(), ones(&[2, 4]))]).unwrap();
         let e = p.get_or_init("a.wieght", &[2, 4], Init::Zeros).unwrap_err().to_string();
         assert!(e.contains("f.safetensors") && e.contains("`a.wieght`") && e.contains("`a.weight`"), "{e}");
         assert_eq!(p.len(), 1);

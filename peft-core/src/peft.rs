@@ -37,9 +37,13 @@ impl<M: Model> Peft<M> {
         base.freeze()?;
         let build = build::<M>(&base, &config, &[]);
         M::new(&Scope::root(&build), &config)?;
-        let outline =
-            Outline { dims: M::dims(&config), sites: build.sites.into_inner(), params: build.params.into_inner() };
-        let unread: Vec<String> = base.tensors().into_keys().filter(|n| !outline.params.contains(n)).collect();
+        let outline = Outline {
+            dims: M::dims(&config),
+            sites: build.sites.into_inner(),
+            params: build.params.into_inner(),
+        };
+        let unread: Vec<String> =
+            base.tensors().into_keys().filter(|n| !outline.params.contains(n)).collect();
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
@@ -80,7 +84,10 @@ impl<M: Model> Peft<M> {
     /// # Errors
     /// As [`Peft::add`], and for every tensor that is missing, superfluous or of a wrong shape.
     pub fn add_with(
-        &mut self, name: &str, method: impl Method + 'static, tensors: impl IntoIterator<Item = (String, Tensor)>,
+        &mut self,
+        name: &str,
+        method: impl Method + 'static,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<()> {
         let params = Params::from_tensors(format!("adapter `{name}`"), self.base.device(), tensors)?;
         self.attach(name, Box::new(method), params)
@@ -104,8 +111,7 @@ impl<M: Model> Peft<M> {
         let build = build::<M>(&self.base, &self.config, &[(method.as_ref(), &params)]);
         M::new(&Scope::root(&build), &self.config)?;
         if build.active.iter().any(|a| a.hits.get() == 0) {
-            let (method, field) = (method.name(), "its configuration");
-            return Err(Error::NoTarget { method, field, pattern: format!("{method}"), close: vec![] });
+            return Err(Error::Idle { method: method.name() });
         }
         drop(build);
         let unread = params.unread();
@@ -219,7 +225,11 @@ impl<M: Model> Peft<M> {
     }
 }
 
-fn build<'a, M: Model>(base: &'a Params, config: &M::Config, active: &[(&'a dyn Method, &'a Params)]) -> Build<'a> {
+fn build<'a, M: Model>(
+    base: &'a Params,
+    config: &M::Config,
+    active: &[(&'a dyn Method, &'a Params)],
+) -> Build<'a> {
     let active = active.iter().map(|(method, params)| Active { method: *method, params, hits: Cell::new(0) });
     Build {
         base,

@@ -37,7 +37,12 @@ impl Report {
             let row = rows.entry((fold(name), shape.clone())).or_default();
             *row = (row.0.saturating_add(1), row.1.saturating_add(numel));
         }
-        let rows = rows.into_iter().map(|((name, shape), (count, trainable))| ReportRow { name, count, shape, trainable });
+        let rows = rows.into_iter().map(|((name, shape), (count, trainable))| ReportRow {
+            name,
+            count,
+            shape,
+            trainable,
+        });
         Report { trainable, all, rows: rows.collect() }
     }
 

@@ -125,29 +125,21 @@ pub struct Scope<'a> {
     layer: Option<i64>,
 }
 
-impl<'a, T: Display> std::ops::Div<T> for &Scope<'a> {
-    type Output = Scope<'a>;
-    /// The scope one name further down: `scope / "encoder" / "layer"`.
-    fn div(self, leaf: T) -> Scope<'a> {
-        Scope { build: self.build, path: self.join(leaf), layer: self.layer }
-    }
-}
-
-impl<'a, T: Display> std::ops::Div<T> for Scope<'a> {
-    type Output = Scope<'a>;
-    fn div(self, leaf: T) -> Scope<'a> {
-        &self / leaf
-    }
-}
-
 impl<'a> Scope<'a> {
     pub(crate) fn root(build: &'a Build<'a>) -> Self {
         Scope { build, path: String::new(), layer: None }
     }
 
+    /// The scope one name further down: `scope.at("encoder").at("layer")`.
+    #[must_use]
+    pub fn at(&self, leaf: impl Display) -> Scope<'a> {
+        Scope { build: self.build, path: self.join(leaf), layer: self.layer }
+    }
+
     /// The scope of layer `index` of the model's stack, `self.<index>`.
+    #[must_use]
     pub fn layer(&self, index: i64) -> Scope<'a> {
-        Scope { layer: Some(index), ..self / index }
+        Scope { layer: Some(index), ..self.at(index) }
     }
 
     fn join(&self, leaf: impl Display) -> String {
@@ -183,7 +175,8 @@ impl<'a> Scope<'a> {
     }
 
     fn adapters<A: ?Sized>(
-        &self, ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
+        &self,
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
     ) -> Result<Vec<Box<A>>> {
         let mut found = Vec::new();
         for a in &self.build.active {
@@ -205,7 +198,13 @@ impl<'a> Scope<'a> {
     }
 
     /// A layer `leaf` whose parameters are called `weight` and `bias` (in full) and have the given shapes.
-    fn kernel(&self, leaf: &str, kernel: Kernel, weight: (&str, &[i64]), bias: Option<(&str, &[i64])>) -> Result<Layer> {
+    fn kernel(
+        &self,
+        leaf: &str,
+        kernel: Kernel,
+        weight: (&str, &[i64]),
+        bias: Option<(&str, &[i64])>,
+    ) -> Result<Layer> {
         let name = self.join(leaf);
         let bias = bias.map(|(b, dims)| Ok::<_, Error>((b, self.param(b, dims)?)));
         let weights = Weights { weight: self.param(weight.0, weight.1)?, bias: None };
@@ -253,8 +252,8 @@ impl<'a> Scope<'a> {
     pub fn block(&self, leaf: &str, role: Role, width: i64) -> Result<Block> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
         let site = self.site(&name, Place::Block { role, width });
-        let adapters = self.adapters(|m, p| m.adapt(&site, p))?;
-        self.refuse_merge(&name, adapters.first().map(|a: &Box<dyn Adapter>| a.name()))?;
+        let adapters: Vec<Box<dyn Adapter>> = self.adapters(|m, p| m.adapt(&site, p))?;
+        self.refuse_merge(&name, adapters.first().map(|a| a.name()))?;
         Ok(Block { name, adapters })
     }
 
@@ -262,16 +261,17 @@ impl<'a> Scope<'a> {
     pub fn attention(&self, leaf: &str, softmax: Softmax, dropout: f64) -> Result<Attention> {
         let name = self.join(leaf);
         let site = self.site(&name, Place::Attention);
-        let adapters = self.adapters(|m, p| m.attend(&site, p))?;
-        self.refuse_merge(&name, adapters.first().map(|a: &Box<dyn AttentionAdapter>| a.name()))?;
+        let adapters: Vec<Box<dyn AttentionAdapter>> = self.adapters(|m, p| m.attend(&site, p))?;
+        self.refuse_merge(&name, adapters.first().map(|a| a.name()))?;
         Ok(Attention { name, softmax, dropout, adapters })
     }
 
     /// What rewrites the model's input.
     pub fn prompts(&self) -> Result<Vec<Box<dyn Prompt>>> {
         let words = self.build.base.find(&self.build.dims.word_embedding);
-        let prompts = self.adapters(|m, p| m.prompt(&self.build.dims, words.as_ref(), p))?;
-        self.refuse_merge("the input", prompts.first().map(|a: &Box<dyn Prompt>| a.name()))?;
+        let prompts: Vec<Box<dyn Prompt>> =
+            self.adapters(|m, p| m.prompt(&self.build.dims, words.as_ref(), p))?;
+        self.refuse_merge("the input", prompts.first().map(|a| a.name()))?;
         Ok(prompts)
     }
 }

@@ -110,7 +110,12 @@ impl Selection<'_> {
 
     fn no_target(&self, field: &'static str, pattern: &str, outline: &Outline) -> Error {
         let names = outline.sites.iter().map(|(n, _)| n.as_str());
-        Error::NoTarget { method: self.method, field, pattern: pattern.to_owned(), close: closest(pattern, names) }
+        Error::NoTarget {
+            method: self.method,
+            field,
+            pattern: pattern.to_owned(),
+            close: closest(pattern, names),
+        }
     }
 }
 
@@ -127,7 +132,8 @@ pub fn closest<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<S
         all.iter().skip(all.len().saturating_sub(parts)).copied().collect::<Vec<_>>().join(".")
     };
     let tails: BTreeSet<String> = names.map(tail).filter(|t| t.parse::<i64>().is_err()).collect();
-    let mut scored: Vec<(f64, String)> = tails.into_iter().map(|t| (strsim::jaro_winkler(&t, pattern), t)).collect();
+    let mut scored: Vec<(f64, String)> =
+        tails.into_iter().map(|t| (strsim::jaro_winkler(&t, pattern), t)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.into_iter().filter(|(score, _)| *score > 0.6).take(3).map(|(_, t)| t).collect()
 }
@@ -148,7 +154,8 @@ mod tests {
             word_embedding: "e.weight".into(),
             vocab: 9,
         };
-        let names = ["embed", "layers.0.q_proj", "layers.0.v_proj", "layers.1.q_proj", "layers.1.v_proj", "head"];
+        let names =
+            ["embed", "layers.0.q_proj", "layers.0.v_proj", "layers.1.q_proj", "layers.1.v_proj", "head"];
         let kind = |n: &str| if n == "embed" { SiteKind::Embedding } else { SiteKind::Linear };
         Outline { dims, sites: names.iter().map(|n| (n.to_string(), kind(n))).collect(), params: vec![] }
     }
@@ -165,7 +172,10 @@ mod tests {
 
     #[test]
     fn lists_match_at_dots_and_strings_match_whole() {
-        assert_eq!(select(Names::list(["q_proj"]), None, &[]).unwrap(), ["layers.0.q_proj", "layers.1.q_proj"]);
+        assert_eq!(
+            select(Names::list(["q_proj"]), None, &[]).unwrap(),
+            ["layers.0.q_proj", "layers.1.q_proj"]
+        );
         assert!(select(Names::list(["_proj"]), None, &[]).is_err());
         assert!(select(Names::Pattern("q_proj".into()), None, &[]).is_err());
         assert_eq!(select(Names::Pattern(r".*\.1\.(q|v)_proj".into()), None, &[]).unwrap().len(), 2);
@@ -178,6 +188,11 @@ mod tests {
     fn one_unmatched_name_among_several_is_an_error_with_a_suggestion() {
         let text = select(Names::list(["q_proj", "v_porj"]), None, &[]).unwrap_err().to_string();
         assert!(text.contains("`v_porj`") && text.contains("did you mean `v_proj`"), "{text}");
-        assert!(select(Names::Pattern("([".into()), None, &[]).unwrap_err().to_string().contains("target_modules"));
+        assert!(
+            select(Names::Pattern("([".into()), None, &[])
+                .unwrap_err()
+                .to_string()
+                .contains("target_modules")
+        );
     }
 }

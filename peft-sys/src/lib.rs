@@ -25,12 +25,32 @@ impl std::error::Error for ShimError {}
 unsafe extern "C" {
     fn peft_free(message: *mut c_char);
     fn peft_adam_step(
-        p: *const *mut C_tensor, g: *const *mut C_tensor, m: *const *mut C_tensor, v: *const *mut C_tensor,
-        n: usize, step: i64, lr: f64, beta1: f64, beta2: f64, eps: f64, weight_decay: f64, decoupled: bool,
+        p: *const *mut C_tensor,
+        g: *const *mut C_tensor,
+        m: *const *mut C_tensor,
+        v: *const *mut C_tensor,
+        n: usize,
+        step: i64,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        eps: f64,
+        weight_decay: f64,
+        decoupled: bool,
     ) -> *mut c_char;
     fn peft_adam_step_fused(
-        p: *const *mut C_tensor, g: *const *mut C_tensor, m: *const *mut C_tensor, v: *const *mut C_tensor,
-        n: usize, step: i64, lr: f64, beta1: f64, beta2: f64, eps: f64, weight_decay: f64, decoupled: bool,
+        p: *const *mut C_tensor,
+        g: *const *mut C_tensor,
+        m: *const *mut C_tensor,
+        v: *const *mut C_tensor,
+        n: usize,
+        step: i64,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        eps: f64,
+        weight_decay: f64,
+        decoupled: bool,
     ) -> *mut c_char;
     fn peft_grad_norm(g: *const *mut C_tensor, n: usize, out: *mut f64) -> *mut c_char;
     fn peft_scale(g: *const *mut C_tensor, n: usize, factor: f64) -> *mut c_char;
@@ -93,11 +113,16 @@ pub struct AdamStep {
 /// # Errors
 /// When the four lists differ in length, or libtorch refuses (dtypes, devices).
 pub fn adam_step(
-    params: &[Tensor], grads: &[Tensor], m: &[Tensor], v: &[Tensor], c: &AdamStep,
+    params: &[Tensor],
+    grads: &[Tensor],
+    m: &[Tensor],
+    v: &[Tensor],
+    c: &AdamStep,
 ) -> Result<(), ShimError> {
     let n = params.len();
     if grads.len() != n || m.len() != n || v.len() != n {
-        let text = format!("adam: {n} parameters, {} gradients, {} and {} moments", grads.len(), m.len(), v.len());
+        let text =
+            format!("adam: {n} parameters, {} gradients, {} and {} moments", grads.len(), m.len(), v.len());
         return Err(ShimError(text));
     }
     let call = if c.fused { peft_adam_step_fused } else { peft_adam_step };
@@ -105,8 +130,18 @@ pub fn adam_step(
     // SAFETY: four arrays of n live tensors, borrowed for the call.
     check(unsafe {
         call(
-            p.as_ptr(), g.as_ptr(), m.as_ptr(), v.as_ptr(),
-            n, c.step, c.lr, c.beta1, c.beta2, c.eps, c.weight_decay, c.decoupled,
+            p.as_ptr(),
+            g.as_ptr(),
+            m.as_ptr(),
+            v.as_ptr(),
+            n,
+            c.step,
+            c.lr,
+            c.beta1,
+            c.beta2,
+            c.eps,
+            c.weight_decay,
+            c.decoupled,
         )
     })
 }

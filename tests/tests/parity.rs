@@ -14,7 +14,7 @@ use tests::{assert_close, golden, golden_tensors};
 const TOL: f64 = 1e-5;
 
 fn base() -> Result<Peft<Bert>> {
-    Ok(hub::open::<Bert>(&golden("bert/base"), Device::Cpu, None)?.peft)
+    Ok(hub::open::<Bert>(&golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 fn check(method: &str, mergeable: bool) -> Result<()> {
@@ -32,7 +32,8 @@ fn check(method: &str, mergeable: bool) -> Result<()> {
     assert_close("loss", &loss.view([1]), &g["loss"], TOL)?;
     loss.backward();
     for (name, p) in peft.trainable(&["golden"])? {
-        let expected = g.get(&format!("grad.{name}")).with_context(|| format!("no golden gradient of {name}"))?;
+        let expected =
+            g.get(&format!("grad.{name}")).with_context(|| format!("no golden gradient of {name}"))?;
         assert_close(&format!("gradient of {name}"), &p.grad(), expected, TOL)?;
     }
     // PEFT stores the gradient of a prompt a second time, under its encoder.
@@ -67,7 +68,8 @@ fn files(peft: &Peft<Bert>, dir: &Path) -> Result<()> {
         }
         v
     };
-    let (ours, theirs) = (set(read(out.path(), "adapter_config.json")?), set(read(dir, "adapter_config.json")?));
+    let (ours, theirs) =
+        (set(read(out.path(), "adapter_config.json")?), set(read(dir, "adapter_config.json")?));
     ensure!(ours == theirs, "config\n{ours:#}\nexpected\n{theirs:#}");
     let tensors = |d: &Path| peft_core::io::tensors::read(&d.join("adapter_model.safetensors"));
     let (ours, theirs) = (tensors(out.path())?, tensors(dir)?);

@@ -8,4 +8,4 @@ mod sections;
 mod setup;
 
 pub use sections::{adapter, base_model, comparison, lora, prefix_tuning, prompt_tuning};
-pub use setup::{Lesson, Technique, TECHNIQUES};
+pub use setup::{Lesson, TECHNIQUES, Technique};

@@ -64,9 +64,13 @@ pub fn base_model<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> 
     let first = lesson.losses.first().copied().unwrap_or(f64::NAN);
     page.what_to_see(&[
         chance(&lesson)?,
-        format!("The loss fell from {first:.3} to {last:.3} in {} full-batch steps of Adam.", lesson.losses.len()),
+        format!(
+            "The loss fell from {first:.3} to {last:.3} in {} full-batch steps of Adam.",
+            lesson.losses.len()
+        ),
         "There are no positions in this model: it sees a bag of tokens.".into(),
-        "From here on the base is frozen: no tensor of it has requires_grad, whatever is trained over it.".into(),
+        "From here on the base is frozen: no tensor of it has requires_grad, whatever is trained over it."
+            .into(),
     ])?;
     Ok(())
 }
@@ -121,7 +125,9 @@ fn merge_error(lesson: &Lesson) -> Result<String> {
     let merged = merged.view(&[])?.forward(&lesson.test.batch, Pass::eval())?;
     let error = f64::try_from(adapted.f_sub(&merged)?.f_abs()?.f_max()?)?;
     let scale = f64::try_from(adapted.f_abs()?.f_max()?)?;
-    Ok(format!("Merged, W + (alpha/r) B A, the logits differ by {error:.1e} where they reach {scale:.1}: rounding."))
+    Ok(format!(
+        "Merged, W + (alpha/r) B A, the logits differ by {error:.1e} where they reach {scale:.1}: rounding."
+    ))
 }
 
 /// 2.4 Prompt Tuning.

@@ -64,7 +64,8 @@ const LR: f64 = 1e-3;
 
 /// A bottleneck of width 4 after each whole layer; its up-projection starts at zero.
 fn attach_adapter(peft: &mut Peft<Tiny>) -> Result<()> {
-    let config = BottleneckConfig { bottleneck_size: R, placement: vec![Placement::Layer], ..Default::default() };
+    let config =
+        BottleneckConfig { bottleneck_size: R, placement: vec![Placement::Layer], ..Default::default() };
     Ok(peft.add("adapter", config)?)
 }
 
@@ -120,7 +121,10 @@ impl Lesson {
         let x = Tensor::f_randint(config.vocab, [N, SEQ], index)?.f_to(setting.device)?;
         let y = Tensor::f_randint(config.classes, [N], index)?.f_to(setting.device)?;
         let part = |from: i64, count: i64| -> Result<Split> {
-            Ok(Split { batch: Batch::dense(x.f_narrow(0, from, count)?), classes: y.f_narrow(0, from, count)? })
+            Ok(Split {
+                batch: Batch::dense(x.f_narrow(0, from, count)?),
+                classes: y.f_narrow(0, from, count)?,
+            })
         };
         let (train, test) = (part(0, TRAIN)?, part(TRAIN, N - TRAIN)?);
         let base = config.init(setting.device)?;

@@ -67,7 +67,8 @@ fn run(options: &Options) -> Result<()> {
             let lesson = Lesson::new(Setting { seed: options.seed, device })?;
             let lora = TECHNIQUES.iter().find(|t| t.key == "lora").context("lora")?;
             let trainable = lesson.peft.trainable(&[lora.key])?;
-            let mut trainer = Trainer::new(trainable, AdamConfig::adam().exact(), lora.lr, Schedule::Constant)?;
+            let mut trainer =
+                Trainer::new(trainable, AdamConfig::adam().exact(), lora.lr, Schedule::Constant)?;
             let model = lesson.peft.view(&[lora.key])?;
             serve(|| {
                 let logits = model.forward(&lesson.train.batch, Pass::train())?;
@@ -75,8 +76,9 @@ fn run(options: &Options) -> Result<()> {
             })
         }
         What::Text { model, train, test, method, epochs, batch } => {
-            let case = CASES.iter().find(|c| c.name == *method).with_context(|| format!("no method `{method}`"))?;
-            let source = Source { model, train, test, epochs: *epochs };
+            let case =
+                CASES.iter().find(|c| c.name == *method).with_context(|| format!("no method `{method}`"))?;
+            let source = Source { model, train, test, epochs: *epochs, new_head: true };
             let mut task = Text::open(source, options.seed, device, case, *batch, |note| {
                 eprintln!("note: {note}");
                 Ok(())

@@ -36,11 +36,23 @@ pub struct Opened<M: Model> {
     pub fresh: Vec<String>,
 }
 
+/// Which head a classifier is opened with. Fresh heads are drawn from libtorch's generator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// The file's.
+    Stored,
+    /// The file's, which must have that many classes; a fresh one if the file has none.
+    Classes(i64),
+    /// A fresh one with that many classes, whatever the file has.
+    Fresh(i64),
+}
+
 /// Opens a model directory.
 ///
-/// `labels` asks for a head with that many classes; a file without a head gets a fresh one then, drawn from
-/// libtorch's generator, and a file with one of another size is refused.
-pub fn open<M: HubModel>(dir: &Path, device: Device, labels: Option<i64>) -> Result<Opened<M>> {
+/// # Errors
+/// A file that is missing or malformed, another `model_type`, a configuration that asks for something this crate
+/// does not have, and tensors that are missing, superfluous or of a wrong shape.
+pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opened<M>> {
     let path = dir.join("config.json");
     let json = io::read_json(&path)?;
     let place = path.display().to_string();
@@ -49,7 +61,11 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, labels: Option<i64>) -> Res
         let message = format!("is `{kind}`, expected `{}`", M::MODEL_TYPE);
         return Err(Error::config(place, "model_type", message));
     }
-    let config = M::config(&json, &place, labels)?;
+    let classes = match head {
+        Head::Stored => None,
+        Head::Classes(n) | Head::Fresh(n) => Some(n),
+    };
+    let config = M::config(&json, &place, classes)?;
     let (file, found) = read_weights(dir)?;
     let (mut unused, mut tensors) = (Vec::new(), BTreeMap::new());
     for (name, tensor) in found {
@@ -63,16 +79,30 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, labels: Option<i64>) -> Res
         }
     }
     let mut fresh = Vec::new();
-    if labels.is_some() {
+    if classes.is_some() {
         for (name, tensor) in M::fresh_head(&config)? {
-            if !tensors.contains_key(&name) {
-                fresh.push(name.clone());
-                tensors.insert(name, tensor);
+            match tensors.get(&name) {
+                Some(stored) if matches!(head, Head::Classes(_)) => {
+                    same_classes(&file, &name, stored, &tensor)?
+                }
+                _ => {
+                    tensors.insert(name.clone(), tensor);
+                    fresh.push(name);
+                }
             }
         }
     }
     let params = Params::from_tensors(file.display().to_string(), device, tensors)?;
     Ok(Opened { peft: Peft::new(params, config)?, unused, fresh })
+}
+
+fn same_classes(file: &Path, name: &str, stored: &Tensor, wanted: &Tensor) -> Result<()> {
+    let (expected, found) = (wanted.size(), stored.size());
+    if expected == found {
+        return Ok(());
+    }
+    let hint = "; the file's head is for other classes: ask for a fresh one to replace it".to_owned();
+    Err(Error::Shape { place: file.display().to_string(), name: name.to_owned(), expected, found, hint })
 }
 
 /// All tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
@@ -85,7 +115,11 @@ fn read_weights(dir: &Path) -> Result<(PathBuf, BTreeMap<String, Tensor>)> {
     let index = dir.join("model.safetensors.index.json");
     if !index.exists() {
         let pickle = dir.join("pytorch_model.bin").exists();
-        let hint = if pickle { "; pytorch_model.bin is a Python pickle: save the model again as safetensors" } else { "" };
+        let hint = if pickle {
+            "; pytorch_model.bin is a Python pickle: save the model again as safetensors"
+        } else {
+            ""
+        };
         return Err(Error::format(single, format!("is not there, nor model.safetensors.index.json{hint}")));
     }
     let json = io::read_json(&index)?;

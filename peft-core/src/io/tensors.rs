@@ -20,8 +20,9 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     })?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
-        let kind = kind(view.dtype())
-            .ok_or_else(|| Error::format(path, format!("tensor `{name}`: dtype {:?} is not supported", view.dtype())))?;
+        let kind = kind(view.dtype()).ok_or_else(|| {
+            Error::format(path, format!("tensor `{name}`: dtype {:?} is not supported", view.dtype()))
+        })?;
         let shape: Vec<i64> = view.shape().iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect();
         tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
     }
@@ -49,7 +50,8 @@ impl Raw {
     fn new(name: &str, t: &Tensor) -> Result<Self> {
         let t = t.f_detach()?.f_to(Device::Cpu)?.f_contiguous()?;
         let kind = t.f_kind()?;
-        let dtype = dtype(kind).ok_or_else(|| Error::Input(format!("tensor `{name}`: cannot write dtype {kind:?}")))?;
+        let dtype = dtype(kind)
+            .ok_or_else(|| Error::Input(format!("tensor `{name}`: cannot write dtype {kind:?}")))?;
         let numel = t.numel();
         let mut bytes = vec![0u8; numel.saturating_mul(kind.elt_size_in_bytes())];
         t.f_copy_data_u8(&mut bytes, numel)?;
@@ -104,8 +106,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.safetensors");
         let x = Tensor::randn([3, 5], (Kind::Float, Device::Cpu));
-        let kinds = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double, Kind::Int64, Kind::Uint8, Kind::Bool];
-        let mut all: BTreeMap<String, Tensor> = kinds.iter().map(|k| (format!("{k:?}"), x.to_kind(*k))).collect();
+        let kinds =
+            [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double, Kind::Int64, Kind::Uint8, Kind::Bool];
+        let mut all: BTreeMap<String, Tensor> =
+            kinds.iter().map(|k| (format!("{k:?}"), x.to_kind(*k))).collect();
         all.insert("transposed".into(), x.tr());
         all.insert("empty".into(), Tensor::zeros([0, 4], (Kind::Float, Device::Cpu)));
         write(&path, &all).unwrap();

@@ -49,12 +49,17 @@ impl Dataset {
                 Some(serde_json::Value::String(s)) => s,
                 Some(v @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => v.to_string(),
                 None | Some(serde_json::Value::Null) => return Err(wrong("no `label`".into())),
-                Some(other) => return Err(wrong(format!("`label` is {other}, expected a string or a number"))),
+                Some(other) => {
+                    return Err(wrong(format!("`label` is {other}, expected a string or a number")));
+                }
             };
             rows.push(Row { text, label });
         }
         if rows.is_empty() {
-            return Err(Error::format(path, "has no rows: expected lines like {\"text\": \"...\", \"label\": \"...\"}"));
+            return Err(Error::format(
+                path,
+                "has no rows: expected lines like {\"text\": \"...\", \"label\": \"...\"}",
+            ));
         }
         Ok(Self { path: path.to_owned(), rows })
     }
@@ -80,7 +85,10 @@ pub struct Encoded {
 #[derive(Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
+    /// The same, cutting texts to the model's length, its special tokens kept.
+    cutting: Tokenizer,
     path: PathBuf,
+    longest: usize,
     pad: i64,
     vocab: i64,
 }
@@ -96,11 +104,12 @@ impl TextEncoder {
             return Err(Error::format(path, message));
         }
         let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| Error::format(&path, e))?;
-        let max_length = usize::try_from(positions).unwrap_or(usize::MAX);
-        let params = TruncationParams { max_length, ..TruncationParams::default() };
-        tokenizer.with_truncation(Some(params)).map_err(|e| Error::format(&path, e))?;
-        tokenizer.with_padding(None);
-        Ok(Self { tokenizer, path, pad, vocab })
+        tokenizer.with_padding(None).with_truncation(None).map_err(|e| Error::format(&path, e))?;
+        let longest = usize::try_from(positions).unwrap_or(usize::MAX);
+        let mut cutting = tokenizer.clone();
+        let params = TruncationParams { max_length: longest, ..TruncationParams::default() };
+        cutting.with_truncation(Some(params)).map_err(|e| Error::format(&path, e))?;
+        Ok(Self { tokenizer, cutting, path, longest, pad, vocab })
     }
 
     /// Token ids and class numbers of a dataset; `labels` names the classes in order.
@@ -111,17 +120,25 @@ impl TextEncoder {
         let mut out = Encoded { ids: Vec::new(), labels: Vec::new(), truncated: 0, pad: self.pad };
         let texts: Vec<&str> = data.rows.iter().map(|r| r.text.as_str()).collect();
         let encodings = self.tokenizer.encode_batch(texts, true).map_err(|e| Error::format(&self.path, e))?;
-        for ((number, row), encoding) in (1..).zip(&data.rows).zip(&encodings) {
+        for ((number, row), mut encoding) in (1..).zip(&data.rows).zip(encodings) {
             let Some(class) = labels.iter().position(|l| *l == row.label) else {
-                let message = format!("row {number}: label `{}` is not in the training data ({})", row.label, labels.join(", "));
+                let message = format!(
+                    "row {number}: label `{}` is not in the training data ({})",
+                    row.label,
+                    labels.join(", ")
+                );
                 return Err(Error::format(&data.path, message));
             };
+            if encoding.len() > self.longest {
+                encoding =
+                    self.cutting.encode(row.text.as_str(), true).map_err(|e| Error::format(&self.path, e))?;
+                out.truncated = out.truncated.saturating_add(1);
+            }
             let ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
             if let Some(id) = ids.iter().find(|id| **id >= self.vocab) {
                 let message = format!("token id {id} is beyond the model's vocabulary of {}", self.vocab);
                 return Err(Error::format(&self.path, message));
             }
-            out.truncated = out.truncated.saturating_add(usize::from(!encoding.get_overflowing().is_empty()));
             out.ids.push(ids);
             out.labels.push(i64::try_from(class).unwrap_or(i64::MAX));
         }
@@ -152,9 +169,11 @@ impl Encoded {
             ids.extend(row.iter().copied().chain(std::iter::repeat_n(self.pad, padding)));
             mask.extend(std::iter::repeat_n(1i64, row.len()).chain(std::iter::repeat_n(0, padding)));
         }
-        let shape = [i64::try_from(rows.len()).unwrap_or_default(), i64::try_from(longest).unwrap_or_default()];
+        let shape =
+            [i64::try_from(rows.len()).unwrap_or_default(), i64::try_from(longest).unwrap_or_default()];
         let padded = mask.contains(&0);
-        let tensor = |v: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(v)?.f_view(shape)?.f_to(device)?) };
+        let tensor =
+            |v: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(v)?.f_view(shape)?.f_to(device)?) };
         let classes: Vec<i64> = picked.iter().map(|(_, label)| **label).collect();
         let mask = if padded { Some(tensor(&mask)?) } else { None };
         Ok((Batch { ids: tensor(&ids)?, mask }, Tensor::f_from_slice(&classes)?.f_to(device)?))

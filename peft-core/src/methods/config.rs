@@ -49,7 +49,12 @@ impl Common {
             if !known && !self.heads().contains(&module.as_str()) {
                 let modules = outline.params.iter().filter_map(|p| p.rsplit_once('.')).map(|(m, _)| m);
                 let close = crate::target::closest(module, modules);
-                return Err(Error::NoTarget { method, field: "modules_to_save", pattern: module.clone(), close });
+                return Err(Error::NoTarget {
+                    method,
+                    field: "modules_to_save",
+                    pattern: module.clone(),
+                    close,
+                });
             }
         }
         let mut modules = self.modules_to_save.take().unwrap_or_default();
@@ -135,7 +140,8 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Box<dyn Method>
             None => DESCRIPTIVE.contains(&field.as_str()) || is_empty(value),
         };
         if !fine {
-            let message = format!("{value} is not supported: only {} is", defaults.get(field).unwrap_or(&Value::Null));
+            let message =
+                format!("{value} is not supported: only {} is", defaults.get(field).unwrap_or(&Value::Null));
             return Err(Error::config(place, field, message));
         }
     }
@@ -165,7 +171,8 @@ fn same(a: &Value, b: &Value) -> bool {
 
 /// What PEFT would write for this method: all fields, sorted by name.
 pub fn to_json<C: PeftConfig>(method: &C) -> Result<Value> {
-    let Value::Object(own) = serde_json::to_value(method).map_err(|e| Error::config(C::TYPE, "config", e))? else {
+    let Value::Object(own) = serde_json::to_value(method).map_err(|e| Error::config(C::TYPE, "config", e))?
+    else {
         return Err(Error::config(C::TYPE, "config", "is not an object"));
     };
     let mut all: BTreeMap<String, Value> = defaults::<C>()?.into_iter().collect();
@@ -179,7 +186,11 @@ pub fn to_json<C: PeftConfig>(method: &C) -> Result<Value> {
 
 /// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.
 pub(crate) fn whole<S: Serializer>(value: &f64, s: S) -> std::result::Result<S::Ok, S::Error> {
-    if value.fract() == 0.0 && value.abs() < 1e15 { s.serialize_i64(*value as i64) } else { s.serialize_f64(*value) }
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        s.serialize_i64(*value as i64)
+    } else {
+        s.serialize_f64(*value)
+    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,12 @@ pub trait Method: Debug + Send + Sync {
     }
 
     /// Something that rewrites the model's input; `words` is the base's word embedding.
-    fn prompt(&self, dims: &Dims, words: Option<&Tensor>, params: &Params) -> Result<Option<Box<dyn Prompt>>> {
+    fn prompt(
+        &self,
+        dims: &Dims,
+        words: Option<&Tensor>,
+        params: &Params,
+    ) -> Result<Option<Box<dyn Prompt>>> {
         let _ = (dims, words, params);
         Ok(None)
     }

@@ -73,19 +73,34 @@ impl HubModel for Bert {
 
     fn config(json: &Value, place: &str, labels: Option<i64>) -> Result<BertConfig> {
         // What would change the numbers and is not here is refused by name.
-        for (field, only) in [("position_embedding_type", Value::from("absolute")), ("is_decoder", Value::from(false))] {
+        for (field, only) in
+            [("position_embedding_type", Value::from("absolute")), ("is_decoder", Value::from(false))]
+        {
             match json.get(field) {
                 Some(value) if *value != only && !value.is_null() => {
-                    return Err(Error::config(place, field, format!("{value} is not supported, only {only} is")));
+                    return Err(Error::config(
+                        place,
+                        field,
+                        format!("{value} is not supported, only {only} is"),
+                    ));
                 }
                 _ => {}
             }
         }
         let mut c: BertConfig =
             serde_json::from_value(json.clone()).map_err(|e| Error::config(place, "bert", e))?;
-        let sizes = [c.vocab_size, c.hidden_size, c.num_hidden_layers, c.num_attention_heads, c.max_position_embeddings];
+        let sizes = [
+            c.vocab_size,
+            c.hidden_size,
+            c.num_hidden_layers,
+            c.num_attention_heads,
+            c.max_position_embeddings,
+        ];
         if sizes.iter().any(|s| *s <= 0) || c.hidden_size.checked_rem(c.num_attention_heads) != Some(0) {
-            let message = format!("{} is not a multiple of num_attention_heads {}", c.hidden_size, c.num_attention_heads);
+            let message = format!(
+                "{} is not a multiple of num_attention_heads {}",
+                c.hidden_size, c.num_attention_heads
+            );
             return Err(Error::config(place, "hidden_size", message));
         }
         let stated = i64::try_from(c.id2label.len()).unwrap_or_default().max(c.num_labels);
@@ -104,7 +119,8 @@ impl HubModel for Bert {
     }
 
     fn fresh_head(c: &BertConfig) -> Result<Vec<(String, Tensor)>> {
-        let weight = Init::Normal { std: c.initializer_range }.tensor(&[c.num_labels, c.hidden_size], Device::Cpu)?;
+        let weight =
+            Init::Normal { std: c.initializer_range }.tensor(&[c.num_labels, c.hidden_size], Device::Cpu)?;
         let bias = Init::Zeros.tensor(&[c.num_labels], Device::Cpu)?;
         Ok(vec![("classifier.weight".into(), weight), ("classifier.bias".into(), bias)])
     }
@@ -141,16 +157,18 @@ impl Model for Bert {
     }
 
     fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
-        let (bert, d) = (s / "bert", c.hidden_size);
-        let (embeddings, stack) = (&bert / "embeddings", &bert / "encoder" / "layer");
+        let (bert, d) = (s.at("bert"), c.hidden_size);
+        let (embeddings, stack) = (bert.at("embeddings"), bert.at("encoder").at("layer"));
         Ok(Self {
             words: embeddings.embedding("word_embeddings", c.vocab_size, d)?,
             prompts: s.prompts()?,
             positions: embeddings.embedding("position_embeddings", c.max_position_embeddings, d)?,
             types: embeddings.embedding("token_type_embeddings", c.type_vocab_size, d)?,
             norm: embeddings.layer_norm("LayerNorm", d, c.layer_norm_eps)?,
-            layers: (0..c.num_hidden_layers).map(|i| BertLayer::new(&stack.layer(i), c)).collect::<Result<_>>()?,
-            pooler: (&bert / "pooler").linear("dense", d, d, true)?,
+            layers: (0..c.num_hidden_layers)
+                .map(|i| BertLayer::new(&stack.layer(i), c))
+                .collect::<Result<_>>()?,
+            pooler: bert.at("pooler").linear("dense", d, d, true)?,
             classifier: s.linear("classifier", d, c.num_labels, true)?,
             config: c.clone(),
         })
@@ -182,7 +200,8 @@ impl Bert {
         let (start, end) = (input.position, input.position.saturating_add(length));
         let most = self.config.max_position_embeddings;
         if end > most {
-            let text = format!("{length} tokens from position {start} on do not fit the model's {most} positions");
+            let text =
+                format!("{length} tokens from position {start} on do not fit the model's {most} positions");
             return Err(Error::Input(text));
         }
         let index = (Kind::Int64, input.embeds.device());
@@ -215,13 +234,13 @@ struct BertLayer {
 impl BertLayer {
     fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
         let (d, eps) = (c.hidden_size, c.layer_norm_eps);
-        let (attention, output) = (s / "attention", s / "output");
+        let (attention, output) = (s.at("attention"), s.at("output"));
         Ok(Self {
             attention_block: s.block("attention", Role::Attention, d)?,
             attention: SelfAttention::new(&attention, c)?,
-            attention_norm: (&attention / "output").layer_norm("LayerNorm", d, eps)?,
+            attention_norm: attention.at("output").layer_norm("LayerNorm", d, eps)?,
             ffn_block: s.block("ffn", Role::FeedForward, d)?,
-            intermediate: (s / "intermediate").linear("dense", d, c.intermediate_size, true)?,
+            intermediate: s.at("intermediate").linear("dense", d, c.intermediate_size, true)?,
             output: output.linear("dense", c.intermediate_size, d, true)?,
             output_norm: output.layer_norm("LayerNorm", d, eps)?,
             whole: s.block("", Role::Layer, d)?,
@@ -232,9 +251,9 @@ impl BertLayer {
 
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         self.whole.around(x, pass, &|x, pass| {
-            let a = self.attention_block.around(x, pass, &|x, pass| {
-                dropped(self.attention.forward(x, pass)?, self.dropout, pass)
-            })?;
+            let a = self
+                .attention_block
+                .around(x, pass, &|x, pass| dropped(self.attention.forward(x, pass)?, self.dropout, pass))?;
             let x = self.attention_norm.forward(&a.f_add(x)?, pass)?;
             let f = self.ffn_block.around(&x, pass, &|x, pass| {
                 let h = self.act.apply(&self.intermediate.forward(x, pass)?)?;
@@ -258,13 +277,13 @@ struct SelfAttention {
 
 impl SelfAttention {
     fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
-        let (own, d) = (s / "self", c.hidden_size);
+        let (own, d) = (s.at("self"), c.hidden_size);
         Ok(Self {
             query: own.linear("query", d, d, true)?,
             key: own.linear("key", d, d, true)?,
             value: own.linear("value", d, d, true)?,
             core: s.attention("self", Softmax::Fused, c.attention_probs_dropout_prob)?,
-            output: (s / "output").linear("dense", d, d, true)?,
+            output: s.at("output").linear("dense", d, d, true)?,
             heads: c.num_attention_heads,
             head_dim: Bert::dims(c).head_dim,
         })

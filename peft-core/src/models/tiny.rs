@@ -34,7 +34,8 @@ impl TinyConfig {
     pub fn init(&self, device: Device) -> Result<Params> {
         let params = Params::new("the tiny model", device);
         let d = self.hidden;
-        let draw = |name: &str, dims: &[i64], init: Init| params.insert(name, init.tensor(dims, device)?, true);
+        let draw =
+            |name: &str, dims: &[i64], init: Init| params.insert(name, init.tensor(dims, device)?, true);
         let linear = |name: &str, inp: i64, out: i64| -> Result<()> {
             draw(&format!("{name}.weight"), &[out, inp], Init::KaimingUniform)?;
             draw(&format!("{name}.bias"), &[out], Init::linear_bias(inp))
@@ -89,7 +90,9 @@ impl Model for Tiny {
         Ok(Self {
             embed: s.embedding("embed", c.vocab, c.hidden)?,
             prompts: s.prompts()?,
-            layers: (0..c.layers).map(|i| TinyLayer::new(&(s / "layers").layer(i), c)).collect::<Result<_>>()?,
+            layers: (0..c.layers)
+                .map(|i| TinyLayer::new(&s.at("layers").layer(i), c))
+                .collect::<Result<_>>()?,
             head: s.linear("head", c.hidden, c.classes, true)?,
         })
     }
@@ -126,10 +129,10 @@ struct TinyLayer {
 
 impl TinyLayer {
     fn new(s: &Scope<'_>, c: &TinyConfig) -> Result<Self> {
-        let (d, ff) = (c.hidden, s / "ff");
+        let (d, ff) = (c.hidden, s.at("ff"));
         Ok(Self {
             attn_block: s.block("attn", Role::Attention, d)?,
-            attn: SelfAttention::new(&(s / "attn"), c)?,
+            attn: SelfAttention::new(&s.at("attn"), c)?,
             n1: s.layer_norm("n1", d, 1e-5)?,
             ff_block: s.block("ff", Role::FeedForward, d)?,
             ff0: ff.linear("0", d, c.ffn, true)?,

@@ -33,7 +33,14 @@ pub enum Update {
 
 impl Default for AdamConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, decoupled: true, update: Update::Fused }
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            decoupled: true,
+            update: Update::Fused,
+        }
     }
 }
 
@@ -81,8 +88,9 @@ impl Adam {
     }
 
     /// The gradients there are, in the order of the parameters.
-    pub fn grads(&self) -> Vec<Tensor> {
-        self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect()
+    pub fn grads(&self) -> Result<Vec<Tensor>> {
+        let all = self.params.iter().map(|p| Ok(p.f_grad()?)).collect::<Result<Vec<_>>>()?;
+        Ok(all.into_iter().filter(Tensor::defined).collect())
     }
 
     /// Forgets all gradients.
@@ -108,7 +116,7 @@ impl Adam {
         };
         let [mut params, mut grads, mut ms, mut vs] = [const { Vec::<Tensor>::new() }; 4];
         for ((p, m), v) in self.params.iter().zip(&self.m).zip(&self.v) {
-            let grad = p.grad();
+            let grad = p.f_grad()?;
             if grad.defined() {
                 params.push(p.shallow_clone());
                 grads.push(grad);
@@ -179,7 +187,11 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    fn run(config: AdamConfig, steps: usize, from: Option<(&BTreeMap<String, Tensor>, &Tensor)>) -> (Adam, Tensor) {
+    fn run(
+        config: AdamConfig,
+        steps: usize,
+        from: Option<(&BTreeMap<String, Tensor>, &Tensor)>,
+    ) -> (Adam, Tensor) {
         let w = match from {
             Some((_, w)) => w.detach().copy(),
             None => Tensor::linspace(-1, 1, 12, (Kind::Float, Device::Cpu)).view([3, 4]),
@@ -199,7 +211,11 @@ mod tests {
 
     #[test]
     fn fused_and_exact_agree() {
-        for config in [AdamConfig::default(), AdamConfig::adam(), AdamConfig { decoupled: false, ..AdamConfig::default() }] {
+        for config in [
+            AdamConfig::default(),
+            AdamConfig::adam(),
+            AdamConfig { decoupled: false, ..AdamConfig::default() },
+        ] {
             let (_, a) = run(config, 40, None);
             let (_, b) = run(config.exact(), 40, None);
             assert!((&a - &b).abs().max().double_value(&[]) < 1e-5);

@@ -18,8 +18,12 @@ impl Schedule {
         match self {
             Schedule::Constant => 1.0,
             Schedule::Linear { warmup, .. } if step < warmup => ratio(step, warmup),
-            Schedule::Linear { warmup, total } => ratio(total.saturating_sub(step), total.saturating_sub(warmup)),
-            Schedule::Cosine { total } => 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / total.max(1) as f64).cos()),
+            Schedule::Linear { warmup, total } => {
+                ratio(total.saturating_sub(step), total.saturating_sub(warmup))
+            }
+            Schedule::Cosine { total } => {
+                0.5 * (1.0 + (std::f64::consts::PI * step as f64 / total.max(1) as f64).cos())
+            }
         }
     }
 }

@@ -28,13 +28,22 @@ pub struct StepReport {
 
 impl Trainer {
     /// Over the given tensors, at peak learning rate `lr`.
-    pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig, lr: f64, schedule: Schedule) -> Result<Self> {
+    pub fn new(
+        params: Vec<(String, Tensor)>,
+        config: AdamConfig,
+        lr: f64,
+        schedule: Schedule,
+    ) -> Result<Self> {
         Ok(Self { adam: Adam::new(params, config)?, lr, schedule, max_grad_norm: None, step: 0 })
     }
 
     /// Over the trainable tensors of the named adapters.
     pub fn for_adapters<M: Model>(
-        peft: &Peft<M>, active: &[&str], config: AdamConfig, lr: f64, schedule: Schedule,
+        peft: &Peft<M>,
+        active: &[&str],
+        config: AdamConfig,
+        lr: f64,
+        schedule: Schedule,
     ) -> Result<Self> {
         Self::new(peft.trainable(active)?, config, lr, schedule)
     }
@@ -80,7 +89,12 @@ impl Trainer {
     }
 
     /// As [`Trainer::step`] for adapters: adds their penalties to the loss and tells them that the step is done.
-    pub fn step_adapters<M: Model>(&mut self, peft: &Peft<M>, active: &[&str], loss: &Tensor) -> Result<StepReport> {
+    pub fn step_adapters<M: Model>(
+        &mut self,
+        peft: &Peft<M>,
+        active: &[&str],
+        loss: &Tensor,
+    ) -> Result<StepReport> {
         let penalised = peft.penalty(active)?.map(|p| loss.f_add(&p)).transpose()?;
         let report = self.step(penalised.as_ref().unwrap_or(loss))?;
         peft.after_step(active, self.step)?;
@@ -88,7 +102,7 @@ impl Trainer {
     }
 
     fn clip_grads(&self, max: f64, step: u64) -> Result<f64> {
-        let grads = self.adam.grads();
+        let grads = self.adam.grads()?;
         let norm = peft_sys::grad_norm(&grads)?;
         if !norm.is_finite() {
             return Err(Error::NonFinite { what: "the gradients' norm", value: norm, step });
