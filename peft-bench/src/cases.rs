@@ -1,14 +1,12 @@
 //! The methods of the benchmark, as data. A new one is one entry here.
 
-use anyhow::Result;
+use peft_core::Model;
 use peft_core::methods::{
-    BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, LoraConfig, Placement, PrefixTuningConfig,
-    PromptInit, PromptTuningConfig,
+    BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, LoraConfig, Method, Placement,
+    PrefixTuningConfig, PromptInit, PromptTuningConfig,
 };
-use peft_core::models::Bert;
-use peft_core::models::Tiny;
+use peft_core::models::{Bert, Tiny};
 use peft_core::target::Names;
-use peft_core::{Model, Peft};
 
 /// One method with its settings on the two tasks.
 #[derive(Debug)]
@@ -18,8 +16,8 @@ pub struct Case {
     pub about: &'static str,
     /// Peak learning rate on the synthetic task, and on text.
     pub lr: (f64, f64),
-    tiny: fn(&mut Peft<Tiny>) -> peft_core::Result<()>,
-    bert: fn(&mut Peft<Bert>) -> peft_core::Result<()>,
+    tiny: fn() -> Box<dyn Method>,
+    bert: fn() -> Box<dyn Method>,
 }
 
 /// The adapter's name in every run.
@@ -27,74 +25,102 @@ pub const ADAPTER: &str = "bench";
 
 /// A model of the benchmark, which knows its side of a case.
 pub trait Subject: Model {
-    /// Adds the case's adapter.
-    fn attach(peft: &mut Peft<Self>, case: &Case) -> Result<()>;
+    /// The case's method, configured for this model.
+    fn method(case: &Case) -> Box<dyn Method>;
 }
 
 impl Subject for Tiny {
-    fn attach(peft: &mut Peft<Self>, case: &Case) -> Result<()> {
-        Ok((case.tiny)(peft)?)
+    fn method(case: &Case) -> Box<dyn Method> {
+        (case.tiny)()
     }
 }
 
 impl Subject for Bert {
-    fn attach(peft: &mut Peft<Self>, case: &Case) -> Result<()> {
-        Ok((case.bert)(peft)?)
+    fn method(case: &Case) -> Box<dyn Method> {
+        (case.bert)()
     }
-}
-
-/// One entry: the same configuration for both models, but for what is particular to each.
-macro_rules! case {
-    ($name:literal, $about:literal, $lr:expr, tiny: $tiny:expr, bert: $bert:expr) => {
-        Case {
-            name: $name,
-            about: $about,
-            lr: $lr,
-            tiny: |p| p.add(ADAPTER, $tiny),
-            bert: |p| p.add(ADAPTER, $bert),
-        }
-    };
 }
 
 /// Every method, the largest first. On text the classification head is trained beside each of them; on the synthetic
 /// task it is frozen in all but full fine-tuning, as in the lesson.
+#[rustfmt::skip]
 pub const CASES: &[Case] = &[
-    case!("full", "full fine-tuning", (5e-3, 3e-4), tiny: FullConfig::default(), bert: FullConfig::default()),
-    case!("lora", "LoRA, r = 4 or 8, alpha = 2r", (2e-2, 2e-3),
-        tiny: LoraConfig { r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])), ..Default::default() },
-        bert: LoraConfig { r: 8, lora_alpha: 16.0, common: head(), ..Default::default() }),
-    case!("rslora", "rank-stabilised LoRA", (2e-2, 1e-3),
-        tiny: LoraConfig { use_rslora: true, r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])),
-            ..Default::default() },
-        bert: LoraConfig { use_rslora: true, r: 8, lora_alpha: 16.0, common: head(), ..Default::default() }),
-    case!("adapter", "bottleneck after each layer", (2e-2, 2e-3),
-        tiny: BottleneckConfig { bottleneck_size: 4, placement: vec![Placement::Layer], ..Default::default() },
-        bert: BottleneckConfig { bottleneck_size: 16, placement: vec![Placement::Layer], common: head(),
-            ..Default::default() }),
-    case!("houlsby", "bottlenecks after attention and feed-forward", (2e-2, 2e-3),
-        tiny: BottleneckConfig { bottleneck_size: 4, ..Default::default() },
-        bert: BottleneckConfig { bottleneck_size: 16, common: head(), ..Default::default() }),
-    case!("parallel", "bottleneck beside feed-forward", (2e-2, 2e-3),
-        tiny: BottleneckConfig { bottleneck_size: 4, placement: vec![Placement::FeedForward], is_parallel: true,
-            ..Default::default() },
-        bert: BottleneckConfig { bottleneck_size: 16, placement: vec![Placement::FeedForward], is_parallel: true,
-            common: head(), ..Default::default() }),
-    case!("prefix", "prefix tuning: keys and values", (2e-1, 2e-2),
-        tiny: PrefixTuningConfig { num_virtual_tokens: 5, ..Default::default() },
-        bert: PrefixTuningConfig { num_virtual_tokens: 10, common: head(), ..Default::default() }),
-    case!("hidden-prefix", "prefix of hidden states, as lessons have it", (1e-1, 2e-2),
-        tiny: HiddenPrefixConfig { num_virtual_tokens: 5, ..Default::default() },
-        bert: HiddenPrefixConfig { num_virtual_tokens: 10, common: head(), ..Default::default() }),
-    case!("prompt", "prompt tuning, from the vocabulary", (2e-1, 2e-2),
-        tiny: prompt(5, Common::default()),
-        bert: prompt(10, head())),
+    Case {
+        name: "full", about: "full fine-tuning", lr: (5e-3, 3e-4),
+        tiny: || FullConfig::default().into(),
+        bert: || FullConfig::default().into(),
+    },
+    Case {
+        name: "lora", about: "LoRA, r = 4 or 8, alpha = 2r", lr: (2e-2, 2e-3),
+        tiny: || lora_tiny().into(),
+        bert: || lora_bert().into(),
+    },
+    Case {
+        name: "rslora", about: "rank-stabilised LoRA", lr: (2e-2, 1e-3),
+        tiny: || LoraConfig { use_rslora: true, ..lora_tiny() }.into(),
+        bert: || LoraConfig { use_rslora: true, ..lora_bert() }.into(),
+    },
+    Case {
+        name: "adapter", about: "bottleneck after each layer", lr: (2e-2, 2e-3),
+        tiny: || bottleneck_tiny(&[Placement::Layer]).into(),
+        bert: || bottleneck_bert(&[Placement::Layer]).into(),
+    },
+    Case {
+        name: "houlsby", about: "bottlenecks after attention and feed-forward", lr: (2e-2, 2e-3),
+        tiny: || bottleneck_tiny(&[Placement::Attention, Placement::FeedForward]).into(),
+        bert: || bottleneck_bert(&[Placement::Attention, Placement::FeedForward]).into(),
+    },
+    Case {
+        name: "parallel", about: "bottleneck beside feed-forward", lr: (2e-2, 2e-3),
+        tiny: || BottleneckConfig { is_parallel: true, ..bottleneck_tiny(&[Placement::FeedForward]) }.into(),
+        bert: || BottleneckConfig { is_parallel: true, ..bottleneck_bert(&[Placement::FeedForward]) }.into(),
+    },
+    Case {
+        name: "prefix", about: "prefix tuning: keys and values", lr: (2e-1, 2e-2),
+        tiny: || PrefixTuningConfig { num_virtual_tokens: 5, ..Default::default() }.into(),
+        bert: || PrefixTuningConfig { num_virtual_tokens: 10, common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "hidden-prefix", about: "prefix of hidden states, as lessons have it", lr: (1e-1, 2e-2),
+        tiny: || HiddenPrefixConfig { num_virtual_tokens: 5, ..Default::default() }.into(),
+        bert: || HiddenPrefixConfig { num_virtual_tokens: 10, common: head() }.into(),
+    },
+    Case {
+        name: "prompt", about: "prompt tuning, from the vocabulary", lr: (2e-1, 2e-2),
+        tiny: || prompt(5, Common::default()).into(),
+        bert: || prompt(10, head()).into(),
+    },
 ];
 
-fn head() -> Common {
-    Common::classifier()
+/// As in lesson 000: the first feed-forward layer.
+fn lora_tiny() -> LoraConfig {
+    LoraConfig { r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])), ..Default::default() }
+}
+
+/// PEFT's default targets: query and value.
+fn lora_bert() -> LoraConfig {
+    LoraConfig { r: 8, lora_alpha: 16.0, common: head(), ..Default::default() }
+}
+
+fn bottleneck_tiny(placement: &[Placement]) -> BottleneckConfig {
+    BottleneckConfig { bottleneck_size: 4, placement: placement.to_vec(), ..Default::default() }
+}
+
+fn bottleneck_bert(placement: &[Placement]) -> BottleneckConfig {
+    BottleneckConfig {
+        bottleneck_size: 16,
+        placement: placement.to_vec(),
+        common: head(),
+        ..Default::default()
+    }
 }
 
 fn prompt(n: i64, common: Common) -> PromptTuningConfig {
     let prompt_tuning_init = PromptInit::SampleVocab;
     PromptTuningConfig { num_virtual_tokens: n, prompt_tuning_init, common, ..Default::default() }
+}
+
+/// The classification head is trained as well.
+fn head() -> Common {
+    Common::classifier()
 }

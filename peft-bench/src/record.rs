@@ -91,3 +91,18 @@ pub struct Record<'a> {
 pub fn versions() -> Value {
     serde_json::json!({ "peft-bench": env!("CARGO_PKG_VERSION"), "tch": "0.24.0", "libtorch": "2.11.0" })
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_are_those_of_the_lock_file() {
+        let lock = include_str!("../../Cargo.lock");
+        let tch = super::versions()["tch"].as_str().unwrap_or_default().to_owned();
+        assert!(lock.contains(&format!("name = \"tch\"\nversion = \"{tch}\"")), "{tch}");
+        let libtorch = super::versions()["libtorch"].as_str().unwrap_or_default().to_owned();
+        assert!(
+            include_str!("../../scripts/libtorch.sh").contains(&format!("version={libtorch}\n")),
+            "{libtorch}"
+        );
+    }
+}

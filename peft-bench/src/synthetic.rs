@@ -5,7 +5,7 @@
 //! sum of scores, shifted by a constant when there is a modifier. Pre-training learns two score tables and a shift of
 //! 1; task B asks for their blend, which was never asked for, with fresh scores for ten tokens and a shift of 3.
 
-use crate::cases::{Case, Subject};
+use crate::cases::{ADAPTER, Case, Subject};
 use crate::task::{Shuffle, Task};
 use anyhow::Result;
 use peft_core::io::tensors;
@@ -153,7 +153,7 @@ impl Synthetic {
         let base = Params::from_tensors(base.display().to_string(), device, tensors::read(base)?)?;
         let mut peft = Peft::<Tiny>::new(base, TinyConfig::default())?;
         tch::manual_seed(20_000 + seed);
-        Tiny::attach(&mut peft, case)?;
+        peft.add(ADAPTER, Tiny::method(case))?;
         let shuffle = Shuffle::new(TRAIN_ROWS as usize, batch.unwrap_or(BATCH), false);
         Ok(Self { peft, train: data.train.to(device)?, test: data.test.to(device)?, shuffle })
     }

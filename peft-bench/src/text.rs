@@ -1,6 +1,6 @@
 //! Fine-tuning a Hub model on labelled text.
 
-use crate::cases::{Case, Subject};
+use crate::cases::{ADAPTER, Case, Subject};
 use crate::task::{Shuffle, Task};
 use anyhow::{Context, Result};
 use peft_core::io::hub::{self, Head, HubModel};
@@ -91,7 +91,7 @@ impl Text {
                 ))?;
             }
         }
-        Bert::attach(&mut peft, case)?;
+        peft.add(ADAPTER, Bert::method(case))?;
         let shuffle = Shuffle::new(train.len(), batch.unwrap_or(BATCH), true);
         Ok(Self { peft, train, test, shuffle, epochs: source.epochs, device })
     }

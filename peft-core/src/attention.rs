@@ -31,7 +31,7 @@ impl Heads {
 }
 
 /// An additive mask with `n` more keys in front that everybody may see.
-pub(crate) fn open_keys(mask: &Tensor, n: i64) -> Result<Tensor> {
+pub fn open_keys(mask: &Tensor, n: i64) -> Result<Tensor> {
     Ok(mask.f_constant_pad_nd([n, 0])?)
 }
 

@@ -1,7 +1,9 @@
 //! What can go wrong, each with the names and shapes that are needed to mend it.
+//!
+//! A message is whole: no error hands on another one as its source, so that printing the chain repeats nothing.
 
 use std::path::{Path, PathBuf};
-use tch::TchError;
+use tch::{Kind, TchError};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -17,6 +19,10 @@ pub enum Error {
     /// A tensor has another shape than the model or the method needs.
     #[error("{place}: tensor `{name}` has shape {found:?}, expected {expected:?}{hint}")]
     Shape { place: String, name: String, expected: Vec<i64>, found: Vec<i64>, hint: String },
+
+    /// A tensor of numbers that cannot be trained or added.
+    #[error("{place}: tensor `{name}` has dtype {found:?}, expected floats")]
+    Dtype { place: String, name: String, found: Kind },
 
     /// Tensors that nobody asked for: a file that belongs to something else.
     #[error("{place}: nothing reads {}", list(names))]
@@ -65,24 +71,24 @@ pub enum Error {
     Device { device: String, why: String },
 
     /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: std::io::Error },
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: std::io::Error },
 
     /// A file with contents that cannot be understood.
     #[error("{}: {message}", path.display())]
     Format { path: PathBuf, message: String },
 
     /// An error of libtorch, first line only (the rest is a C++ stack).
-    #[error("libtorch: {}", first_line(.0))]
-    Torch(#[from] TchError),
-
-    /// An error of one of the calls that tch does not have.
     #[error("libtorch: {0}")]
-    Shim(#[from] peft_sys::ShimError),
+    Torch(String),
 
     /// An error inside the model, with the place where it happened.
-    #[error("at `{site}`: {source}")]
-    At { site: String, source: Box<Error> },
+    #[error("at `{site}`: {error}")]
+    At { site: String, error: Box<Error> },
+
+    /// An error about what a file says, with the file.
+    #[error("{}: {error}", path.display())]
+    In { path: PathBuf, error: Box<Error> },
 }
 
 impl Error {
@@ -90,13 +96,25 @@ impl Error {
     #[must_use]
     pub fn at(self, site: &str) -> Self {
         match self {
-            Error::Torch(_) | Error::Shim(_) => Error::At { site: site.to_owned(), source: Box::new(self) },
+            Error::Torch(_) => Error::At { site: site.to_owned(), error: Box::new(self) },
             other => other,
         }
     }
 
-    pub(crate) fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
-        Error::File { path: path.as_ref().to_owned(), source }
+    /// Adds the file whose words were wrong, unless the error names one already.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Error::Config { .. }
+            | Error::NoTarget { .. }
+            | Error::Idle { .. }
+            | Error::Unsupported { .. }
+            | Error::Torch(_) => Error::In { path: path.to_owned(), error: Box::new(self) },
+            other => other,
+        }
+    }
+
+    pub(crate) fn file(path: impl AsRef<Path>, error: std::io::Error) -> Self {
+        Error::File { path: path.as_ref().to_owned(), error }
     }
 
     pub(crate) fn format(path: impl AsRef<Path>, message: impl ToString) -> Self {
@@ -108,8 +126,16 @@ impl Error {
     }
 }
 
-fn first_line(e: &TchError) -> String {
-    e.to_string().lines().next().unwrap_or_default().to_owned()
+impl From<TchError> for Error {
+    fn from(e: TchError) -> Self {
+        Error::Torch(e.to_string().lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl From<peft_sys::ShimError> for Error {
+    fn from(e: peft_sys::ShimError) -> Self {
+        Error::Torch(e.0)
+    }
 }
 
 /// "`a`, `b` and 7 more": long lists are cut, and say so.

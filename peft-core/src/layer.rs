@@ -193,10 +193,11 @@ impl Inner<'_> {
     /// The weights of the rest of the chain.
     ///
     /// # Errors
-    /// [`Error::NotMergeable`] on a block, which has none, or behind an adapter that is not a map on weights.
+    /// [`Error::Unsupported`] on a block, which has none; [`Error::NotMergeable`] behind an adapter that is not a map
+    /// on weights.
     pub fn weights(&self) -> Result<Weights> {
         let Core::Layer(layer) = self.core else {
-            return Err(Error::NotMergeable { method: "a block", site: self.site.to_owned() });
+            return Err(no_weights(self.site));
         };
         self.adapters.iter().try_fold(layer.base.dense()?, |w, a| a.reweight(self.site, w))
     }
@@ -205,9 +206,14 @@ impl Inner<'_> {
     pub fn apply(&self, x: &Tensor, weights: &Weights) -> Result<Tensor> {
         match self.core {
             Core::Layer(layer) => layer.kernel.apply(x, weights),
-            Core::Block(_) => Err(Error::NotMergeable { method: "a block", site: self.site.to_owned() }),
+            Core::Block(_) => Err(no_weights(self.site)),
         }
     }
+}
+
+fn no_weights(site: &str) -> Error {
+    let why = "it is a block, which has no weights: the adapter needs a `forward` of its own".to_owned();
+    Error::Unsupported { method: "an adapter by weights", site: site.to_owned(), why }
 }
 
 impl Debug for Inner<'_> {

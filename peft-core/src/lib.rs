@@ -81,7 +81,7 @@ mod scope;
 pub mod target;
 pub mod train;
 
-pub use attention::{Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax};
+pub use attention::{Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, open_keys};
 pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 pub use error::{Error, Result};
 pub use init::Init;

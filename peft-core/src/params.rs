@@ -26,7 +26,8 @@ impl Params {
         Self { store: nn::VarStore::new(device), place: place.into(), sealed: false, read: Mutex::default() }
     }
 
-    /// A sealed store of the given tensors, moved to `device`, frozen.
+    /// A sealed store of the given tensors, moved to `device`, frozen. It takes over their memory: nobody else should
+    /// go on writing to it.
     pub fn from_tensors(
         place: impl Into<String>,
         device: Device,
@@ -129,6 +130,9 @@ impl Params {
 
     /// Adds a tensor under a new name, moved to the store's device.
     pub fn insert(&self, name: &str, tensor: Tensor, trainable: bool) -> Result<()> {
+        if name.split('.').any(str::is_empty) {
+            return Err(Error::Input(format!("{}: `{name}` is not the name of a tensor", self.place)));
+        }
         let tensor = tensor.f_detach()?.f_to(self.device())?;
         if self.variables().named_variables.contains_key(name) {
             return Err(Error::Exists { place: self.place.clone(), name: name.to_owned() });
@@ -216,7 +220,7 @@ impl Params {
 }
 
 /// Whether it can have a gradient.
-fn is_float(t: &Tensor) -> bool {
+pub(crate) fn is_float(t: &Tensor) -> bool {
     matches!(t.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::methods::Method;
 use crate::model::Model;
+use crate::params::is_float;
 use crate::scope::{Active, Build, Outline, Scope, replaces};
 use crate::{Error, Params, Report, Result, io};
 use std::cell::{Cell, RefCell};
@@ -74,23 +75,26 @@ impl<M: Model> Peft<M> {
     ///
     /// # Errors
     /// A name that is taken, a configuration that is wrong, a target that matches nothing.
-    pub fn add(&mut self, name: &str, method: impl Method + 'static) -> Result<()> {
+    pub fn add(&mut self, name: &str, method: impl Into<Box<dyn Method>>) -> Result<()> {
+        let method = self.prepare(name, method.into())?;
         let params = Params::new(format!("adapter `{name}`"), self.base.device());
-        self.attach(name, Box::new(method), params)
+        self.attach(name, method, params)
     }
 
-    /// Adds an adapter with the given tensors, named as in its file; nothing is drawn.
+    /// Adds an adapter with copies of the given tensors, named as in its file; nothing is drawn. They are cast to f32,
+    /// and copies of base parameters to the base's dtype, as PEFT does.
     ///
     /// # Errors
-    /// As [`Peft::add`], and for every tensor that is missing, superfluous or of a wrong shape.
+    /// As [`Peft::add`], and for every tensor that is missing, superfluous, of a wrong shape or not of floats.
     pub fn add_with(
         &mut self,
         name: &str,
-        method: impl Method + 'static,
+        method: impl Into<Box<dyn Method>>,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<()> {
-        let params = Params::from_tensors(format!("adapter `{name}`"), self.base.device(), tensors)?;
-        self.attach(name, Box::new(method), params)
+        let method = self.prepare(name, method.into())?;
+        let params = self.fit(method.as_ref(), format!("adapter `{name}`"), tensors)?;
+        self.attach(name, method, params)
     }
 
     /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`.
@@ -98,15 +102,50 @@ impl<M: Model> Peft<M> {
     /// # Errors
     /// As [`Peft::add_with`], naming the file; nothing is added then.
     pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
-        let (method, params) = io::adapter::read(dir.as_ref(), self.base.device())?;
-        self.attach(name, method, params)
+        let dir = dir.as_ref();
+        let (method, tensors) = io::adapter::read(dir)?;
+        let add = || -> Result<()> {
+            let method = self.prepare(name, method)?;
+            let place = dir.join(io::adapter::TENSORS).display().to_string();
+            let params = self.fit(method.as_ref(), place, tensors)?;
+            self.attach(name, method, params)
+        };
+        add().map_err(|e| e.in_file(&dir.join(io::adapter::CONFIG)))
     }
 
-    fn attach(&mut self, name: &str, mut method: Box<dyn Method>, mut params: Params) -> Result<()> {
+    fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
         if self.adapters.contains_key(name) {
             return Err(Error::Exists { place: "adapters".into(), name: name.to_owned() });
         }
         method.prepare(&self.outline)?;
+        Ok(method)
+    }
+
+    /// A store of copies of `tensors`, in the dtypes that the method trains.
+    fn fit(
+        &self,
+        method: &dyn Method,
+        place: String,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Result<Params> {
+        let base = self.base.tensors();
+        let overlays =
+            self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, base.get(p)?.kind())));
+        let kinds: BTreeMap<String, Kind> = overlays.collect();
+        let fitted = tensors.into_iter().map(|(name, t)| {
+            if !is_float(&t) {
+                return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
+            }
+            let kind = kinds.get(&name).copied().unwrap_or(Kind::Float);
+            let own = if t.kind() == kind { t.f_detach_copy()? } else { t.f_detach()?.f_to_kind(kind)? };
+            Ok((name, own))
+        });
+        let fitted = fitted.collect::<Result<Vec<_>>>()?;
+        Params::from_tensors(place, self.base.device(), fitted)
+    }
+
+    /// Runs the constructor with the one adapter: that makes or checks its tensors.
+    fn attach(&mut self, name: &str, method: Box<dyn Method>, mut params: Params) -> Result<()> {
         params.set_trainable(|_| true)?;
         let build = build::<M>(&self.base, &self.config, &[(method.as_ref(), &params)]);
         M::new(&Scope::root(&build), &self.config)?;
@@ -148,6 +187,9 @@ impl<M: Model> Peft<M> {
     }
 
     fn active(&self, names: &[&str]) -> Result<Vec<(&dyn Method, &Params)>> {
+        if let Some(twice) = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n)) {
+            return Err(Error::Exists { place: "active adapters".into(), name: (*twice.1).to_owned() });
+        }
         names.iter().map(|n| self.adapter(n).map(|a| (a.method.as_ref(), &a.params))).collect()
     }
 

@@ -85,6 +85,18 @@ pub enum SiteKind {
     Attention,
 }
 
+impl Display for SiteKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SiteKind::Linear => "a linear layer",
+            SiteKind::Embedding => "an embedding",
+            SiteKind::Norm => "a norm",
+            SiteKind::Block(_) => "a block of the model, not a layer",
+            SiteKind::Attention => "an attention core, not a layer",
+        })
+    }
+}
+
 impl From<&Place<'_>> for SiteKind {
     fn from(place: &Place<'_>) -> Self {
         match place {
@@ -158,7 +170,9 @@ impl<'a> Scope<'a> {
         self.build.params.borrow_mut().push(name.clone());
         for a in self.build.active.iter().rev() {
             let Some(overlay) = a.method.overlay(&name) else { continue };
-            a.hits.set(a.hits.get().saturating_add(1));
+            if !overlay.beside {
+                a.hits.set(a.hits.get().saturating_add(1));
+            }
             let copy = a.params.get_or_else(&overlay.key, dims, || Ok(base.f_detach_copy()?))?;
             self.record(&name, || Ok(copy.shallow_clone()))?;
             return Ok(copy);
@@ -216,6 +230,10 @@ impl<'a> Scope<'a> {
         if self.build.merged.is_some() && !layer.adapters.is_empty() {
             let _guard = tch::no_grad_guard();
             let folded = layer.merged()?;
+            if folded.bias.is_some() != bias_name.is_some() {
+                let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
+                return Err(Error::Unsupported { method: "merging", site: layer.name, why });
+            }
             self.record(&self.join(weight.0), || Ok(folded.weight))?;
             if let (Some(leaf), Some(bias)) = (bias_name, folded.bias) {
                 self.record(&self.join(leaf), || Ok(bias))?;

@@ -66,6 +66,8 @@ impl Matcher<'_> {
 pub struct Selection<'a> {
     /// The method's name, for errors.
     pub method: &'static str,
+    /// The kinds of site that the method has a formula for.
+    pub supported: &'a [SiteKind],
     pub target_modules: &'a Names,
     pub exclude_modules: Option<&'a Names>,
     /// Modules that are trained whole are never adapted as well.
@@ -76,7 +78,8 @@ impl Selection<'_> {
     /// The names of the sites to adapt.
     ///
     /// # Errors
-    /// [`Error::NoTarget`] for every pattern that matches nothing, with the closest names there are.
+    /// [`Error::NoTarget`] for a pattern that matches nothing, with the closest names there are;
+    /// [`Error::Unsupported`] for a site of another kind.
     pub fn sites(&self, outline: &Outline) -> Result<BTreeSet<String>> {
         let excluded = match self.exclude_modules {
             Some(names) => names.matchers(self.method, "exclude_modules")?,
@@ -85,11 +88,17 @@ impl Selection<'_> {
         let open = |site: &str| {
             !excluded.iter().any(|m| m.matches(site)) && !self.modules_to_save.iter().any(|m| within(site, m))
         };
-        if self.target_modules.is_all_linear() {
-            let linear = outline.sites.iter().filter(|(n, kind)| *kind == SiteKind::Linear && open(n));
-            return Ok(linear.map(|(n, _)| n.clone()).collect());
+        for m in &excluded {
+            if !outline.sites.iter().any(|(n, _)| m.matches(n)) {
+                return Err(self.no_target("exclude_modules", m.text(), outline));
+            }
         }
         let mut found = BTreeSet::new();
+        if self.target_modules.is_all_linear() {
+            let linear = outline.sites.iter().filter(|(n, kind)| *kind == SiteKind::Linear && open(n));
+            found.extend(linear.map(|(n, _)| n.clone()));
+            return if found.is_empty() { Err(self.nothing_left(outline)) } else { Ok(found) };
+        }
         for m in self.target_modules.matchers(self.method, "target_modules")? {
             let hits: Vec<&String> = outline.sites.iter().map(|(n, _)| n).filter(|n| m.matches(n)).collect();
             if hits.is_empty() {
@@ -97,15 +106,20 @@ impl Selection<'_> {
             }
             found.extend(hits.into_iter().filter(|n| open(n)).cloned());
         }
-        for m in &excluded {
-            if !outline.sites.iter().any(|(n, _)| m.matches(n)) {
-                return Err(self.no_target("exclude_modules", m.text(), outline));
-            }
-        }
         if found.is_empty() {
-            return Err(self.no_target("target_modules", "after exclusions, every entry", outline));
+            return Err(self.nothing_left(outline));
         }
-        Ok(found)
+        match outline.sites.iter().find(|(n, kind)| found.contains(n) && !self.supported.contains(kind)) {
+            Some((site, kind)) => {
+                let why = format!("it is {kind}");
+                Err(Error::Unsupported { method: self.method, site: site.clone(), why })
+            }
+            None => Ok(found),
+        }
+    }
+
+    fn nothing_left(&self, outline: &Outline) -> Error {
+        self.no_target("target_modules", "every entry, after exclusions,", outline)
     }
 
     fn no_target(&self, field: &'static str, pattern: &str, outline: &Outline) -> Error {
@@ -163,6 +177,7 @@ mod tests {
     fn select(target: Names, exclude: Option<Names>, save: &[String]) -> Result<Vec<String>> {
         let s = Selection {
             method: "LoRA",
+            supported: &[SiteKind::Linear],
             target_modules: &target,
             exclude_modules: exclude.as_ref(),
             modules_to_save: save,
@@ -177,6 +192,8 @@ mod tests {
             ["layers.0.q_proj", "layers.1.q_proj"]
         );
         assert!(select(Names::list(["_proj"]), None, &[]).is_err());
+        let text = select(Names::list(["q_proj", "embed"]), None, &[]).unwrap_err().to_string();
+        assert!(text.contains("`embed`: it is an embedding"), "{text}");
         assert!(select(Names::Pattern("q_proj".into()), None, &[]).is_err());
         assert_eq!(select(Names::Pattern(r".*\.1\.(q|v)_proj".into()), None, &[]).unwrap().len(), 2);
         assert_eq!(select(Names::Pattern("All-Linear".into()), None, &["head".into()]).unwrap().len(), 4);

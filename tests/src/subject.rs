@@ -102,7 +102,7 @@ impl Subject for Bert {
     const NAME: &'static str = "Bert";
 
     fn base() -> Result<Peft<Self>> {
-        Ok(hub::open::<Bert>(&golden("bert/base"), Device::Cpu, None)?.peft)
+        Ok(hub::open::<Bert>(&golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
     }
 
     /// Those of the golden's `config.json`.

@@ -1,11 +1,11 @@
 //! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`.
 
 use crate::methods::{Method, from_json};
-use crate::{Error, Params, Result, io};
+use crate::{Error, Result, io};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Name of the configuration.
 pub const CONFIG: &str = "adapter_config.json";
@@ -13,7 +13,7 @@ pub const CONFIG: &str = "adapter_config.json";
 pub const TENSORS: &str = "adapter_model.safetensors";
 
 /// The method and the tensors of an adapter directory. Names and shapes are checked when a model asks for them.
-pub fn read(dir: &Path, device: Device) -> Result<(Box<dyn Method>, Params)> {
+pub fn read(dir: &Path) -> Result<(Box<dyn Method>, BTreeMap<String, Tensor>)> {
     let config = dir.join(CONFIG);
     let method = from_json(io::read_json(&config)?, &config.display().to_string())?;
     let path = dir.join(TENSORS);
@@ -22,9 +22,7 @@ pub fn read(dir: &Path, device: Device) -> Result<(Box<dyn Method>, Params)> {
                        safe_serialization=True";
         return Err(Error::format(path, message));
     }
-    let tensors = io::tensors::read(&path)?;
-    let params = Params::from_tensors(path.display().to_string(), device, tensors)?;
-    Ok((method, params))
+    Ok((method, io::tensors::read(&path)?))
 }
 
 /// Writes both files, the tensors first: a directory with a configuration is complete.

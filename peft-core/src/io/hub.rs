@@ -130,7 +130,8 @@ fn read_weights(dir: &Path) -> Result<(PathBuf, BTreeMap<String, Tensor>)> {
     let mut tensors = BTreeMap::new();
     for shard in shards {
         // A shard is a file beside the index and nothing else.
-        if Path::new(shard).components().count() != 1 {
+        let parts: Vec<_> = Path::new(shard).components().collect();
+        if !matches!(parts.as_slice(), [std::path::Component::Normal(_)]) {
             return Err(Error::format(index, format!("`{shard}` is not the name of a file beside it")));
         }
         tensors.extend(io::tensors::read(&dir.join(shard))?);

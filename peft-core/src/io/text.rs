@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 
 /// Texts with their labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +43,19 @@ impl Dataset {
                 continue;
             }
             let wrong = |what: String| Error::format(path, format!("line {number}: {what}"));
-            let raw: RawRow = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+            let raw: RawRow = serde_json::from_str(&line).map_err(|e| {
+                // serde counts lines within this one.
+                let text = e.to_string();
+                let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+                wrong(format!("{what} (column {})", e.column()))
+            })?;
             let text = raw.text.ok_or_else(|| wrong("no `text`".into()))?;
             let label = match raw.label {
                 Some(serde_json::Value::String(s)) => s,
-                Some(v @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_))) => v.to_string(),
+                Some(v) if v.is_i64() || v.is_u64() || v.is_boolean() => v.to_string(),
                 None | Some(serde_json::Value::Null) => return Err(wrong("no `label`".into())),
                 Some(other) => {
-                    return Err(wrong(format!("`label` is {other}, expected a string or a number")));
+                    return Err(wrong(format!("`label` is {other}, expected a string or an integer")));
                 }
             };
             rows.push(Row { text, label });
@@ -106,6 +111,12 @@ impl TextEncoder {
         let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| Error::format(&path, e))?;
         tokenizer.with_padding(None).with_truncation(None).map_err(|e| Error::format(&path, e))?;
         let longest = usize::try_from(positions).unwrap_or(usize::MAX);
+        let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
+        if longest <= special {
+            let message =
+                format!("adds {special} tokens to every text, and the model has {positions} positions");
+            return Err(Error::format(path, message));
+        }
         let mut cutting = tokenizer.clone();
         let params = TruncationParams { max_length: longest, ..TruncationParams::default() };
         cutting.with_truncation(Some(params)).map_err(|e| Error::format(&path, e))?;

@@ -47,8 +47,7 @@ impl Common {
         for module in self.saved() {
             let known = outline.params.iter().any(|p| saves(module, p));
             if !known && !self.heads().contains(&module.as_str()) {
-                let modules = outline.params.iter().filter_map(|p| p.rsplit_once('.')).map(|(m, _)| m);
-                let close = crate::target::closest(module, modules);
+                let close = crate::target::closest(module, outline.params.iter().flat_map(|p| modules(p)));
                 return Err(Error::NoTarget {
                     method,
                     field: "modules_to_save",
@@ -75,20 +74,21 @@ impl Common {
     /// The overlay of a parameter that is in `modules_to_save`; its key is `prefix` + its name.
     pub fn overlay(&self, prefix: &str, param: &str) -> Option<Overlay> {
         let saved = self.saved().iter().any(|m| saves(m, param));
-        saved.then(|| Overlay { key: format!("{prefix}{param}"), counting: Counting::Adds })
+        saved.then(|| Overlay { key: format!("{prefix}{param}"), counting: Counting::Adds, beside: true })
     }
 }
 
 /// Whether `param` belongs to a module whose path ends in `module`.
 fn saves(module: &str, param: &str) -> bool {
-    let mut path = param;
-    while let Some((parent, _)) = path.rsplit_once('.') {
-        if parent.ends_with(module) {
-            return true;
-        }
-        path = parent;
+    modules(param).any(|path| path.ends_with(module))
+}
+
+/// The modules that a parameter is in, innermost first.
+fn modules(param: &str) -> impl Iterator<Item = &str> {
+    fn parent(path: &str) -> Option<&str> {
+        path.rsplit_once('.').map(|(parent, _)| parent)
     }
-    false
+    std::iter::successors(parent(param), |path| parent(path))
 }
 
 /// A method that has an `adapter_config.json`.
@@ -132,7 +132,10 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Box<dyn Method>
     if let Some(fields) = config.as_object_mut() {
         fields.remove("peft_type");
     }
-    let method: C = serde_json::from_value(config).map_err(|e| Error::config(place, C::TYPE, e))?;
+    let method: C = serde_json::from_value(config.clone()).map_err(|e| {
+        let (field, e) = culprit::<C>(&config).unwrap_or_else(|| (C::TYPE.to_owned(), e.to_string()));
+        Error::config(place, field, e)
+    })?;
     let defaults = defaults::<C>()?;
     for (field, value) in &method.common().rest {
         let fine = match defaults.get(field) {
@@ -146,6 +149,15 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Box<dyn Method>
         }
     }
     Ok(Box::new(method))
+}
+
+/// The field that cannot be read. Every field has a default, so each can be tried alone.
+fn culprit<C: PeftConfig>(config: &Value) -> Option<(String, String)> {
+    config.as_object()?.iter().find_map(|(field, value)| {
+        let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
+        let error = serde_json::from_value::<C>(alone).err()?;
+        Some((field.clone(), format!("{value} is not what is expected here ({error})")))
+    })
 }
 
 /// Fields that describe the file and change no number.

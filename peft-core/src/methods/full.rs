@@ -6,7 +6,7 @@
 use super::config::{Common, PeftConfig, to_json};
 use super::{Counting, Method, Overlay};
 use crate::Result;
-use crate::scope::PREFIX;
+use crate::scope::{Outline, PREFIX};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.
@@ -17,6 +17,8 @@ pub struct FullConfig {
     pub common: Common,
 }
 
+const NAME: &str = "full fine-tuning";
+
 impl PeftConfig for FullConfig {
     const TYPE: &'static str = "FULL";
     fn common(&self) -> &Common {
@@ -26,11 +28,15 @@ impl PeftConfig for FullConfig {
 
 impl Method for FullConfig {
     fn name(&self) -> &'static str {
-        "full fine-tuning"
+        NAME
+    }
+
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        self.common.prepare(NAME, outline)
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        Some(Overlay { key: format!("{PREFIX}{param}"), counting: Counting::Replaces })
+        Some(Overlay { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, beside: false })
     }
 
     fn config(&self) -> Result<Option<serde_json::Value>> {

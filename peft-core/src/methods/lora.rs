@@ -5,7 +5,7 @@
 
 use super::config::{Common, PeftConfig, to_json, whole};
 use super::{Method, Overlay};
-use crate::scope::{Outline, PREFIX, Site};
+use crate::scope::{Outline, PREFIX, Site, SiteKind};
 use crate::target::{Names, Selection};
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
@@ -145,6 +145,7 @@ impl Method for LoraConfig {
         };
         self.sites = Selection {
             method: NAME,
+            supported: &[SiteKind::Linear],
             target_modules: &target,
             exclude_modules: self.exclude_modules.as_ref(),
             modules_to_save: self.common.saved(),
@@ -157,13 +158,7 @@ impl Method for LoraConfig {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        if !self.sites.contains(site.name) {
-            return Ok(None);
-        }
-        let Some((out, inp)) = site.linear() else {
-            let why = "it is not a linear layer".to_owned();
-            return Err(Error::Unsupported { method: NAME, site: site.name.to_owned(), why });
-        };
+        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else { return Ok(None) };
         let (init_a, init_b) = self.start()?;
         let a = site.param(params, "lora_A.weight", &[self.r, inp], init_a)?;
         let b = site.param(params, "lora_B.weight", &[out, self.r], init_b)?;

@@ -77,12 +77,20 @@ pub trait Method: Debug + Send + Sync {
     }
 }
 
+impl<M: Method + 'static> From<M> for Box<dyn Method> {
+    fn from(method: M) -> Self {
+        Box::new(method)
+    }
+}
+
 /// A trainable copy of a base parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay {
     /// The copy's name in the adapter's store and file.
     pub key: String,
     pub counting: Counting,
+    /// Trained beside the method (a head), so that it is not what the method adapts.
+    pub beside: bool,
 }
 
 /// How an overlay enters the count of all parameters. Either way the base itself stays as it is.

@@ -35,10 +35,53 @@ pub struct BertConfig {
     #[serde(default)]
     pub pad_token_id: i64,
     #[serde(default)]
-    id2label: BTreeMap<String, Value>,
+    pub id2label: BTreeMap<String, Value>,
     /// Number of classes.
     #[serde(default)]
     pub num_labels: i64,
+}
+
+impl BertConfig {
+    fn check(&self, place: &str) -> Result<()> {
+        for (field, size) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            positive(place, field, size)?;
+        }
+        if self.num_labels < 0 {
+            return Err(Error::config(place, "num_labels", format!("is {}", self.num_labels)));
+        }
+        if self.hidden_size.checked_rem(self.num_attention_heads) != Some(0) {
+            let message = format!(
+                "{} is not a multiple of num_attention_heads {}",
+                self.hidden_size, self.num_attention_heads
+            );
+            return Err(Error::config(place, "hidden_size", message));
+        }
+        for (field, p) in [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.classifier_dropout.unwrap_or_default()),
+        ] {
+            if !(0.0..1.0).contains(&p) {
+                return Err(Error::config(place, field, format!("should be in [0, 1), is {p}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn positive(place: &str, field: &str, value: i64) -> Result<()> {
+    if value > 0 {
+        return Ok(());
+    }
+    Err(Error::config(place, field, format!("should be a positive integer, is {value}")))
 }
 
 fn initializer_range() -> f64 {
@@ -87,24 +130,12 @@ impl HubModel for Bert {
                 _ => {}
             }
         }
-        let mut c: BertConfig =
-            serde_json::from_value(json.clone()).map_err(|e| Error::config(place, "bert", e))?;
-        let sizes = [
-            c.vocab_size,
-            c.hidden_size,
-            c.num_hidden_layers,
-            c.num_attention_heads,
-            c.max_position_embeddings,
-        ];
-        if sizes.iter().any(|s| *s <= 0) || c.hidden_size.checked_rem(c.num_attention_heads) != Some(0) {
-            let message = format!(
-                "{} is not a multiple of num_attention_heads {}",
-                c.hidden_size, c.num_attention_heads
-            );
-            return Err(Error::config(place, "hidden_size", message));
-        }
+        let mut c: BertConfig = serde_path_to_error::deserialize(json)
+            .map_err(|e| Error::config(place, e.path().to_string(), e.inner()))?;
+        c.check(place)?;
         let stated = i64::try_from(c.id2label.len()).unwrap_or_default().max(c.num_labels);
         c.num_labels = labels.unwrap_or(if stated > 0 { stated } else { 2 });
+        positive(place, "num_labels", c.num_labels)?;
         Ok(c)
     }
 
@@ -290,10 +321,10 @@ impl SelfAttention {
     }
 
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        let (b, t, d) = x.size3()?;
-        // [b, t, d] -> [b, heads, t, head_dim]
+        // [b, t, d] -> [b, heads, t, head_dim], for hidden states of any b and t: adapters project their own
         let split = |layer: &Layer, x: &Tensor| -> Result<Tensor> {
-            Ok(layer.forward(x, pass)?.f_view([b, -1, self.heads, self.head_dim])?.f_transpose(1, 2)?)
+            let (b, t, _) = x.size3()?;
+            Ok(layer.forward(x, pass)?.f_view([b, t, self.heads, self.head_dim])?.f_transpose(1, 2)?)
         };
         let heads = Heads {
             q: split(&self.query, x)?,
@@ -303,6 +334,6 @@ impl SelfAttention {
         };
         let project = |hidden: &Tensor| Ok((split(&self.key, hidden)?, split(&self.value, hidden)?));
         let out = self.core.forward(heads, pass, &project)?;
-        self.output.forward(&out.f_transpose(1, 2)?.f_reshape([b, t, d])?, pass)
+        self.output.forward(&out.f_transpose(1, 2)?.f_reshape(x.size())?, pass)
     }
 }

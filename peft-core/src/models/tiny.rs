@@ -68,6 +68,7 @@ pub struct Tiny {
     prompts: Vec<Box<dyn Prompt>>,
     layers: Vec<TinyLayer>,
     head: Layer,
+    vocab: i64,
 }
 
 impl Model for Tiny {
@@ -94,6 +95,7 @@ impl Model for Tiny {
                 .map(|i| TinyLayer::new(&s.at("layers").layer(i), c))
                 .collect::<Result<_>>()?,
             head: s.linear("head", c.hidden, c.classes, true)?,
+            vocab: c.vocab,
         })
     }
 
@@ -101,6 +103,7 @@ impl Model for Tiny {
         if batch.mask.is_some() {
             return Err(Error::Input("the tiny model takes rows of one length, without a mask".into()));
         }
+        batch.check_ids(self.vocab)?;
         let embeds = self.embed.forward(&batch.ids, pass)?;
         let input = Input { embeds, mask: None, position: 0, virtual_tokens: 0 };
         let input = self.prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;

@@ -213,7 +213,7 @@ fn a_typo_in_a_target_is_refused() -> Result<()> {
     both(typo::<Tiny>, typo::<Bert>)
 }
 
-/// Catches two methods that write the same `peft_type`, and a config that loses a field on the way.
+/// Catches a config that loses the field which tells two variants apart.
 #[test]
 fn every_row_has_its_own_config() -> Result<()> {
     let _serial = serial();

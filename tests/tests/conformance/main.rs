@@ -1,6 +1,7 @@
 //! The laws that every method passes, on every model: one table (`tests::table`), one function a law.
 
 mod files;
+mod formulas;
 mod numbers;
 mod stacks;
 mod training;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::models::{Bert, Tiny};
-use peft_core::{Error, Pass, Peft, commas};
+use peft_core::{Batch, Error, Pass, Peft, commas};
 use tch::{Device, Kind, Tensor};
 use tests::subject::{Subject, both, fresh, logits, moved};
 use tests::table::{Merge, Row, Start};
@@ -121,6 +121,26 @@ fn travels<M: Subject + 'static>(row: &Row) -> Result<()> {
 #[test]
 fn a_view_is_send() -> Result<()> {
     both(travels::<Tiny>, travels::<Bert>)
+}
+
+/// Catches a mask that a longer sequence outgrew, and rows that see each other.
+fn rows_alone<M: Subject>(row: &Row) -> Result<()> {
+    let peft = moved::<M>(&row.config)?;
+    let (view, (batch, _)) = (peft.view(&["a"])?, M::batch()?);
+    let together = view.forward(&batch, Pass::eval())?;
+    for i in 0..batch.ids.size()[0] {
+        let ids = batch.ids.get(i);
+        let length =
+            batch.mask.as_ref().map_or(ids.size()[0], |m| m.get(i).sum(Kind::Int64).int64_value(&[]));
+        let alone = view.forward(&Batch::dense(ids.narrow(0, 0, length).unsqueeze(0)), Pass::eval())?;
+        assert_close(&format!("row {i}, alone"), &alone, &together.narrow(0, i, 1), 1e-5)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_row_is_what_it_is_alone() -> Result<()> {
+    both(rows_alone::<Tiny>, rows_alone::<Bert>)
 }
 
 /// Catches dropout in evaluation, dropout that is missing in training, and dropout that has a generator of its own.

@@ -8,7 +8,7 @@ use peft_core::{Params, Peft};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 use tests::subject::{Subject, both, logits, loss, move_away, moved};
-use tests::table::{Merge, Row};
+use tests::table::{Config, Merge, Row};
 use tests::{assert_bits, assert_close, relative_error};
 
 fn copies(params: &Params) -> BTreeMap<String, Tensor> {
@@ -75,6 +75,41 @@ fn gradient<M: Subject>(row: &Row) -> Result<()> {
 #[test]
 fn every_parameter_gets_a_gradient() -> Result<()> {
     both(gradient::<Tiny>, gradient::<Bert>)
+}
+
+/// Catches a path that carries values but no gradient, and a factor that is in one of them alone: along the gradient
+/// the loss rises by the gradient's length.
+fn slope<M: Subject>(row: &Row) -> Result<()> {
+    // Without dropout, which would differ between the calls.
+    let mut config = row.config.clone();
+    if let Config::Lora(lora) = &mut config {
+        lora.lora_dropout = 0.0;
+    }
+    let peft = moved::<M>(&config)?;
+    loss(&peft, &["a"])?.backward();
+    let trained = peft.trainable(&["a"])?;
+    for (name, p) in trained {
+        let (value, grad) = (p.detach().copy(), p.grad().copy());
+        let length = f64::try_from(grad.norm())?;
+        let rise = |by: f64| -> Result<f64> {
+            peft.params("a")?.assign(&name, &(&value + &grad * (by / length)))?;
+            Ok(f64::try_from(loss(&peft, &["a"])?)?)
+        };
+        // The rise has to stand out of f32's rounding, and the loss should be straight that far.
+        let step = (2e-3 / length).clamp(1e-4, 1e-2);
+        if length > 1e-3 {
+            let found = (rise(step)? - rise(-step)?) / (2.0 * step);
+            let error = (found / length - 1.0).abs();
+            ensure!(error < 0.05, "{name}: the loss rises by {found:.4}, the gradient is {length:.4}");
+        }
+        peft.params("a")?.assign(&name, &value)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_gradient_is_the_slope() -> Result<()> {
+    both(slope::<Tiny>, slope::<Bert>)
 }
 
 /// Catches parameters that are shared by name, and state of a model that outlives the view.

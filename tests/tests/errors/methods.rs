@@ -1,0 +1,177 @@
+//! Methods that are added with a wrong configuration, and names of adapters.
+
+use crate::{bert, tiny};
+use anyhow::{Result, ensure};
+use peft_core::Error;
+use peft_core::methods::{
+    BottleneckConfig, Common, InitLora, LoraConfig, PrefixTuningConfig, PromptTuningConfig, Scaling,
+};
+use peft_core::target::Names;
+use std::path::Path;
+use tests::{refused, serial};
+
+fn lora(targets: &[&str]) -> LoraConfig {
+    LoraConfig { target_modules: Some(Names::list(targets.iter().copied())), ..LoraConfig::default() }
+}
+
+/// Adds a method to Tiny; the message has to hold `parts`.
+fn add(what: &str, method: impl peft_core::Method + 'static, parts: &[&str]) -> Result<Error> {
+    let mut peft = tiny()?;
+    let error = refused(what, peft.add("a", method), parts)?;
+    ensure!(peft.names().is_empty(), "{what}: it was added all the same");
+    Ok(error)
+}
+
+#[test]
+fn lora_checks_its_numbers() -> Result<()> {
+    let _serial = serial();
+    let lora = || lora(&["ff.0"]);
+    add("r", LoraConfig { r: 0, ..lora() }, &["LoRA", "r:", "positive", "0"])?;
+    add("r", LoraConfig { r: -3, ..lora() }, &["LoRA", "r:", "positive", "-3"])?;
+    for p in [1.5, 1.0, -0.1, f64::NAN] {
+        let dropout = format!("is {p}");
+        add(
+            "dropout",
+            LoraConfig { lora_dropout: p, ..lora() },
+            &["LoRA", "lora_dropout", "[0, 1)", &dropout],
+        )?;
+    }
+    add("alpha", LoraConfig { lora_alpha: f64::INFINITY, ..lora() }, &["LoRA", "lora_alpha", "finite"])?;
+    let init = InitLora::Named("pissa".into());
+    let parts = ["LoRA", "init_lora_weights", "`pissa`", "gaussian"];
+    add("init", LoraConfig { init_lora_weights: init, ..lora() }, &parts)?;
+    let none = LoraConfig { target_modules: None, ..lora() };
+    add("no targets", none, &["LoRA", "target_modules", "`tiny`"])?;
+    Ok(())
+}
+
+#[test]
+fn other_methods_check_their_numbers() -> Result<()> {
+    let _serial = serial();
+    let size = BottleneckConfig { bottleneck_size: 0, ..BottleneckConfig::default() };
+    add("size", size, &["bottleneck", "bottleneck_size", "positive", "0"])?;
+    for scaling in [Scaling::Named("leaned".into()), Scaling::Fixed(f64::NAN)] {
+        let config = BottleneckConfig { scaling, ..BottleneckConfig::default() };
+        add("scaling", config, &["bottleneck", "scaling", "learned"])?;
+    }
+    let prompt = || PromptTuningConfig { num_virtual_tokens: 0, ..PromptTuningConfig::default() };
+    add("tokens", prompt(), &["prompt tuning", "num_virtual_tokens", "positive", "0"])?;
+    let other = PromptTuningConfig { token_dim: Some(768), num_virtual_tokens: 2, ..prompt() };
+    add("width", other, &["prompt tuning", "token_dim", "768", "8"])?;
+    let other = PrefixTuningConfig { num_layers: Some(12), ..PrefixTuningConfig::default() };
+    add("layers", other, &["prefix tuning", "num_layers", "12", "2"])?;
+    Ok(())
+}
+
+/// `placement: []` is an adapter without parameters; a head that is trained beside it does not make it one.
+#[test]
+fn bottlenecks_nowhere_are_refused() -> Result<()> {
+    let config = BottleneckConfig { placement: vec![], ..BottleneckConfig::default() };
+    add("alone", config.clone(), &["bottleneck adapter", "adapts nothing"])?;
+    let with_head = BottleneckConfig { common: Common::classifier(), ..config };
+    refused("with a head", bert()?.add("a", with_head), &["bottleneck adapter"])?;
+    Ok(())
+}
+
+#[test]
+fn lora_is_for_linear_layers() -> Result<()> {
+    let _serial = serial();
+    for (target, site) in
+        [("embed", "`embed`"), ("ff", "`layers.0.ff`"), ("n1", "`layers.0.n1`"), ("1", "`layers.1`")]
+    {
+        let error = add(target, lora(&["ff.0", target]), &["LoRA", site, "not a linear layer"])?;
+        ensure!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    }
+    Ok(())
+}
+
+/// An attention core is a site as well, and no linear layer either: alone, and beside targets that match.
+#[test]
+fn lora_is_not_for_attention_cores() -> Result<()> {
+    let _serial = serial();
+    add("alone", lora(&["attn.core"]), &["LoRA"])?;
+    add("beside another", lora(&["ff.0", "attn.core"]), &["LoRA", "attn.core"])?;
+    Ok(())
+}
+
+/// A LoRA that adapts no layer is an error, also where it trains the head.
+#[test]
+fn exclusions_that_leave_nothing_are_refused() -> Result<()> {
+    let _serial = serial();
+    for target in [Names::list(["query", "value"]), Names::Pattern("all-linear".into())] {
+        let config = LoraConfig {
+            target_modules: Some(target.clone()),
+            exclude_modules: Some(Names::Pattern(".*".into())),
+            common: Common::classifier(),
+            ..LoraConfig::default()
+        };
+        refused(&format!("{target:?}"), bert()?.add("a", config), &["LoRA", "target_modules"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn modules_to_save_with_a_typo() -> Result<()> {
+    let _serial = serial();
+    let common = |module: &str| Common { modules_to_save: Some(vec![module.into()]), ..Common::default() };
+    let parts = ["LoRA", "`haed`", "modules_to_save", "did you mean `head`"];
+    add("lora", LoraConfig { common: common("haed"), ..lora(&["ff.0"]) }, &parts)?;
+    let prompt = PromptTuningConfig { common: common("haed"), ..PromptTuningConfig::default() };
+    add("prompt", prompt, &["prompt tuning", "`haed`", "modules_to_save", "did you mean `head`"])?;
+    Ok(())
+}
+
+/// The suggestion knows modules that have no parameters of their own, only children that have.
+#[test]
+fn modules_to_save_suggests_parents() -> Result<()> {
+    let common = Common { modules_to_save: Some(vec!["poolr".into()]), ..Common::default() };
+    let config = LoraConfig { common, ..lora(&["query"]) };
+    refused("adding", bert()?.add("a", config), &["`poolr`", "modules_to_save", "did you mean `pooler`"])?;
+    Ok(())
+}
+
+#[test]
+fn an_unknown_adapter_is_named_with_the_known_ones() -> Result<()> {
+    let _serial = serial();
+    let mut peft = tiny()?;
+    refused("view", peft.view(&["x"]), &["`x`", "none"])?;
+    peft.add("en", lora(&["ff.0"]))?;
+    peft.add("fr", lora(&["ff.2"]))?;
+    let parts = ["`x`", "`en`", "`fr`"];
+    let error = refused("view", peft.view(&["en", "x"]), &parts)?;
+    ensure!(matches!(error, Error::UnknownAdapter { .. }), "{error:?}");
+    refused("merged", peft.merged(&["x"]), &parts)?;
+    refused("params", peft.params("x"), &parts)?;
+    refused("method", peft.method("x"), &parts)?;
+    refused("trainable", peft.trainable(&["x"]), &parts)?;
+    refused("report", peft.report(&["x"]), &parts)?;
+    refused("penalty", peft.penalty(&["x"]), &parts)?;
+    refused("after_step", peft.after_step(&["x"], 1), &parts)?;
+    refused("delete", peft.delete("x"), &parts)?;
+    refused("save", peft.save("x", Path::new("nowhere")), &parts)?;
+    Ok(())
+}
+
+#[test]
+fn a_name_that_is_taken() -> Result<()> {
+    let _serial = serial();
+    let mut peft = tiny()?;
+    peft.add("a", lora(&["ff.0"]))?;
+    let before = peft.params("a")?.tensors().into_keys().collect::<Vec<_>>();
+    let error = refused("adding", peft.add("a", lora(&["ff.2"])), &["`a`", "exists already"])?;
+    ensure!(matches!(error, Error::Exists { .. }), "{error:?}");
+    ensure!(peft.params("a")?.tensors().into_keys().eq(before), "the first one was replaced");
+    peft.delete("a")?;
+    peft.add("a", lora(&["ff.2"]))?;
+    Ok(())
+}
+
+/// The same adapter twice in one view is its effect twice: nobody means that.
+#[test]
+fn the_same_adapter_twice_in_a_view() -> Result<()> {
+    let _serial = serial();
+    let mut peft = tiny()?;
+    peft.add("a", lora(&["ff.0"]))?;
+    refused("view", peft.view(&["a", "a"]), &["`a`"])?;
+    Ok(())
+}

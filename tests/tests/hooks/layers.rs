@@ -1,0 +1,225 @@
+//! `adapt` with `reweight` alone: the default forward, merging and stacking come with it.
+
+use crate::{TINY, batch, classes, get, logits, merged, shake, tiny};
+use anyhow::{Result, ensure};
+use peft_core::methods::LoraConfig;
+use peft_core::models::Tiny;
+use peft_core::target::Names;
+use peft_core::train::cross_entropy;
+use peft_core::{
+    Adapter, Batch, Dims, Init, Kernel, Layer, Method, Model, Params, Pass, Peft, Place, Scope, Site, Weights,
+};
+use tch::{Device, Kind, Tensor};
+use tests::{assert_bits, assert_close, relative_error, serial};
+
+/// Scales the rows of a layer's weight, and its bias: `W' = diag(l) W`, `b' = l ⊙ b`.
+#[derive(Debug)]
+struct Scale {
+    /// Layers to scale, by the kind of their kernel.
+    wanted: fn(Kernel) -> bool,
+}
+
+impl Method for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> peft_core::Result<Option<Box<dyn Adapter>>> {
+        let Place::Layer { kernel, shape, .. } = site.place else { return Ok(None) };
+        if !(self.wanted)(kernel) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Rows(site.param(params, "scale", &shape[..1], Init::Constant(1.0))?))))
+    }
+}
+
+#[derive(Debug)]
+struct Rows(Tensor);
+
+impl Adapter for Rows {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn reweight(&self, _site: &str, w: Weights) -> peft_core::Result<Weights> {
+        let shape: Vec<i64> = std::iter::once(-1).chain(w.weight.size().iter().skip(1).map(|_| 1)).collect();
+        Ok(Weights {
+            weight: w.weight.f_mul(&self.0.f_view(shape.as_slice())?)?,
+            bias: w.bias.map(|b| b.f_mul(&self.0)).transpose()?,
+        })
+    }
+}
+
+fn check(wanted: fn(Kernel) -> bool, sites: usize) -> Result<()> {
+    let _serial = serial();
+    let (mut peft, batch) = (tiny()?, batch());
+    peft.add("scale", Scale { wanted })?;
+    let params = peft.params("scale")?;
+    ensure!(params.len() == sites, "{} sites", params.len());
+    assert_close("scale 1", &logits(&peft, &["scale"], &batch)?, &logits(&peft, &[], &batch)?, 1e-6)?;
+    shake(params)?;
+    let found = logits(&peft, &["scale"], &batch)?;
+    ensure!(relative_error(&found, &logits(&peft, &[], &batch)?)? > 1e-2, "nothing is scaled");
+    assert_close("merged", &merged(&peft, &["scale"], &batch)?, &found, 1e-5)?;
+    cross_entropy(&peft.view(&["scale"])?.forward(&batch, Pass::train())?, &classes())?.backward();
+    for (name, p) in peft.trainable(&["scale"])? {
+        ensure!(f64::try_from(p.grad().abs().max())? > 0.0, "no gradient of {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn reweight_is_enough_on_linear_layers() -> Result<()> {
+    check(|k| k == Kernel::Linear, 9)
+}
+
+#[test]
+fn reweight_is_enough_on_embeddings() -> Result<()> {
+    check(|k| k == Kernel::Embedding, 1)
+}
+
+#[test]
+fn reweight_is_enough_on_norms() -> Result<()> {
+    check(|k| matches!(k, Kernel::LayerNorm { .. }), 4)
+}
+
+/// The first adapter named is the innermost: `l (W + ΔW)`, or `l W + ΔW`.
+#[test]
+fn a_stack_applies_in_the_order_of_the_names() -> Result<()> {
+    let _serial = serial();
+    let (mut peft, batch) = (tiny()?, batch());
+    let target_modules = Some(Names::list(["ff.0"]));
+    peft.add("lora", LoraConfig { r: 2, lora_alpha: 3.0, target_modules, ..LoraConfig::default() })?;
+    peft.add("scale", Scale { wanted: |k| k == Kernel::Linear })?;
+    let (lora, scale) = (peft.params("lora")?, peft.params("scale")?);
+    shake(lora)?;
+    shake(scale)?;
+    let own = |p: &Params, leaf: &str| get(p, &format!("base_model.model.layers.1.ff.0.{leaf}"));
+    let w = get(peft.base(), "layers.1.ff.0.weight");
+    let delta = own(lora, "lora_B.weight").matmul(&own(lora, "lora_A.weight")) * 1.5;
+    let l = own(scale, "scale").unsqueeze(1);
+    for (order, expected) in [(["lora", "scale"], &l * (&w + &delta)), (["scale", "lora"], &l * &w + &delta)]
+    {
+        let folded = get(&peft.merged(&order)?, "layers.1.ff.0.weight");
+        assert_close(&format!("{order:?}"), &folded, &expected, 1e-6)?;
+        assert_close(
+            &format!("{order:?}"),
+            &logits(&peft, &order, &batch)?,
+            &merged(&peft, &order, &batch)?,
+            1e-5,
+        )?;
+    }
+    Ok(())
+}
+
+/// Wherever a block is reweighted there is nothing to reweight: a typed refusal at the first forward pass.
+#[test]
+fn a_block_has_no_weights() -> Result<()> {
+    #[derive(Debug)]
+    struct OnBlocks;
+    impl Method for OnBlocks {
+        fn name(&self) -> &'static str {
+            "on blocks"
+        }
+        fn adapt(&self, site: &Site<'_>, params: &Params) -> peft_core::Result<Option<Box<dyn Adapter>>> {
+            let Place::Block { width, .. } = site.place else { return Ok(None) };
+            Ok(Some(Box::new(Rows(site.param(params, "scale", &[width], Init::Constant(1.0))?))))
+        }
+    }
+    let _serial = serial();
+    let mut peft = tiny()?;
+    peft.add("blocks", OnBlocks)?;
+    let forward = peft.view(&["blocks"])?.forward(&batch(), Pass::eval());
+    tests::refused("a forward pass", forward, &["`layers.0"])?;
+    Ok(())
+}
+
+/// A model from outside the crate, of one linear layer without a bias.
+#[derive(Debug)]
+struct Plain(Layer);
+
+impl Model for Plain {
+    type Config = ();
+
+    fn dims(_: &()) -> Dims {
+        Tiny::dims(&TINY)
+    }
+
+    fn new(scope: &Scope<'_>, _: &()) -> peft_core::Result<Self> {
+        Ok(Self(scope.at("body").linear("out", 4, 3, false)?))
+    }
+
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> peft_core::Result<Tensor> {
+        self.0.forward(&batch.ids.f_to_kind(Kind::Float)?, pass)
+    }
+}
+
+/// Gives a layer a bias, whether it has one or not.
+#[derive(Debug)]
+struct AddBias;
+
+impl Method for AddBias {
+    fn name(&self) -> &'static str {
+        "bias"
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> peft_core::Result<Option<Box<dyn Adapter>>> {
+        let Some((out, _)) = site.linear() else { return Ok(None) };
+        Ok(Some(Box::new(Bias(site.param(params, "bias", &[out], Init::Constant(0.5))?))))
+    }
+}
+
+#[derive(Debug)]
+struct Bias(Tensor);
+
+impl Adapter for Bias {
+    fn name(&self) -> &'static str {
+        "bias"
+    }
+
+    fn reweight(&self, _site: &str, w: Weights) -> peft_core::Result<Weights> {
+        let bias = match w.bias {
+            Some(b) => b.f_add(&self.0)?,
+            None => self.0.shallow_clone(),
+        };
+        Ok(Weights { bias: Some(bias), ..w })
+    }
+}
+
+fn plain() -> Result<(Peft<Plain>, Batch)> {
+    let weight = Tensor::randn([3, 4], (Kind::Float, Device::Cpu));
+    let base = Params::from_tensors("plain", Device::Cpu, [("body.out.weight".to_owned(), weight)])?;
+    let ids = Tensor::randint(9, [2, 4], (Kind::Int64, Device::Cpu));
+    Ok((Peft::new(base, ())?, Batch::dense(ids)))
+}
+
+#[test]
+fn a_model_from_outside_takes_the_methods_there_are() -> Result<()> {
+    let _serial = serial();
+    let (mut peft, batch) = plain()?;
+    let target_modules = Some(Names::Pattern("all-linear".into()));
+    peft.add("lora", LoraConfig { r: 2, target_modules, ..LoraConfig::default() })?;
+    shake(peft.params("lora")?)?;
+    let adapted = peft.view(&["lora"])?.forward(&batch, Pass::eval())?;
+    let merged = Peft::<Plain>::new(peft.merged(&["lora"])?, ())?.view(&[])?.forward(&batch, Pass::eval())?;
+    assert_close("merged", &merged, &adapted, 1e-5)
+}
+
+/// What `forward` adds, merging must not lose without a word: the layer has no name for a bias.
+#[test]
+fn merging_a_bias_into_a_layer_without_one_is_not_silent() -> Result<()> {
+    let _serial = serial();
+    let (mut peft, batch) = plain()?;
+    peft.add("bias", AddBias)?;
+    let adapted = peft.view(&["bias"])?.forward(&batch, Pass::eval())?;
+    let plain = peft.view(&[])?.forward(&batch, Pass::eval())?;
+    assert_bits("0.5 more", &adapted, &(plain + 0.5))?;
+    match peft.merged(&["bias"]) {
+        Err(e) => ensure!(e.to_string().contains("`body.out`"), "{e}"),
+        Ok(base) => {
+            let merged = Peft::<Plain>::new(base, ())?.view(&[])?.forward(&batch, Pass::eval())?;
+            assert_close("merged", &merged, &adapted, 1e-5)?;
+        }
+    }
+    Ok(())
+}
