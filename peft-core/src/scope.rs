@@ -91,8 +91,8 @@ impl Display for SiteKind {
             SiteKind::Linear => "a linear layer",
             SiteKind::Embedding => "an embedding",
             SiteKind::Norm => "a norm",
-            SiteKind::Block(_) => "a block of the model, not a layer",
-            SiteKind::Attention => "an attention core, not a layer",
+            SiteKind::Block(_) => "a block of the model",
+            SiteKind::Attention => "an attention core",
         })
     }
 }

@@ -111,7 +111,8 @@ impl Selection<'_> {
         }
         match outline.sites.iter().find(|(n, kind)| found.contains(n) && !self.supported.contains(kind)) {
             Some((site, kind)) => {
-                let why = format!("it is {kind}");
+                let kinds: Vec<String> = self.supported.iter().map(SiteKind::to_string).collect();
+                let why = format!("it is {kind}, not {}", kinds.join(" or "));
                 Err(Error::Unsupported { method: self.method, site: site.clone(), why })
             }
             None => Ok(found),
@@ -193,7 +194,7 @@ mod tests {
         );
         assert!(select(Names::list(["_proj"]), None, &[]).is_err());
         let text = select(Names::list(["q_proj", "embed"]), None, &[]).unwrap_err().to_string();
-        assert!(text.contains("`embed`: it is an embedding"), "{text}");
+        assert!(text.contains("`embed`: it is an embedding, not a linear layer"), "{text}");
         assert!(select(Names::Pattern("q_proj".into()), None, &[]).is_err());
         assert_eq!(select(Names::Pattern(r".*\.1\.(q|v)_proj".into()), None, &[]).unwrap().len(), 2);
         assert_eq!(select(Names::Pattern("All-Linear".into()), None, &["head".into()]).unwrap().len(), 4);

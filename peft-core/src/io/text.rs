@@ -110,7 +110,7 @@ impl TextEncoder {
         }
         let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| Error::format(&path, e))?;
         tokenizer.with_padding(None).with_truncation(None).map_err(|e| Error::format(&path, e))?;
-        let longest = usize::try_from(positions).unwrap_or(usize::MAX);
+        let longest = usize::try_from(positions).unwrap_or(0);
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if longest <= special {
             let message =

@@ -227,7 +227,11 @@ fn a_head_of_another_size_is_refused() -> Result<()> {
 #[test]
 fn a_head_without_classes_is_refused() -> Result<()> {
     for classes in [0, -1] {
-        refused("no classes", open(&golden("bert/base"), Head::Fresh(classes)), &["classes"])?;
+        refused(
+            "no classes",
+            open(&golden("bert/base"), Head::Fresh(classes)),
+            &["config.json", "num_labels", "positive"],
+        )?;
     }
     Ok(())
 }

@@ -165,7 +165,11 @@ impl Method for BitFit {
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        param.ends_with("bias").then(|| Overlay { key: format!("bitfit.{param}"), counting: self.0, beside: false })
+        param.ends_with("bias").then(|| Overlay {
+            key: format!("bitfit.{param}"),
+            counting: self.0,
+            beside: false,
+        })
     }
 }
 
