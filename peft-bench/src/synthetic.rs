@@ -120,7 +120,7 @@ pub fn pretrain(
     let mut shuffle = Shuffle::new(PRETRAIN_ROWS as usize, BATCH, false);
     let model = peft.view(&[])?;
     for step in 0..steps {
-        let (batch, y) = rows.select(&shuffle.next()?)?;
+        let (batch, y) = rows.select(&shuffle.rows()?)?;
         let report = trainer.step(&cross_entropy(&model.forward(&batch, Pass::train())?, &y)?)?;
         seen(step, report.loss)?;
     }
@@ -171,7 +171,7 @@ impl Task for Synthetic {
     }
 
     fn next(&mut self) -> Result<(Batch, Tensor, u64)> {
-        let (batch, y) = self.train.select(&self.shuffle.next()?)?;
+        let (batch, y) = self.train.select(&self.shuffle.rows()?)?;
         let tokens = batch.ids.numel() as u64;
         Ok((batch, y, tokens))
     }

@@ -49,7 +49,7 @@ impl Shuffle {
     }
 
     /// The next batch of row numbers.
-    pub fn next(&mut self) -> Result<Vec<i64>> {
+    pub fn rows(&mut self) -> Result<Vec<i64>> {
         let left = self.order.len() - self.at;
         if left == 0 || (left < self.batch && !self.keep_last) {
             let order = Tensor::f_randperm(self.rows as i64, (Kind::Int64, tch::Device::Cpu))?;

@@ -109,7 +109,7 @@ impl Task for Text {
     }
 
     fn next(&mut self) -> Result<(Batch, Tensor, u64)> {
-        let rows: Vec<usize> = self.shuffle.next()?.into_iter().map(|r| r as usize).collect();
+        let rows: Vec<usize> = self.shuffle.rows()?.into_iter().map(|r| r as usize).collect();
         let (batch, y) = self.train.batch(&rows, self.device)?;
         let tokens = rows.iter().map(|r| self.train.ids[*r].len() as u64).sum();
         Ok((batch, y, tokens))

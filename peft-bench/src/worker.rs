@@ -70,7 +70,7 @@ fn run(job: &Job, device: Device) -> Result<()> {
 
 /// About fifty messages a run.
 fn progress(step: u64, total: u64) -> Result<()> {
-    if step % total.div_ceil(50) == 0 || step == total {
+    if step.is_multiple_of(total.div_ceil(50)) || step == total {
         say(&Message::Progress(step, total))
     } else {
         Ok(())

@@ -47,7 +47,7 @@ impl Files {
         });
         std::fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string())?;
         let row = |i: usize| {
-            let (word, label) = if i % 2 == 0 { ("red sun", "warm") } else { ("blue sea", "cold") };
+            let (word, label) = if i.is_multiple_of(2) { ("red sun", "warm") } else { ("blue sea", "cold") };
             format!(
                 "{}\n",
                 json!({ "text": format!("the {} is {word}", "a ".repeat(i % 5)), "label": label })

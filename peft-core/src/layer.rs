@@ -127,11 +127,6 @@ impl Layer {
         let folded = self.adapters.iter().try_fold(self.base.dense()?, |w, a| a.reweight(&self.name, w));
         folded.map_err(|e| e.at(&self.name))
     }
-
-    /// The frozen weights, if nothing adapts this layer.
-    pub fn plain(&self) -> Option<Weights> {
-        if self.adapters.is_empty() { self.base.dense().ok() } else { None }
-    }
 }
 
 /// A named place around a part of the model: where bottleneck adapters sit.

@@ -253,8 +253,9 @@ mod tests {
     #[test]
     fn freezing_is_requires_grad() {
         let p = Params::new("store", Device::Cpu);
-        p.get_or_init("a.A", &[2], Init::Zeros).unwrap();
-        p.get_or_init("a.B", &[2], Init::Zeros).unwrap();
+        for name in ["a.A", "a.B"] {
+            p.insert(name, ones(&[2]), true).unwrap();
+        }
         assert_eq!(p.trainable().len(), 2);
         assert_eq!(p.set_trainable(|n| n.ends_with('B')).unwrap(), 1);
         assert_eq!(p.trainable()[0].0, "a.B");

@@ -220,23 +220,23 @@ impl<'a> Scope<'a> {
         bias: Option<(&str, &[i64])>,
     ) -> Result<Layer> {
         let name = self.join(leaf);
-        let bias = bias.map(|(b, dims)| Ok::<_, Error>((b, self.param(b, dims)?)));
-        let weights = Weights { weight: self.param(weight.0, weight.1)?, bias: None };
-        let (bias_name, bias) = bias.transpose()?.unzip();
-        let base = Base::Dense(Weights { bias, ..weights });
+        let base = Base::Dense(Weights {
+            weight: self.param(weight.0, weight.1)?,
+            bias: bias.map(|(leaf, dims)| self.param(leaf, dims)).transpose()?,
+        });
         let site = self.site(&name, Place::Layer { kernel, shape: weight.1, base: &base });
         let adapters = self.adapters(|m, p| m.adapt(&site, p))?;
         let layer = Layer { name, kernel, base, adapters };
         if self.build.merged.is_some() && !layer.adapters.is_empty() {
             let _guard = tch::no_grad_guard();
             let folded = layer.merged()?;
-            if folded.bias.is_some() != bias_name.is_some() {
+            if folded.bias.is_some() != bias.is_some() {
                 let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
                 return Err(Error::Unsupported { method: "merging", site: layer.name, why });
             }
             self.record(&self.join(weight.0), || Ok(folded.weight))?;
-            if let (Some(leaf), Some(bias)) = (bias_name, folded.bias) {
-                self.record(&self.join(leaf), || Ok(bias))?;
+            if let (Some((leaf, _)), Some(folded)) = (bias, folded.bias) {
+                self.record(&self.join(leaf), || Ok(folded))?;
             }
         }
         Ok(layer)

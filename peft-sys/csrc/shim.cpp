@@ -169,20 +169,4 @@ char* peft_cuda_synchronize(int device) {
   });
 }
 
-// The state of the default CPU generator, as a byte tensor.
-char* peft_rng_state(Tensor** out) {
-  return guarded([&] {
-    auto generator = at::globalContext().defaultGenerator(at::kCPU);
-    std::lock_guard<std::mutex> lock(generator.mutex());
-    *out = new Tensor(generator.get_state());
-  });
-}
-char* peft_set_rng_state(Tensor* state) {
-  return guarded([&] {
-    auto generator = at::globalContext().defaultGenerator(at::kCPU);
-    std::lock_guard<std::mutex> lock(generator.mutex());
-    generator.set_state(*state);
-  });
-}
-
 }  // extern "C"

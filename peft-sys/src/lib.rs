@@ -1,5 +1,5 @@
 //! What libtorch has and tch 0.24 does not, behind safe functions: whole optimizer steps in one call,
-//! byte-exact counters of tensor memory, the generator's state, and loading CUDA's half of libtorch at run time.
+//! byte-exact counters of tensor memory, memory-mapped files, and loading CUDA's half of libtorch at run time.
 //!
 //! All `unsafe` code of the workspace is in this crate; `peft-core` forbids it.
 
@@ -61,8 +61,6 @@ unsafe extern "C" {
     fn peft_cuda_memory_peak(device: c_int, bytes: *mut i64) -> *mut c_char;
     fn peft_cuda_memory_reset(device: c_int) -> *mut c_char;
     fn peft_cuda_synchronize(device: c_int) -> *mut c_char;
-    fn peft_rng_state(out: *mut *mut C_tensor) -> *mut c_char;
-    fn peft_set_rng_state(state: *mut C_tensor) -> *mut c_char;
 }
 
 fn check(message: *mut c_char) -> Result<(), ShimError> {
@@ -210,20 +208,4 @@ pub fn cuda_synchronize(device: usize) -> Result<(), ShimError> {
 
 fn index(device: usize) -> Result<c_int, ShimError> {
     c_int::try_from(device).map_err(|_| ShimError(format!("no CUDA device {device}")))
-}
-
-/// State of the CPU's default random generator, a `u8` tensor to be given back to [`set_rng_state`].
-pub fn rng_state() -> Result<Tensor, ShimError> {
-    let mut out = std::ptr::null_mut();
-    // SAFETY: on success `out` is a new tensor that is ours to own.
-    unsafe {
-        check(peft_rng_state(&mut out))?;
-        Ok(Tensor::from_ptr(out))
-    }
-}
-
-/// Puts the CPU's default random generator where [`rng_state`] found it.
-pub fn set_rng_state(state: &Tensor) -> Result<(), ShimError> {
-    // SAFETY: a live tensor, borrowed for the call.
-    check(unsafe { peft_set_rng_state(state.as_ptr().cast_mut()) })
 }

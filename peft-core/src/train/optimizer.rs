@@ -8,7 +8,7 @@
 use crate::{Error, Result};
 use peft_sys::AdamStep;
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Constants; the defaults are those of `torch.optim.AdamW`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,9 +82,9 @@ impl Adam {
         Ok(Self { names, params, m, v, step: 0, config })
     }
 
-    /// Number of steps taken.
-    pub fn steps(&self) -> i64 {
-        self.step
+    /// Number of steps taken, those of a state that was loaded included.
+    pub fn steps(&self) -> u64 {
+        u64::try_from(self.step).unwrap_or_default()
     }
 
     /// The gradients there are, in the order of the parameters.
@@ -170,22 +170,12 @@ impl Adam {
         self.step = step;
         Ok(())
     }
-
-    /// Whether every parameter is a number.
-    pub fn is_finite(&self) -> Result<bool> {
-        for p in &self.params {
-            if p.f_isfinite()?.f_all()?.f_to_kind(Kind::Int64)?.f_int64_value(&[])? == 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use tch::{Device, Kind};
 
     fn run(
         config: AdamConfig,

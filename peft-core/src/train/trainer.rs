@@ -12,7 +12,6 @@ pub struct Trainer {
     lr: f64,
     schedule: Schedule,
     max_grad_norm: Option<f64>,
-    step: u64,
 }
 
 /// What one step did.
@@ -34,7 +33,7 @@ impl Trainer {
         lr: f64,
         schedule: Schedule,
     ) -> Result<Self> {
-        Ok(Self { adam: Adam::new(params, config)?, lr, schedule, max_grad_norm: None, step: 0 })
+        Ok(Self { adam: Adam::new(params, config)?, lr, schedule, max_grad_norm: None })
     }
 
     /// Over the trainable tensors of the named adapters.
@@ -56,17 +55,12 @@ impl Trainer {
 
     /// Number of steps taken.
     pub fn steps(&self) -> u64 {
-        self.step
+        self.adam.steps()
     }
 
-    /// The optimizer, to save its state.
+    /// The optimizer, to save its state and to load it; the schedule goes on where the state was.
     pub fn optimizer(&mut self) -> &mut Adam {
         &mut self.adam
-    }
-
-    /// Goes on after `steps` steps: the schedule's place in a resumed run.
-    pub fn resume_at(&mut self, steps: u64) {
-        self.step = steps;
     }
 
     /// Differentiates `loss` and updates.
@@ -74,7 +68,8 @@ impl Trainer {
     /// # Errors
     /// [`Error::NonFinite`] when the loss or the gradients' norm is not a number; nothing is updated then.
     pub fn step(&mut self, loss: &Tensor) -> Result<StepReport> {
-        let step = self.step.saturating_add(1);
+        let done = self.adam.steps();
+        let step = done.saturating_add(1);
         let value = loss.f_double_value(&[])?;
         if !value.is_finite() {
             return Err(Error::NonFinite { what: "the loss", value, step });
@@ -82,9 +77,8 @@ impl Trainer {
         self.adam.zero_grad();
         loss.f_backward()?;
         let grad_norm = self.max_grad_norm.map(|max| self.clip_grads(max, step)).transpose()?;
-        let lr = self.lr * self.schedule.factor(self.step);
+        let lr = self.lr * self.schedule.factor(done);
         self.adam.step(lr)?;
-        self.step = step;
         Ok(StepReport { loss: value, lr, grad_norm })
     }
 
@@ -97,7 +91,7 @@ impl Trainer {
     ) -> Result<StepReport> {
         let penalised = peft.penalty(active)?.map(|p| loss.f_add(&p)).transpose()?;
         let report = self.step(penalised.as_ref().unwrap_or(loss))?;
-        peft.after_step(active, self.step)?;
+        peft.after_step(active, self.adam.steps())?;
         Ok(report)
     }
 

@@ -1,0 +1,122 @@
+//! The training step: resuming, clipping, schedules.
+
+use anyhow::{Result, ensure};
+use peft_core::methods::LoraConfig;
+use peft_core::models::{Tiny, TinyConfig};
+use peft_core::target::Names;
+use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
+use peft_core::{Batch, Model, Pass, Peft, io::tensors};
+use tch::{Device, Kind, Tensor};
+
+const SCHEDULE: Schedule = Schedule::Linear { warmup: 3, total: 12 };
+
+/// The test's own sequence of numbers: libtorch's generator belongs to the whole process.
+fn numbers(n: i64, below: i64, seed: i64) -> Tensor {
+    let values: Vec<i64> = (0..n).map(|i| (i * 7919 + seed * 104_729 + i * i * 31) % below).collect();
+    Tensor::from_slice(&values)
+}
+
+fn base() -> Result<Peft<Tiny>> {
+    let config = TinyConfig::default();
+    let params = config.init(Device::Cpu)?;
+    for (i, (name, t)) in params.tensors().into_iter().enumerate() {
+        let wave =
+            (Tensor::arange(t.numel() as i64, (Kind::Float, Device::Cpu)) * (0.7 + i as f64 / 9.0)).sin();
+        params.assign(&name, &(wave.view(t.size().as_slice()) * 0.3))?;
+    }
+    Ok(Peft::new(params, config)?)
+}
+
+fn lora() -> LoraConfig {
+    LoraConfig {
+        r: 3,
+        lora_alpha: 5.0,
+        target_modules: Some(Names::list(["ff.0", "in_proj"])),
+        ..Default::default()
+    }
+}
+
+fn loss(peft: &Peft<Tiny>, step: i64) -> Result<Tensor> {
+    let batch = Batch::dense(numbers(80, 100, step).view([8, 10]));
+    Ok(cross_entropy(&peft.view(&["a"])?.forward(&batch, Pass::train())?, &numbers(8, 4, step))?)
+}
+
+fn run(peft: &Peft<Tiny>, trainer: &mut Trainer, steps: std::ops::Range<i64>) -> Result<Vec<f64>> {
+    steps.map(|i| Ok(trainer.step_adapters(peft, &["a"], &loss(peft, i)?)?.loss)).collect()
+}
+
+fn trainer(peft: &Peft<Tiny>) -> Result<Trainer> {
+    Ok(Trainer::for_adapters(peft, &["a"], AdamConfig::default(), 0.05, SCHEDULE)?.clip(0.5))
+}
+
+/// Adapter and optimizer state, written to files and read again, go on as if nothing had happened.
+#[test]
+fn a_resumed_run_has_the_bits_of_a_straight_one() -> Result<()> {
+    let _serial = tests::serial();
+    let dir = tempfile::tempdir()?;
+    let mut straight = base()?;
+    straight.add("a", lora())?;
+    straight.save("a", dir.path().join("start"))?;
+    let expected = run(&straight, &mut trainer(&straight)?, 0..10)?;
+
+    let mut first = base()?;
+    first.load("a", dir.path().join("start"))?;
+    let mut before = trainer(&first)?;
+    let mut found = run(&first, &mut before, 0..4)?;
+    first.save("a", dir.path().join("half"))?;
+    let state = dir.path().join("optimizer.safetensors");
+    tensors::write(&state, &before.optimizer().state()?)?;
+
+    let mut second = base()?;
+    second.load("a", dir.path().join("half"))?;
+    let mut after = trainer(&second)?;
+    after.optimizer().load_state(&tensors::read(&state)?)?;
+    ensure!(after.steps() == 4);
+    found.extend(run(&second, &mut after, 4..10)?);
+    ensure!(found == expected, "{found:?}\n{expected:?}");
+    ensure!(expected[9] < expected[0], "it learns: {expected:?}");
+    Ok(())
+}
+
+#[test]
+fn clipping_scales_all_gradients_by_one_factor() -> Result<()> {
+    let _serial = tests::serial();
+    let mut peft = base()?;
+    peft.add("a", LoraConfig { init_lora_weights: peft_core::methods::InitLora::Flag(false), ..lora() })?;
+    loss(&peft, 0)?.backward();
+    let free: Vec<Tensor> = peft.trainable(&["a"])?.into_iter().map(|(_, p)| p.grad().copy()).collect();
+    let norm = free
+        .iter()
+        .map(|g| f64::try_from(g.square().sum(Kind::Double)).unwrap_or(f64::NAN))
+        .sum::<f64>()
+        .sqrt();
+    for max in [norm / 3.0, norm * 3.0] {
+        let mut trainer =
+            Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.0, SCHEDULE)?.clip(max);
+        let report = trainer.step_adapters(&peft, &["a"], &loss(&peft, 0)?)?;
+        ensure!(
+            report.grad_norm.is_some_and(|n| (n - norm).abs() < 1e-5 * norm),
+            "{report:?}, by hand {norm}"
+        );
+        let factor = (max / (norm + 1e-6)).min(1.0);
+        for ((name, p), g) in peft.trainable(&["a"])?.into_iter().zip(&free) {
+            tests::assert_close(&name, &p.grad(), &(g * factor), 1e-5)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_schedule_is_that_of_the_report() -> Result<()> {
+    let _serial = tests::serial();
+    let mut peft = base()?;
+    peft.add("a", lora())?;
+    let mut trainer = trainer(&peft)?;
+    for step in 0..12 {
+        let report = trainer.step_adapters(&peft, &["a"], &loss(&peft, step)?)?;
+        let expected = 0.05 * SCHEDULE.factor(step as u64);
+        ensure!(report.lr == expected, "step {step}: {} for {expected}", report.lr);
+    }
+    ensure!(SCHEDULE.factor(0) == 0.0 && SCHEDULE.factor(3) == 1.0);
+    Ok(())
+}
