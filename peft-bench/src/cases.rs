@@ -56,7 +56,7 @@ pub const CASES: &[Case] = &[
         bert: || lora_bert().into(),
     },
     Case {
-        name: "rslora", about: "rank-stabilised LoRA", lr: (2e-2, 1e-3),
+        name: "rslora", about: "rank-stabilised LoRA", lr: (2e-2, 2e-3),
         tiny: || LoraConfig { use_rslora: true, ..lora_tiny() }.into(),
         bert: || LoraConfig { use_rslora: true, ..lora_bert() }.into(),
     },

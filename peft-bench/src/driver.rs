@@ -192,12 +192,11 @@ fn open_json(path: &Path) -> Result<std::fs::File> {
 }
 
 fn write_record(file: &mut std::fs::File, options: &Options, run: &Run) -> Result<()> {
-    let task = match &options.model {
-        Some(model) => serde_json::json!({
-            "name": "text", "model": model, "train": options.train, "test": options.test, "epochs": options.epochs,
-        }),
-        None => serde_json::json!({ "name": "synthetic" }),
-    };
+    let name = if options.model.is_some() { "text" } else { "synthetic" };
+    let task = serde_json::json!({
+        "name": name, "model": options.model, "train": options.train, "test": options.test, "epochs": options.epochs,
+        "batch": options.batch, "threads": options.threads,
+    });
     let record = Record {
         method: run.method,
         seed: run.seed,
