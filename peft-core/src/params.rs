@@ -142,7 +142,8 @@ impl Params {
             .split('.')
             .filter(|part| !part.is_empty())
             .fold(self.store.root(), |path, part| path.sub(part));
-        // Every float goes on tch's list of variables, which is filtered by `requires_grad` when it is asked for.
+        // Every float goes on tch's list of variables, frozen ones too, as `VarStore::freeze` leaves it: what decides
+        // is `requires_grad`, and tch's optimizers pass over tensors without a gradient.
         let tensor = path.add(leaf, tensor.shallow_clone(), is_float(&tensor));
         if is_float(&tensor) {
             let _ = tensor.f_set_requires_grad(trainable)?;
@@ -259,6 +260,7 @@ mod tests {
         assert_eq!(p.trainable().len(), 2);
         assert_eq!(p.set_trainable(|n| n.ends_with('B')).unwrap(), 1);
         assert_eq!(p.trainable()[0].0, "a.B");
-        assert_eq!(p.var_store().trainable_variables().len(), 1);
+        let frozen = p.var_store().trainable_variables().iter().filter(|t| !t.requires_grad()).count();
+        assert_eq!((frozen, p.var_store().len()), (1, 2));
     }
 }

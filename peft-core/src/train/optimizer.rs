@@ -209,7 +209,7 @@ mod tests {
             let (_, a) = run(config, 40, None);
             let (_, b) = run(config.exact(), 40, None);
             assert!((&a - &b).abs().max().double_value(&[]) < 1e-5);
-            assert!((&a - run(config, 0, None).1).abs().min().double_value(&[]) > 1e-2, "it moved");
+            assert!((&a - run(config, 0, None).1).abs().max().double_value(&[]) > 1e-1, "it moved");
         }
     }
 
