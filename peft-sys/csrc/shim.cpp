@@ -83,12 +83,24 @@ extern "C" {
 
 void peft_free(char* message) { free(message); }
 
-// torch.optim.Adam / AdamW, single-tensor path, operation by operation (so the bits are Python's).
-// `decoupled`: AdamW's p *= 1 - lr*wd; otherwise Adam's g += wd*p.
-char* peft_adam_step(Tensor** p, Tensor** g, Tensor** m, Tensor** v, size_t n, int64_t step, double lr,
-                     double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
+// One step of torch.optim.Adam, or of AdamW (`decoupled`: p *= 1 - lr*wd, otherwise g += wd*p). `fused`: in one pass
+// over memory; otherwise single-tensor path, operation by operation, so that the bits are Python's.
+char* peft_adam_step(Tensor** p, Tensor** g, Tensor** m, Tensor** v, size_t n, int64_t step, double lr, double beta1,
+                     double beta2, double eps, double weight_decay, bool decoupled, bool fused) {
   return guarded([&] {
+    if (n == 0) return;
     c10::NoGradGuard no_grad;
+    if (fused) {
+      auto params = list(p, n);
+      std::vector<Tensor> steps(n, at::full({}, (double)step, params[0].options().dtype(at::kFloat)));
+      if (decoupled)
+        at::_fused_adamw_(params, list(g, n), list(m, n), list(v, n), {}, steps, lr, beta1, beta2, weight_decay, eps,
+                          /*amsgrad=*/false, /*maximize=*/false);
+      else
+        at::_fused_adam_(params, list(g, n), list(m, n), list(v, n), {}, steps, lr, beta1, beta2, weight_decay, eps,
+                         /*amsgrad=*/false, /*maximize=*/false);
+      return;
+    }
     const double correction1 = 1 - std::pow(beta1, (double)step);
     const double correction2 = std::sqrt(1 - std::pow(beta2, (double)step));
     for (size_t i = 0; i < n; i++) {
@@ -102,27 +114,6 @@ char* peft_adam_step(Tensor** p, Tensor** g, Tensor** m, Tensor** v, size_t n, i
       Tensor denominator = v[i]->sqrt().div_(correction2).add_(eps);
       p[i]->addcdiv_(*m[i], denominator, -(lr / correction1));
     }
-  });
-}
-
-// The same update in one pass over the memory of all tensors. Needs m and v in the dtype of p.
-char* peft_adam_step_fused(Tensor** p, Tensor** g, Tensor** m, Tensor** v, size_t n, int64_t step, double lr,
-                           double beta1, double beta2, double eps, double weight_decay, bool decoupled) {
-  return guarded([&] {
-    if (n == 0) return;
-    c10::NoGradGuard no_grad;
-    auto params = list(p, n);
-    auto count = at::full({}, (double)step, params[0].options().dtype(at::kFloat));
-    std::vector<Tensor> steps(n, count);
-    auto update = decoupled
-        ? static_cast<void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
-                               at::TensorList, double, double, double, double, double, bool, bool,
-                               const std::optional<Tensor>&, const std::optional<Tensor>&)>(&at::_fused_adamw_)
-        : static_cast<void (*)(at::TensorList, at::TensorList, at::TensorList, at::TensorList, at::TensorList,
-                               at::TensorList, double, double, double, double, double, bool, bool,
-                               const std::optional<Tensor>&, const std::optional<Tensor>&)>(&at::_fused_adam_);
-    update(params, list(g, n), list(m, n), list(v, n), {}, steps, lr, beta1, beta2, weight_decay, eps, false,
-           false, std::nullopt, std::nullopt);
   });
 }
 

@@ -37,20 +37,7 @@ unsafe extern "C" {
         eps: f64,
         weight_decay: f64,
         decoupled: bool,
-    ) -> *mut c_char;
-    fn peft_adam_step_fused(
-        p: *const *mut C_tensor,
-        g: *const *mut C_tensor,
-        m: *const *mut C_tensor,
-        v: *const *mut C_tensor,
-        n: usize,
-        step: i64,
-        lr: f64,
-        beta1: f64,
-        beta2: f64,
-        eps: f64,
-        weight_decay: f64,
-        decoupled: bool,
+        fused: bool,
     ) -> *mut c_char;
     fn peft_grad_norm(g: *const *mut C_tensor, n: usize, out: *mut f64) -> *mut c_char;
     fn peft_scale(g: *const *mut C_tensor, n: usize, factor: f64) -> *mut c_char;
@@ -123,11 +110,10 @@ pub fn adam_step(
             format!("adam: {n} parameters, {} gradients, {} and {} moments", grads.len(), m.len(), v.len());
         return Err(ShimError(text));
     }
-    let call = if c.fused { peft_adam_step_fused } else { peft_adam_step };
     let (p, g, m, v) = (handles(params), handles(grads), handles(m), handles(v));
     // SAFETY: four arrays of n live tensors, borrowed for the call.
     check(unsafe {
-        call(
+        peft_adam_step(
             p.as_ptr(),
             g.as_ptr(),
             m.as_ptr(),
@@ -140,6 +126,7 @@ pub fn adam_step(
             c.eps,
             c.weight_decay,
             c.decoupled,
+            c.fused,
         )
     })
 }
