@@ -25,7 +25,7 @@ pub struct Run {
 pub fn run(options: &Options) -> Result<bool> {
     let cases = options.cases()?;
     if options.list {
-        println!("{}", table::list(CASES));
+        writeln!(std::io::stdout(), "{}", table::list(CASES))?;
         return Ok(true);
     }
     let seeds = options.seeds()?;
@@ -57,7 +57,7 @@ pub fn run(options: &Options) -> Result<bool> {
             runs.push(run);
         }
     }
-    println!("{}", table::results(&cases, &runs));
+    writeln!(std::io::stdout(), "{}", table::results(&cases, &runs))?;
     let failed = runs.iter().filter(|r| r.result.is_err()).count();
     if failed > 0 {
         eprintln!("{failed} of {} runs failed", runs.len());

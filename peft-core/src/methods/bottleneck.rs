@@ -5,9 +5,9 @@
 //! Around a block `f`: `y = f(x) + s · U σ(D h + b_d) + b_u`, with `h = f(x)` in sequence and `h = x` in parallel
 //! (the scale covers `b_u` as well).
 
-use super::config::{Common, PeftConfig, to_json};
-use super::{Method, Overlay};
-use crate::scope::{Outline, PREFIX, Place, Role, Site, SiteKind};
+use super::config::{Common, FileForm, PeftConfig};
+use super::Method;
+use crate::scope::{Outline, Place, Role, Site, SiteKind};
 use crate::{Adapter, Error, Init, Inner, Params, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -179,12 +179,8 @@ impl Method for BottleneckConfig {
         Ok(Some(Box::new(adapter)))
     }
 
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.common.overlay(PREFIX, param)
-    }
-
-    fn config(&self) -> Result<Option<serde_json::Value>> {
-        to_json(self).map(Some)
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Counting, Method, Overlay, TABLE};
 use crate::model::TaskType;
-use crate::scope::Outline;
+use crate::scope::{Outline, PREFIX};
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
@@ -98,8 +98,28 @@ pub trait PeftConfig: Method + Serialize + DeserializeOwned + Clone + 'static {
     /// Fields of PEFT's file that this crate does not have, with their defaults, as JSON: written as they are, and
     /// refused by name when a file has another value.
     const DEFAULTS: &'static str = "{}";
+    /// What the names of whole modules start with in the file.
+    const PREFIX: &'static str = PREFIX;
     /// The fields that every adapter has.
     fn common(&self) -> &Common;
+}
+
+/// What a [`PeftConfig`] gives a [`Method`], without its type.
+pub trait FileForm {
+    /// The overlay of a parameter that is in `modules_to_save`.
+    fn overlay(&self, param: &str) -> Option<Overlay>;
+    /// `adapter_config.json`.
+    fn json(&self) -> Result<Value>;
+}
+
+impl<C: PeftConfig> FileForm for C {
+    fn overlay(&self, param: &str) -> Option<Overlay> {
+        self.common().overlay(C::PREFIX, param)
+    }
+
+    fn json(&self) -> Result<Value> {
+        to_json(self)
+    }
 }
 
 type Reader = fn(Value, &str) -> Result<Box<dyn Method>>;

@@ -3,7 +3,7 @@
 //! The trained parameters are copies that shadow the base's, so the base stays as it is and can serve other adapters
 //! beside this one; merging gives an ordinary model.
 
-use super::config::{Common, PeftConfig, to_json};
+use super::config::{Common, FileForm, PeftConfig};
 use super::{Counting, Method, Overlay};
 use crate::Result;
 use crate::scope::{Outline, PREFIX};
@@ -39,7 +39,7 @@ impl Method for FullConfig {
         Some(Overlay { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, beside: false })
     }
 
-    fn config(&self) -> Result<Option<serde_json::Value>> {
-        to_json(self).map(Some)
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
     }
 }

@@ -5,12 +5,12 @@
 //! ([`PrefixTuningConfig`](super::PrefixTuningConfig)) the keys and values are tied to the frozen projections, and
 //! queries are computed for the prefix and thrown away.
 
-use super::config::{Common, PeftConfig, to_json};
+use super::config::{Common, FileForm, PeftConfig};
 use super::prompt_tuning::check_tokens;
-use super::{Method, Overlay};
+use super::Method;
 use crate::attention::open_keys;
 use crate::layer::Pass;
-use crate::scope::{Outline, PREFIX, Place, Role, Site};
+use crate::scope::{Outline, Place, Role, Site};
 use crate::{Adapter, Init, Inner, Params, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -60,12 +60,8 @@ impl Method for HiddenPrefixConfig {
         Ok(Some(Box::new(HiddenPrefix { prefix })))
     }
 
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.common.overlay(PREFIX, param)
-    }
-
-    fn config(&self) -> Result<Option<serde_json::Value>> {
-        to_json(self).map(Some)
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
     }
 }
 

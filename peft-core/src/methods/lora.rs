@@ -3,9 +3,9 @@
 //!
 //! `y = W x + b + s · B A drop(x)`, with `s = alpha/r`, or `alpha/√r` for rsLoRA.
 
-use super::config::{Common, PeftConfig, to_json, whole};
-use super::{Method, Overlay};
-use crate::scope::{Outline, PREFIX, Site, SiteKind};
+use super::config::{Common, FileForm, PeftConfig, whole};
+use super::Method;
+use crate::scope::{Outline, Site, SiteKind};
 use crate::target::{Names, Selection};
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
@@ -165,12 +165,8 @@ impl Method for LoraConfig {
         Ok(Some(Box::new(Lora { a, b, scaling: self.scaling(), dropout: self.lora_dropout })))
     }
 
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.common.overlay(PREFIX, param)
-    }
-
-    fn config(&self) -> Result<Option<serde_json::Value>> {
-        to_json(self).map(Some)
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
 mod config;
-pub use config::{Common, PeftConfig, from_json, to_json};
+pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
@@ -48,10 +48,9 @@ pub trait Method: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Whether a trainable copy shadows this parameter of the base.
+    /// Whether a trainable copy shadows this parameter of the base. By default, what `modules_to_save` names.
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        let _ = param;
-        None
+        self.file().and_then(|file| file.overlay(param))
     }
 
     /// A term to add to the loss.
@@ -73,7 +72,12 @@ pub trait Method: Debug + Send + Sync {
 
     /// What is written to `adapter_config.json`; `None` for a method that has no file form.
     fn config(&self) -> Result<Option<serde_json::Value>> {
-        Ok(None)
+        self.file().map(FileForm::json).transpose()
+    }
+
+    /// The file form: `Some(self)` for a [`PeftConfig`].
+    fn file(&self) -> Option<&dyn FileForm> {
+        None
     }
 }
 

@@ -3,9 +3,9 @@
 //! At every layer, `n` trained keys and values are put before the layer's own:
 //! `softmax(Q [P_k; K]ᵀ/√d) [P_v; V]`.
 
-use super::config::{Common, PeftConfig, to_json};
-use super::prompt_tuning::{PREFIX, check_tokens, fill};
-use super::{Method, Overlay};
+use super::config::{Common, FileForm, PeftConfig};
+use super::prompt_tuning::{WRAPPED_ONCE, check_tokens, fill};
+use super::Method;
 use crate::attention::{AttentionAdapter, AttentionInner, Heads};
 use crate::model::{Dims, Input, Prompt};
 use crate::scope::{Outline, Place, Site};
@@ -53,6 +53,7 @@ impl PeftConfig for PrefixTuningConfig {
     const TYPE: &'static str = "PREFIX_TUNING";
     const DEFAULTS: &'static str =
         r#"{"init_weights": null, "num_transformer_submodules": 1, "prefix_projection": false}"#;
+    const PREFIX: &'static str = WRAPPED_ONCE;
     fn common(&self) -> &Common {
         &self.common
     }
@@ -87,12 +88,8 @@ impl Method for PrefixTuningConfig {
         Ok(Some(Box::new(Shift(self.num_virtual_tokens))))
     }
 
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.common.overlay(PREFIX, param)
-    }
-
-    fn config(&self) -> Result<Option<serde_json::Value>> {
-        to_json(self).map(Some)
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
     }
 }
 

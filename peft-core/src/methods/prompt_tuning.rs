@@ -2,8 +2,8 @@
 //!
 //! `n` trained vectors are put before the word embeddings: `[P; E(x)]`. Everything else is frozen.
 
-use super::config::{Common, PeftConfig, to_json};
-use super::{Method, Overlay};
+use super::config::{Common, FileForm, PeftConfig};
+use super::Method;
 use crate::attention::open_keys;
 use crate::model::{Dims, Input, Prompt};
 use crate::scope::Outline;
@@ -11,8 +11,8 @@ use crate::{Error, Init, Params, Pass, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-/// Keys of prompt-learning files carry no tuner: PEFT wraps the model once.
-pub(super) const PREFIX: &str = "base_model.";
+/// Whole modules in prompt-learning files: PEFT wraps the model once and not twice.
+pub(super) const WRAPPED_ONCE: &str = "base_model.";
 
 /// Configuration of prompt tuning; field names and defaults are PEFT's.
 ///
@@ -84,6 +84,7 @@ impl PeftConfig for PromptTuningConfig {
         "num_transformer_submodules": 1, "prompt_tuning_init_text": null, "tokenizer_kwargs": null,
         "tokenizer_name_or_path": null
     }"#;
+    const PREFIX: &'static str = WRAPPED_ONCE;
     fn common(&self) -> &Common {
         &self.common
     }
@@ -120,12 +121,8 @@ impl Method for PromptTuningConfig {
         Ok(Some(Box::new(SoftPrompt { embeddings })))
     }
 
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.common.overlay(PREFIX, param)
-    }
-
-    fn config(&self) -> Result<Option<serde_json::Value>> {
-        to_json(self).map(Some)
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
     }
 }
 
