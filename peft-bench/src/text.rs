@@ -3,7 +3,7 @@
 use crate::cases::{ADAPTER, Case, Subject};
 use crate::task::{Shuffle, Task};
 use anyhow::{Context, Result};
-use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::io::hub::{self, Head};
 use peft_core::io::text::{Dataset, Encoded, TextEncoder};
 use peft_core::models::Bert;
 use peft_core::train::{AdamConfig, Schedule};
@@ -45,9 +45,7 @@ impl Source<'_> {
     pub fn check(&self) -> Result<()> {
         let (train, test) = (Dataset::read(self.train)?, Dataset::read(self.test)?);
         let labels = train.labels();
-        let path = self.model.join("config.json");
-        let json = peft_core::io::read_json(&path)?;
-        let c = <Bert as HubModel>::config(&json, &path.display().to_string(), Some(labels.len() as i64))?;
+        let c = hub::config::<Bert>(self.model, Head::Classes(labels.len() as i64))?;
         let encoder = TextEncoder::open(self.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
         encoder.encode(&train, &labels)?;
         encoder.encode(&test, &labels)?;

@@ -133,6 +133,11 @@ fn wrong_input_is_named() -> Result<()> {
     fails(&["--seeds", "x"], &["--seeds x", "0..8"])?;
     fails(&["--device", "gpu"], &["cpu, cuda, cuda:N or auto"])?;
 
+    let config = std::fs::read_to_string(files.path("config.json"))?;
+    std::fs::write(files.path("config.json"), "{\"model_type\": \"gpt2\"}")?;
+    fails(&[], &["config.json", "model_type", "`gpt2`", "expected `bert`"])?;
+    std::fs::write(files.path("config.json"), config)?;
+
     std::fs::write(files.path("test.jsonl"), "{\"text\": \"a\", \"label\": \"warm\"}\n{\"text\": \"b\"}\n")?;
     fails(&[], &["test.jsonl", "line 2", "no `label`"])?;
     std::fs::write(files.path("test.jsonl"), "{\"text\": \"a\", \"label\": \"tepid\"}\n")?;

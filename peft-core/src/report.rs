@@ -110,6 +110,8 @@ mod tests {
         let report = Report::new(30_020, &trained);
         assert_eq!(report.to_string(), "trainable params: 1,280 || all params: 30,020 || trainable%: 4.2638");
         assert_eq!(report.rows[1].name, "layers.*.ff.0.lora_A.weight");
+        let table = report.table();
+        assert!(table.contains("layers.*.ff.0.lora_A.weight") && table.contains("[4, 160]"), "{table}");
         assert_eq!(commas(-1_000), "-1,000");
     }
 }

@@ -24,7 +24,8 @@ impl Names {
         Names::List(names.into_iter().map(Into::into).collect())
     }
 
-    fn is_all_linear(&self) -> bool {
+    /// Whether this stands for every linear layer.
+    pub fn is_all_linear(&self) -> bool {
         matches!(self, Names::Pattern(p) if p.eq_ignore_ascii_case("all-linear"))
     }
 
@@ -52,11 +53,12 @@ impl Matcher<'_> {
         }
     }
 
-    fn matches(&self, site: &str) -> bool {
+    fn matches(&self, site: &str) -> std::result::Result<bool, fancy_regex::Error> {
         match self {
-            Matcher::Suffix(s) => site == *s || site.strip_suffix(s).is_some_and(|rest| rest.ends_with('.')),
-            // A pattern that runs away on some name does not match it.
-            Matcher::Whole(_, regex) => regex.is_match(site).unwrap_or(false),
+            Matcher::Suffix(s) => {
+                Ok(site == *s || site.strip_suffix(s).is_some_and(|rest| rest.ends_with('.')))
+            }
+            Matcher::Whole(_, regex) => regex.is_match(site),
         }
     }
 }
@@ -81,33 +83,23 @@ impl Selection<'_> {
     /// [`Error::NoTarget`] for a pattern that matches nothing, with the closest names there are;
     /// [`Error::Unsupported`] for a site of another kind.
     pub fn sites(&self, outline: &Outline) -> Result<BTreeSet<String>> {
-        let excluded = match self.exclude_modules {
-            Some(names) => names.matchers(self.method, "exclude_modules")?,
-            None => Vec::new(),
+        let mut found = if self.target_modules.is_all_linear() {
+            outline
+                .sites
+                .iter()
+                .filter(|(_, kind)| *kind == SiteKind::Linear)
+                .map(|(n, _)| n.clone())
+                .collect()
+        } else {
+            self.hits(self.target_modules, "target_modules", outline)?
         };
-        let open = |site: &str| {
-            !excluded.iter().any(|m| m.matches(site)) && !self.modules_to_save.iter().any(|m| within(site, m))
-        };
-        for m in &excluded {
-            if !outline.sites.iter().any(|(n, _)| m.matches(n)) {
-                return Err(self.no_target("exclude_modules", m.text(), outline));
-            }
+        if let Some(names) = self.exclude_modules {
+            let excluded = self.hits(names, "exclude_modules", outline)?;
+            found.retain(|n| !excluded.contains(n));
         }
-        let mut found = BTreeSet::new();
-        if self.target_modules.is_all_linear() {
-            let linear = outline.sites.iter().filter(|(n, kind)| *kind == SiteKind::Linear && open(n));
-            found.extend(linear.map(|(n, _)| n.clone()));
-            return if found.is_empty() { Err(self.nothing_left(outline)) } else { Ok(found) };
-        }
-        for m in self.target_modules.matchers(self.method, "target_modules")? {
-            let hits: Vec<&String> = outline.sites.iter().map(|(n, _)| n).filter(|n| m.matches(n)).collect();
-            if hits.is_empty() {
-                return Err(self.no_target("target_modules", m.text(), outline));
-            }
-            found.extend(hits.into_iter().filter(|n| open(n)).cloned());
-        }
+        found.retain(|n| !self.modules_to_save.iter().any(|m| within(n, m)));
         if found.is_empty() {
-            return Err(self.nothing_left(outline));
+            return Err(self.no_target("target_modules", "every entry, after exclusions,", outline));
         }
         match outline.sites.iter().find(|(n, kind)| found.contains(n) && !self.supported.contains(kind)) {
             Some((site, kind)) => {
@@ -119,8 +111,23 @@ impl Selection<'_> {
         }
     }
 
-    fn nothing_left(&self, outline: &Outline) -> Error {
-        self.no_target("target_modules", "every entry, after exclusions,", outline)
+    /// The sites that `names` stands for; every entry must stand for one.
+    fn hits(&self, names: &Names, field: &'static str, outline: &Outline) -> Result<BTreeSet<String>> {
+        let mut all = BTreeSet::new();
+        for m in names.matchers(self.method, field)? {
+            let mut any = false;
+            for (name, _) in &outline.sites {
+                let hit = m.matches(name);
+                if hit.map_err(|e| Error::config(self.method, field, format!("`{}`: {e}", m.text())))? {
+                    any = true;
+                    all.insert(name.clone());
+                }
+            }
+            if !any {
+                return Err(self.no_target(field, m.text(), outline));
+            }
+        }
+        Ok(all)
     }
 
     fn no_target(&self, field: &'static str, pattern: &str, outline: &Outline) -> Error {
@@ -204,6 +211,12 @@ mod tests {
 
     #[test]
     fn one_unmatched_name_among_several_is_an_error_with_a_suggestion() {
+        let typo = Some(Names::list(["layers.0.k_proj"]));
+        assert!(select(Names::Pattern("all-linear".into()), typo, &[]).is_err());
+        // A pattern that gives up on a name is no match: it says so.
+        let runaway = Names::Pattern(r"(?:(?:(\w|\.)+)+)+(?=!)\1".into());
+        let text = select(runaway, None, &[]).unwrap_err().to_string();
+        assert!(text.contains("target_modules") && text.contains("acktrack"), "{text}");
         let text = select(Names::list(["q_proj", "v_porj"]), None, &[]).unwrap_err().to_string();
         assert!(text.contains("`v_porj`") && text.contains("did you mean `v_proj`"), "{text}");
         assert!(

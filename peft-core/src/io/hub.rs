@@ -47,12 +47,21 @@ pub enum Head {
     Fresh(i64),
 }
 
-/// Opens a model directory.
+impl Head {
+    fn classes(self) -> Option<i64> {
+        match self {
+            Head::Stored => None,
+            Head::Classes(n) | Head::Fresh(n) => Some(n),
+        }
+    }
+}
+
+/// The configuration of a model directory.
 ///
 /// # Errors
 /// A file that is missing or malformed, another `model_type`, a configuration that asks for something this crate
-/// does not have, and tensors that are missing, superfluous or of a wrong shape.
-pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opened<M>> {
+/// does not have.
+pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
     let path = dir.join("config.json");
     let json = io::read_json(&path)?;
     let place = path.display().to_string();
@@ -61,11 +70,15 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opene
         let message = format!("is `{kind}`, expected `{}`", M::MODEL_TYPE);
         return Err(Error::config(place, "model_type", message));
     }
-    let classes = match head {
-        Head::Stored => None,
-        Head::Classes(n) | Head::Fresh(n) => Some(n),
-    };
-    let config = M::config(&json, &place, classes)?;
+    M::config(&json, &place, head.classes())
+}
+
+/// Opens a model directory.
+///
+/// # Errors
+/// As [`config`], and for tensors that are missing, superfluous or of a wrong shape.
+pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opened<M>> {
+    let config = config::<M>(dir, head)?;
     let (file, found) = read_weights(dir)?;
     let (mut unused, mut tensors) = (Vec::new(), BTreeMap::new());
     for (name, tensor) in found {
@@ -79,7 +92,7 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opene
         }
     }
     let mut fresh = Vec::new();
-    if classes.is_some() {
+    if head != Head::Stored {
         for (name, tensor) in M::fresh_head(&config)? {
             match tensors.get(&name) {
                 Some(stored) if matches!(head, Head::Classes(_)) => {

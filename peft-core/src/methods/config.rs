@@ -216,6 +216,28 @@ pub fn to_json<C: PeftConfig>(method: &C) -> Result<Value> {
     Ok(Value::Object(all.into_iter().collect()))
 }
 
+/// Whole modules in prompt-learning files: PEFT wraps the model once and not twice.
+pub(super) const WRAPPED_ONCE: &str = "base_model.";
+
+/// A size that a config states must be the model's; one that it leaves open becomes the model's.
+pub(super) fn fill(method: &str, field: &str, value: &mut Option<i64>, model: i64) -> Result<()> {
+    match *value {
+        Some(v) if v != model => Err(Error::config(method, field, format!("is {v}, the model has {model}"))),
+        _ => {
+            *value = Some(model);
+            Ok(())
+        }
+    }
+}
+
+/// `num_virtual_tokens` must be positive.
+pub(super) fn check_tokens(method: &str, n: i64) -> Result<()> {
+    if n > 0 {
+        return Ok(());
+    }
+    Err(Error::config(method, "num_virtual_tokens", format!("should be a positive integer, is {n}")))
+}
+
 /// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.
 pub(crate) fn whole<S: Serializer>(value: &f64, s: S) -> std::result::Result<S::Ok, S::Error> {
     if value.fract() == 0.0 && value.abs() < 1e15 {

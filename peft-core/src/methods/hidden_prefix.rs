@@ -5,8 +5,7 @@
 //! ([`PrefixTuningConfig`](super::PrefixTuningConfig)) the keys and values are tied to the frozen projections, and
 //! queries are computed for the prefix and thrown away.
 
-use super::config::{Common, FileForm, PeftConfig};
-use super::prompt_tuning::check_tokens;
+use super::config::{Common, FileForm, PeftConfig, check_tokens};
 use super::Method;
 use crate::attention::open_keys;
 use crate::layer::Pass;

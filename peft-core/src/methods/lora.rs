@@ -152,8 +152,8 @@ impl Method for LoraConfig {
         }
         .sites(outline)?;
         // As PEFT does: the file names the layers, it does not say "all-linear".
-        let all_linear = matches!(&target, Names::Pattern(p) if p.eq_ignore_ascii_case("all-linear"));
-        self.target_modules = Some(if all_linear { Names::list(self.sites.iter().cloned()) } else { target });
+        let named = if target.is_all_linear() { Names::list(self.sites.iter().cloned()) } else { target };
+        self.target_modules = Some(named);
         Ok(())
     }
 

@@ -3,8 +3,7 @@
 //! At every layer, `n` trained keys and values are put before the layer's own:
 //! `softmax(Q [P_k; K]ᵀ/√d) [P_v; V]`.
 
-use super::config::{Common, FileForm, PeftConfig};
-use super::prompt_tuning::{WRAPPED_ONCE, check_tokens, fill};
+use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
 use super::Method;
 use crate::attention::{AttentionAdapter, AttentionInner, Heads};
 use crate::model::{Dims, Input, Prompt};

@@ -2,7 +2,7 @@
 //!
 //! `n` trained vectors are put before the word embeddings: `[P; E(x)]`. Everything else is frozen.
 
-use super::config::{Common, FileForm, PeftConfig};
+use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
 use super::Method;
 use crate::attention::open_keys;
 use crate::model::{Dims, Input, Prompt};
@@ -10,9 +10,6 @@ use crate::scope::Outline;
 use crate::{Error, Init, Params, Pass, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-
-/// Whole modules in prompt-learning files: PEFT wraps the model once and not twice.
-pub(super) const WRAPPED_ONCE: &str = "base_model.";
 
 /// Configuration of prompt tuning; field names and defaults are PEFT's.
 ///
@@ -58,25 +55,6 @@ impl Default for PromptTuningConfig {
 }
 
 const NAME: &str = "prompt tuning";
-
-/// A size that a config states must be the model's; one that it leaves open becomes the model's.
-pub(super) fn fill(method: &str, field: &str, value: &mut Option<i64>, model: i64) -> Result<()> {
-    match *value {
-        Some(v) if v != model => Err(Error::config(method, field, format!("is {v}, the model has {model}"))),
-        _ => {
-            *value = Some(model);
-            Ok(())
-        }
-    }
-}
-
-/// `num_virtual_tokens` must be positive.
-pub(super) fn check_tokens(method: &str, n: i64) -> Result<()> {
-    if n > 0 {
-        return Ok(());
-    }
-    Err(Error::config(method, "num_virtual_tokens", format!("should be a positive integer, is {n}")))
-}
 
 impl PeftConfig for PromptTuningConfig {
     const TYPE: &'static str = "PROMPT_TUNING";

@@ -130,8 +130,11 @@ impl HubModel for Bert {
                 _ => {}
             }
         }
-        let mut c: BertConfig = serde_path_to_error::deserialize(json)
-            .map_err(|e| Error::config(place, e.path().to_string(), e.inner()))?;
+        let mut c: BertConfig = serde_path_to_error::deserialize(json).map_err(|e| {
+            // The path of a field that is missing is the whole file's; the message names the field then.
+            let field = if e.path().iter().len() == 0 { "bert".into() } else { e.path().to_string() };
+            Error::config(place, field, e.inner())
+        })?;
         c.check(place)?;
         let stated = i64::try_from(c.id2label.len()).unwrap_or_default().max(c.num_labels);
         c.num_labels = labels.unwrap_or(if stated > 0 { stated } else { 2 });
