@@ -112,7 +112,7 @@ fn figures<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64) ->
     let right = adapted.f_argmax(1, false)?.f_eq_tensor(&classes)?.f_to_kind(Kind::Double)?;
     let merge_error = match peft.merged(&[ADAPTER]) {
         Ok(merged) => {
-            let merged = logits(&Peft::new(merged, peft.config().clone())?, &[])?;
+            let merged = logits(&merged, &[])?;
             let worst = f64::try_from(adapted.f_sub(&merged)?.f_abs()?.f_max()?)?;
             Some(worst / f64::try_from(adapted.f_abs()?.f_max()?)?)
         }
@@ -132,7 +132,7 @@ fn figures<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64) ->
         train_loss: last.iter().sum::<f64>() / last.len().max(1) as f64,
         test_accuracy: f64::try_from(right.f_mean(None::<Kind>)?)?,
         merge_error,
-        config: peft.method(ADAPTER)?.config()?.unwrap_or_default(),
+        config: peft.method(ADAPTER)?.config(peft.params(ADAPTER)?)?.unwrap_or_default(),
         lr,
     })
 }

@@ -3,7 +3,9 @@
 
 use crate::{Error, Pass, Result};
 use std::fmt::Debug;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+pub use crate::cache::KvCache;
 
 /// What the core reads, split into heads: q `[batch, heads, queries, d]`, k and v `[batch, kv_heads, keys, d]`.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub struct Heads {
     pub v: Tensor,
     /// Added to the scores; `[batch, 1, 1 or queries, keys]`.
     pub mask: Option<Tensor>,
+    /// Query i sees the keys up to i and no others; for as many keys as queries, and without a mask.
+    pub causal: bool,
 }
 
 impl Heads {
@@ -23,6 +27,11 @@ impl Heads {
             let new = new.f_to_kind(old.kind())?.f_expand([batch, -1, -1, -1], false)?;
             Ok(Tensor::f_cat(&[&new, old], 2)?)
         };
+        let queries = self.q.size4()?.2;
+        if std::mem::take(&mut self.causal) {
+            let options = (self.q.kind(), self.q.device());
+            self.mask = Some(causal_mask(queries, queries, None, options)?);
+        }
         self.k = join(k, &self.k)?;
         self.v = join(v, &self.v)?;
         self.mask = self.mask.map(|m| open_keys(&m, k.size4()?.2)).transpose()?;
@@ -35,12 +44,51 @@ pub fn open_keys(mask: &Tensor, n: i64) -> Result<Tensor> {
     Ok(mask.f_constant_pad_nd([n, 0])?)
 }
 
+/// The additive mask of `queries` tokens that end a row of `keys`: 0 for a token itself and those before it (at most
+/// `window` of them, itself included), the dtype's lowest number for the others; `[1, 1, queries, keys]`.
+pub fn causal_mask(
+    queries: i64,
+    keys: i64,
+    window: Option<i64>,
+    (kind, device): (Kind, Device),
+) -> Result<Tensor> {
+    let before = keys.saturating_sub(queries);
+    let all = Tensor::f_ones([queries, keys], (Kind::Bool, device))?;
+    let mut seen = all.f_tril(before)?;
+    if let Some(window) = window {
+        seen = seen.f_logical_and(&all.f_triu(before.saturating_sub(window).saturating_add(1))?)?;
+    }
+    let zeros = Tensor::f_zeros([queries, keys], (kind, device))?;
+    let hidden = zeros.f_masked_fill(&seen.f_logical_not()?, lowest(kind))?;
+    Ok(hidden.f_view([1, 1, queries, keys])?)
+}
+
+/// The lowest finite number of a dtype. Masks are made of it and not of −∞, so that a row which may see nothing
+/// (padding before the first word) is a mean and not a NaN.
+pub(crate) fn lowest(kind: Kind) -> f64 {
+    match kind {
+        Kind::Half => -65504.0,
+        Kind::Double => f64::MIN,
+        // bfloat16's lowest is above f32's, which would round to −∞ there.
+        Kind::BFloat16 => -3.3895313892515355e38,
+        _ => f64::from(f32::MIN),
+    }
+}
+
 /// Middleware around the attention core of one layer of the model.
 pub trait AttentionAdapter: Debug + Send {
     /// The method's name, for messages.
     fn name(&self) -> &'static str;
     /// The adapted computation: `[batch, heads, queries, d]`.
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor>;
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+        inner.forward(heads)
+    }
+
+    /// What is added after the output projection, `[batch, heads, queries, d]`, if anything is.
+    fn beside(&self, heads: &Heads, inner: &AttentionInner<'_>) -> Result<Option<Tensor>> {
+        let _ = (heads, inner);
+        Ok(None)
+    }
 }
 
 /// How the softmax is computed. Both give the same numbers up to rounding.
@@ -58,6 +106,8 @@ pub struct Attention {
     pub(crate) name: String,
     pub(crate) softmax: Softmax,
     pub(crate) dropout: f64,
+    /// Index of the model's layer, for the cache.
+    pub(crate) layer: i64,
     pub(crate) adapters: Vec<Box<dyn AttentionAdapter>>,
 }
 
@@ -68,7 +118,24 @@ impl Attention {
     /// Attends; `project` is there for adapters that bring hidden states of their own.
     pub fn forward(&self, heads: Heads, pass: Pass<'_>, project: Project<'_>) -> Result<Tensor> {
         let inner = AttentionInner { attention: self, adapters: &self.adapters, project, pass };
-        inner.forward(heads).map_err(|e| e.at(&self.name))
+        let attend = || {
+            let Some(cache) = pass.cache else { return inner.forward(heads) };
+            let (k, v) = cache.extend(self.layer, &heads.k, &heads.v)?;
+            inner.forward(Heads { k, v, ..heads })
+        };
+        attend().map_err(|e| e.at(&self.name))
+    }
+
+    /// What the adapters add after the output projection, `[batch, heads, queries, d]`.
+    pub fn beside(&self, heads: &Heads, pass: Pass<'_>, project: Project<'_>) -> Result<Option<Tensor>> {
+        let inner = AttentionInner { attention: self, adapters: &self.adapters, project, pass };
+        let sum = self.adapters.iter().try_fold(None, |sum: Option<Tensor>, a| {
+            Ok(match (sum, a.beside(heads, &inner)?) {
+                (Some(sum), Some(more)) => Some(sum.f_add(&more)?),
+                (sum, more) => sum.or(more),
+            })
+        });
+        sum.map_err(|e: Error| e.at(&self.name))
     }
 }
 
@@ -103,7 +170,7 @@ impl AttentionInner<'_> {
                 let grouped = h.q.size4()?.1 != h.k.size4()?.1;
                 let mask = h.mask.as_ref();
                 Ok(Tensor::f_scaled_dot_product_attention(
-                    &h.q, &h.k, &h.v, mask, dropout, false, None, grouped,
+                    &h.q, &h.k, &h.v, mask, dropout, h.causal, None, grouped,
                 )?)
             }
             Softmax::Explicit => explicit(h, dropout),
@@ -118,6 +185,10 @@ fn explicit(h: &Heads, dropout: f64) -> Result<Tensor> {
         return Err(Error::Input("explicit attention needs as many key heads as query heads".into()));
     }
     let mut scores = h.q.f_mul_scalar((1.0 / d as f64).sqrt())?.f_matmul(&h.k.f_transpose(-2, -1)?)?;
+    if h.causal {
+        let (queries, keys) = (h.q.size4()?.2, h.k.size4()?.2);
+        scores = scores.f_add(&causal_mask(queries, keys, None, (scores.kind(), scores.device()))?)?;
+    }
     if let Some(mask) = &h.mask {
         scores = scores.f_add(mask)?;
     }

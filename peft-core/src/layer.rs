@@ -3,6 +3,7 @@
 //!
 //! `forward(x) == kernel(x; reweight(base))`
 
+use crate::attention::KvCache;
 use crate::{Error, Result};
 use std::fmt::Debug;
 use tch::Tensor;
@@ -23,6 +24,8 @@ pub enum Kernel {
     Embedding,
     /// `y = (x − mean) / √(var + eps) ⊙ W + b`; W and b `[dim]`.
     LayerNorm { eps: f64 },
+    /// `y = x / √(mean(x²) + eps) ⊙ W`; W `[dim]`.
+    RmsNorm { eps: f64 },
 }
 
 impl Kernel {
@@ -33,6 +36,7 @@ impl Kernel {
             Kernel::LayerNorm { eps } => {
                 x.f_layer_norm(w.weight.size(), Some(&w.weight), w.bias.as_ref(), eps, true)?
             }
+            Kernel::RmsNorm { eps } => x.f_rms_norm(w.weight.size(), Some(&w.weight), eps)?,
         })
     }
 }
@@ -67,8 +71,15 @@ impl Base {
 pub struct Pass<'a> {
     /// Dropout is on.
     pub train: bool,
-    /// Added to the attention scores: 0 where a key may be seen, −∞ where not; `[batch, 1, 1 or queries, keys]`.
+    /// Added to the attention scores: 0 where a key may be seen, the dtype's lowest number where not;
+    /// `[batch, 1, 1 or queries, keys]`.
     pub mask: Option<&'a Tensor>,
+    /// Every token sees itself and those before it. Where there is a mask, it says so itself.
+    pub causal: bool,
+    /// Keys and values of earlier calls, for generation.
+    pub cache: Option<&'a KvCache>,
+    /// Logits are wanted for the last position alone.
+    pub last: bool,
 }
 
 impl Pass<'_> {
@@ -78,7 +89,12 @@ impl Pass<'_> {
     }
     /// Dropout on.
     pub fn train() -> Self {
-        Self { train: true, mask: None }
+        Self { train: true, ..Self::default() }
+    }
+
+    /// `x` with a share `p` of it dropped, where the call has dropout on.
+    pub fn dropped(&self, x: Tensor, p: f64) -> Result<Tensor> {
+        if self.train && p > 0.0 { Ok(x.f_dropout(p, true)?) } else { Ok(x) }
     }
 }
 

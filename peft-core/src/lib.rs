@@ -36,7 +36,7 @@
 //! let dir = tempfile::tempdir()?;
 //! peft.save("mine", dir.path())?; // adapter_config.json and adapter_model.safetensors, as PEFT reads them
 //! peft.load("again", dir.path())?;
-//! let merged = Peft::<Tiny>::new(peft.merged(&["again"])?, peft.config().clone())?;
+//! let merged = peft.merged(&["again"])?;
 //! let (a, b) = (model.forward(&batch, Pass::eval())?, merged.view(&[])?.forward(&batch, Pass::eval())?);
 //! assert!(a.allclose(&b, 1e-5, 1e-5, false));
 //! # Ok(())
@@ -66,6 +66,7 @@
 )]
 
 mod attention;
+mod cache;
 mod device;
 mod error;
 mod init;
@@ -78,10 +79,14 @@ mod params;
 mod peft;
 mod report;
 mod scope;
+mod site;
 pub mod target;
 pub mod train;
 
-pub use attention::{Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, open_keys};
+pub use attention::{
+    Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
+};
+pub use cache::KvCache;
 pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 pub use error::{Error, Result};
 pub use init::Init;
@@ -91,4 +96,5 @@ pub use model::{Batch, Dims, Input, Model, Prompt, TaskType};
 pub use params::Params;
 pub use peft::Peft;
 pub use report::{Report, ReportRow, commas};
-pub use scope::{Outline, PREFIX, Place, Role, Scope, Site, SiteKind};
+pub use scope::Scope;
+pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};

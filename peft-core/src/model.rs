@@ -1,5 +1,6 @@
 //! What this crate asks of a model: a pure constructor over a [`Scope`], and a forward pass.
 
+use crate::attention::lowest;
 use crate::{Error, Pass, Result, Scope};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
@@ -17,8 +18,13 @@ pub trait Model: Debug + Send + Sized {
     /// A view of the model in `scope`.
     fn new(scope: &Scope<'_>, config: &Self::Config) -> Result<Self>;
 
-    /// Logits for a batch: `[batch, classes]`.
+    /// Logits for a batch: `[batch, classes]`, or `[batch, virtual tokens + length, vocab]` of a causal model.
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor>;
+
+    /// The same configuration for a model whose head is no longer tied to its word embedding.
+    fn untied(config: &Self::Config) -> Self::Config {
+        config.clone()
+    }
 }
 
 /// Sizes of a model, as methods need them.
@@ -34,6 +40,10 @@ pub struct Dims {
     /// Name of the word embedding, to start prompts from real tokens.
     pub word_embedding: String,
     pub vocab: i64,
+    /// Name of the output layer.
+    pub head: String,
+    /// A token sees itself and those before it alone; logits are per token.
+    pub causal: bool,
 }
 
 /// Token ids and, where rows are of different length, which of them are real.
@@ -41,7 +51,8 @@ pub struct Dims {
 pub struct Batch {
     /// `[batch, length]`, int64.
     pub ids: Tensor,
-    /// `[batch, length]`, 1 for real tokens and 0 for padding; `None` when all are real.
+    /// `[batch, length]`, 1 for real tokens and 0 for padding; `None` when all are real. With a cache,
+    /// `[batch, cached tokens + length]`.
     pub mask: Option<Tensor>,
 }
 
@@ -74,16 +85,26 @@ impl Batch {
         Ok(())
     }
 
-    /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`: 0 and −∞.
+    /// Checks that the mask covers `cached` earlier tokens and those of the batch.
+    pub fn check_mask(&self, cached: i64) -> Result<()> {
+        let (rows, length) = self.ids.size2()?;
+        match self.mask.as_ref().map(Tensor::size) {
+            Some(m) if m != [rows, length.saturating_add(cached)] => {
+                let i = self.ids.size();
+                let cache = if cached > 0 { format!(" after {cached} cached tokens") } else { String::new() };
+                Err(Error::Input(format!("attention mask of shape {m:?} for ids of shape {i:?}{cache}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`: 0, and the dtype's lowest
+    /// number for padding.
     pub fn additive_mask(&self, kind: Kind) -> Result<Option<Tensor>> {
         let Some(mask) = &self.mask else { return Ok(None) };
-        if mask.size() != self.ids.size() {
-            let (m, i) = (mask.size(), self.ids.size());
-            return Err(Error::Input(format!("attention mask of shape {m:?} for ids of shape {i:?}")));
-        }
         let hidden = mask.f_eq(0)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
         let zeros = Tensor::f_zeros(hidden.size(), (kind, mask.device()))?;
-        Ok(Some(zeros.f_masked_fill(&hidden, f64::NEG_INFINITY)?))
+        Ok(Some(zeros.f_masked_fill(&hidden, lowest(kind))?))
     }
 }
 
@@ -92,7 +113,7 @@ impl Batch {
 pub struct Input {
     /// Word embeddings `[batch, length, hidden]`, before positions are added.
     pub embeds: Tensor,
-    /// As [`Pass::mask`].
+    /// As [`Pass::mask`], without the causal part.
     pub mask: Option<Tensor>,
     /// Position of the first token.
     pub position: i64,

@@ -17,13 +17,20 @@ pub struct Params {
     place: String,
     sealed: bool,
     read: Mutex<BTreeSet<String>>,
+    state: Mutex<BTreeMap<String, Tensor>>,
 }
 
 impl Params {
     /// An empty store that makes parameters on demand ([`Params::get_or_init`]). `place` is what its errors
     /// call it: "adapter `lora`", a file's path.
     pub fn new(place: impl Into<String>, device: Device) -> Self {
-        Self { store: nn::VarStore::new(device), place: place.into(), sealed: false, read: Mutex::default() }
+        Self {
+            store: nn::VarStore::new(device),
+            place: place.into(),
+            sealed: false,
+            read: Mutex::default(),
+            state: Mutex::default(),
+        }
     }
 
     /// A sealed store of the given tensors, moved to `device`, frozen. It takes over their memory: nobody else should
@@ -156,6 +163,29 @@ impl Params {
         let _guard = tch::no_grad_guard();
         self.get(name, &values.size())?.f_copy_(values)?;
         Ok(())
+    }
+
+    /// A tensor that belongs to the adapter and not to its file: computed from the base (a norm, a factorisation) or
+    /// in training (an average). Made on the first call, sealed or not; never trained, counted or written.
+    pub fn state(&self, name: &str, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let found = self.states().get(name).map(Tensor::shallow_clone);
+        match found {
+            Some(tensor) => Ok(tensor),
+            None => {
+                let tensor = make()?.f_detach()?.f_to(self.device())?;
+                self.set_state(name, tensor.shallow_clone());
+                Ok(tensor)
+            }
+        }
+    }
+
+    /// Replaces a tensor of [`Params::state`].
+    pub fn set_state(&self, name: &str, tensor: Tensor) {
+        self.states().insert(name.to_owned(), tensor);
+    }
+
+    fn states(&self) -> MutexGuard<'_, BTreeMap<String, Tensor>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes exactly the tensors trainable whose name `wanted` accepts; returns how many there are.

@@ -3,7 +3,8 @@
 use crate::methods::Method;
 use crate::model::Model;
 use crate::params::is_float;
-use crate::scope::{Active, Build, Outline, Scope, replaces};
+use crate::scope::{Active, Build, Scope, replaces};
+use crate::site::Outline;
 use crate::{Error, Params, Report, Result, io};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -146,7 +147,7 @@ impl<M: Model> Peft<M> {
 
     /// Runs the constructor with the one adapter: that makes or checks its tensors.
     fn attach(&mut self, name: &str, method: Box<dyn Method>, mut params: Params) -> Result<()> {
-        params.set_trainable(|_| true)?;
+        params.set_trainable(|name| !method.frozen(name))?;
         let build = build::<M>(&self.base, &self.config, &[(method.as_ref(), &params)]);
         M::new(&Scope::root(&build), &self.config)?;
         if build.active.iter().any(|a| a.hits.get() == 0) {
@@ -157,6 +158,7 @@ impl<M: Model> Peft<M> {
         if !unread.is_empty() {
             return Err(Error::Unread { place: params.place().to_owned(), names: unread });
         }
+        params.set_trainable(|name| !method.frozen(name))?;
         params.seal();
         self.adapters.insert(name.to_owned(), Adapted { method, params });
         Ok(())
@@ -165,7 +167,7 @@ impl<M: Model> Peft<M> {
     /// Writes an adapter's two files into `dir`, each whole or not at all. PEFT reads them, if it has the method.
     pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let a = self.adapter(name)?;
-        let Some(config) = a.method.config()? else {
+        let Some(config) = a.method.config(&a.params)? else {
             let message = "this method has no file form";
             return Err(Error::config(a.method.name(), "adapter_config.json", message));
         };
@@ -209,21 +211,32 @@ impl<M: Model> Peft<M> {
         M::new(&Scope::root(&build::<M>(&self.base, &self.config, &active)), &self.config)
     }
 
-    /// The base with the named adapters folded in: an ordinary model of the same kind.
+    /// The base with the named adapters folded in: an ordinary model of the same kind. A head that is tied to the
+    /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so.
     ///
     /// # Errors
     /// [`Error::NotMergeable`] when one of them is not a map on weights.
-    pub fn merged(&self, active: &[&str]) -> Result<Params> {
+    pub fn merged(&self, active: &[&str]) -> Result<Self> {
         let active = self.active(active)?;
         let mut build = build::<M>(&self.base, &self.config, &active);
         build.merged = Some(RefCell::default());
         M::new(&Scope::root(&build), &self.config)?;
+        let tied = build.tied.into_inner();
         let mut folded = build.merged.map(RefCell::into_inner).unwrap_or_default();
-        let tensors = self.base.tensors().into_iter().map(|(name, t)| {
-            let t = folded.remove(&name).unwrap_or(t);
-            Ok((name, t.f_detach_copy()?))
-        });
-        Params::from_tensors("the merged model", self.base.device(), tensors.collect::<Result<Vec<_>>>()?)
+        let mut untied = false;
+        for (name, other) in tied {
+            let other = folded.get(&other).map(Tensor::shallow_clone).or_else(|| self.base.find(&other));
+            match (folded.get(&name), other) {
+                (Some(own), Some(other)) if !own.f_equal(&other)? => untied = true,
+                _ => drop(folded.remove(&name)),
+            }
+        }
+        let mut tensors = self.base.tensors();
+        tensors.append(&mut folded);
+        let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
+        let place = "the merged model";
+        let params = Params::from_tensors(place, self.base.device(), tensors.collect::<Result<Vec<_>>>()?)?;
+        Self::new(params, if untied { M::untied(&self.config) } else { self.config.clone() })
     }
 
     /// The trainable tensors of the named adapters, for an optimizer.
@@ -257,8 +270,9 @@ impl<M: Model> Peft<M> {
         let shadowed = |name: &str| active.iter().any(|(method, _)| replaces(*method, name));
         let base = self.base.tensors().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, t)| numel(&t));
         let own = active.iter().flat_map(|(_, p)| p.tensors()).map(|(_, t)| numel(&t));
+        let more = active.iter().map(|(method, p)| method.uncounted(p));
         let trained = active.iter().flat_map(|(_, p)| p.trainable()).map(|(n, t)| (n, t.size()));
-        Ok(Report::new(base.chain(own).sum(), &trained.collect::<Vec<_>>()))
+        Ok(Report::new(base.chain(own).chain(more).sum(), &trained.collect::<Vec<_>>()))
     }
 
     /// The same model with its base in another dtype, without adapters.
@@ -279,6 +293,7 @@ fn build<'a, M: Model>(
         active: active.collect(),
         sites: RefCell::default(),
         params: RefCell::default(),
+        tied: RefCell::default(),
         merged: None,
     }
 }

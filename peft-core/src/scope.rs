@@ -3,111 +3,14 @@
 
 use crate::attention::{Attention, AttentionAdapter, Softmax};
 use crate::layer::{Base, Block, Kernel, Layer, Weights};
-use crate::methods::{Counting, Method};
+use crate::methods::{Counting, Method, Overlay};
 use crate::model::{Dims, Prompt};
-use crate::{Adapter, Error, Init, Params, Result};
+use crate::site::{Place, Role, Site, SiteKind, SiteOutline};
+use crate::{Adapter, Error, Params, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use tch::Tensor;
-
-/// Every key of a tuner's file starts with it: PEFT wraps the model twice.
-pub const PREFIX: &str = "base_model.model.";
-
-/// What a block of the model does, so that a method can choose among blocks without knowing their names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Self-attention with its output projection, before the residual connection.
-    Attention,
-    /// The feed-forward part, before the residual connection.
-    FeedForward,
-    /// A whole layer of the model.
-    Layer,
-}
-
-/// What kind of place a [`Site`] is.
-#[derive(Debug, Clone, Copy)]
-pub enum Place<'a> {
-    /// A layer with weights of the given shape.
-    Layer { kernel: Kernel, shape: &'a [i64], base: &'a Base },
-    /// A block whose input and output are `width` wide.
-    Block { role: Role, width: i64 },
-    /// An attention core.
-    Attention,
-}
-
-/// A place in the model, as a method sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Site<'a> {
-    /// Full name: `bert.encoder.layer.0.attention.self.query`.
-    pub name: &'a str,
-    pub place: Place<'a>,
-    /// Index of the model's layer it is in, if it is in one.
-    pub layer: Option<i64>,
-    /// Sizes of the model.
-    pub dims: &'a Dims,
-}
-
-impl Site<'_> {
-    /// The method's parameter `leaf` at this site: `base_model.model.<site>.<leaf>`.
-    pub fn param(&self, params: &Params, leaf: &str, dims: &[i64], init: Init) -> Result<Tensor> {
-        params.get_or_init(&format!("{PREFIX}{}.{leaf}", self.name), dims, init)
-    }
-
-    /// Out and in of a linear layer, if this is one.
-    pub fn linear(&self) -> Option<(i64, i64)> {
-        match self.place {
-            Place::Layer { kernel: Kernel::Linear, shape: &[out, inp], .. } => Some((out, inp)),
-            _ => None,
-        }
-    }
-}
-
-/// What a constructor visited: the model's sites and parameters by name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outline {
-    /// Sizes of the model.
-    pub dims: Dims,
-    /// Name and kind of every site, in the constructor's order.
-    pub sites: Vec<(String, SiteKind)>,
-    /// Every parameter of the base, in the constructor's order.
-    pub params: Vec<String>,
-}
-
-/// [`Place`] without its tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum SiteKind {
-    Linear,
-    Embedding,
-    Norm,
-    Block(Role),
-    Attention,
-}
-
-impl Display for SiteKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            SiteKind::Linear => "a linear layer",
-            SiteKind::Embedding => "an embedding",
-            SiteKind::Norm => "a norm",
-            SiteKind::Block(_) => "a block of the model",
-            SiteKind::Attention => "an attention core",
-        })
-    }
-}
-
-impl From<&Place<'_>> for SiteKind {
-    fn from(place: &Place<'_>) -> Self {
-        match place {
-            Place::Layer { kernel: Kernel::Linear, .. } => SiteKind::Linear,
-            Place::Layer { kernel: Kernel::Embedding, .. } => SiteKind::Embedding,
-            Place::Layer { kernel: Kernel::LayerNorm { .. }, .. } => SiteKind::Norm,
-            Place::Block { role, .. } => SiteKind::Block(*role),
-            Place::Attention => SiteKind::Attention,
-        }
-    }
-}
 
 /// One active adapter, and how often the constructor met a place that it adapts.
 #[derive(Debug)]
@@ -123,8 +26,10 @@ pub(crate) struct Build<'a> {
     pub base: &'a Params,
     pub dims: Dims,
     pub active: Vec<Active<'a>>,
-    pub sites: RefCell<Vec<(String, SiteKind)>>,
+    pub sites: RefCell<Vec<SiteOutline>>,
     pub params: RefCell<Vec<String>>,
+    /// Parameters that are another one's tensor: name and the other's name.
+    pub tied: RefCell<Vec<(String, String)>>,
     /// Filled while merging: the folded value of every parameter that an adapter changes.
     pub merged: Option<RefCell<BTreeMap<String, Tensor>>>,
 }
@@ -135,6 +40,25 @@ pub struct Scope<'a> {
     build: &'a Build<'a>,
     path: String,
     layer: Option<i64>,
+}
+
+/// How the parameters of a layer are stored.
+#[derive(Debug, Clone, Copy)]
+struct Stored<'s> {
+    weight: &'s str,
+    /// As the kernel needs it: `[out, in]`.
+    shape: &'s [i64],
+    /// Stored as `[in, out]`.
+    transposed: bool,
+    /// Full name of the parameter whose tensor the weight is.
+    tied: Option<&'s str>,
+    bias: Option<&'s str>,
+}
+
+impl<'s> Stored<'s> {
+    fn plain(weight: &'s str, shape: &'s [i64], bias: Option<&'s str>) -> Self {
+        Self { weight, shape, transposed: false, tied: None, bias }
+    }
 }
 
 impl<'a> Scope<'a> {
@@ -158,8 +82,11 @@ impl<'a> Scope<'a> {
         if self.path.is_empty() { leaf.to_string() } else { format!("{}.{leaf}", self.path) }
     }
 
-    fn site<'s>(&'s self, name: &'s str, place: Place<'s>) -> Site<'s> {
-        self.build.sites.borrow_mut().push((name.to_owned(), SiteKind::from(&place)));
+    fn site<'s>(&'s self, name: &'s str, place: Place<'s>, transposed: bool) -> Site<'s> {
+        let shape = if let Place::Layer { shape, .. } = place { shape.to_vec() } else { Vec::new() };
+        let kind = SiteKind::from(&place);
+        let outline = SiteOutline { name: name.to_owned(), kind, shape, transposed, layer: self.layer };
+        self.build.sites.borrow_mut().push(outline);
         Site { name, place, layer: self.layer, dims: &self.build.dims }
     }
 
@@ -168,16 +95,43 @@ impl<'a> Scope<'a> {
         let name = self.join(leaf);
         let base = self.build.base.get(&name, dims)?;
         self.build.params.borrow_mut().push(name.clone());
+        Ok(self.overlaid(&name, dims, &base, |_| true)?.unwrap_or(base))
+    }
+
+    /// The tensor of parameter `other`, under a name of its own. It follows what trains `other` in place, and
+    /// parts from it where it is copied itself, as PEFT's `modules_to_save` does with a tied head.
+    fn tied_param(&self, leaf: &str, other: &str, dims: &[i64]) -> Result<Tensor> {
+        let name = self.join(leaf);
+        let base = self.build.base.get(other, dims)?;
+        self.build.params.borrow_mut().push(name.clone());
+        self.build.tied.borrow_mut().push((name.clone(), other.to_owned()));
+        if let Some(own) = self.overlaid(&name, dims, &base, |o| o.counting == Counting::Adds)? {
+            return Ok(own);
+        }
+        let follows = |o: &Overlay| o.counting == Counting::Replaces;
+        let tensor = self.overlaid(other, dims, &base, follows)?.unwrap_or(base);
+        self.record(&name, || Ok(tensor.shallow_clone()))?;
+        Ok(tensor)
+    }
+
+    /// The copy of parameter `name` that the last active method with an accepted overlay has.
+    fn overlaid(
+        &self,
+        name: &str,
+        dims: &[i64],
+        base: &Tensor,
+        accept: impl Fn(&Overlay) -> bool,
+    ) -> Result<Option<Tensor>> {
         for a in self.build.active.iter().rev() {
-            let Some(overlay) = a.method.overlay(&name) else { continue };
+            let Some(overlay) = a.method.overlay(name).filter(&accept) else { continue };
             if !overlay.beside {
                 a.hits.set(a.hits.get().saturating_add(1));
             }
             let copy = a.params.get_or_else(&overlay.key, dims, || Ok(base.f_detach_copy()?))?;
-            self.record(&name, || Ok(copy.shallow_clone()))?;
-            return Ok(copy);
+            self.record(name, || Ok(copy.shallow_clone()))?;
+            return Ok(Some(copy));
         }
-        Ok(base)
+        Ok(None)
     }
 
     fn record(&self, name: &str, value: impl FnOnce() -> Result<Tensor>) -> Result<()> {
@@ -211,65 +165,101 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// A layer `leaf` whose parameters are called `weight` and `bias` (in full) and have the given shapes.
-    fn kernel(
-        &self,
-        leaf: &str,
-        kernel: Kernel,
-        weight: (&str, &[i64]),
-        bias: Option<(&str, &[i64])>,
-    ) -> Result<Layer> {
+    /// The frozen weights of a layer.
+    fn base(&self, stored: Stored<'_>) -> Result<Base> {
+        let bias_dims = stored.shape.get(..1).unwrap_or_default();
+        let weight = match stored {
+            Stored { tied: Some(other), .. } => self.tied_param(stored.weight, other, stored.shape)?,
+            Stored { transposed: true, .. } => {
+                let dims: Vec<i64> = stored.shape.iter().rev().copied().collect();
+                self.param(stored.weight, &dims)?.f_tr()?
+            }
+            _ => self.param(stored.weight, stored.shape)?,
+        };
+        let bias = stored.bias.map(|leaf| self.param(leaf, bias_dims)).transpose()?;
+        Ok(Base::Dense(Weights { weight, bias }))
+    }
+
+    fn kernel(&self, leaf: &str, kernel: Kernel, stored: Stored<'_>) -> Result<Layer> {
         let name = self.join(leaf);
-        let base = Base::Dense(Weights {
-            weight: self.param(weight.0, weight.1)?,
-            bias: bias.map(|(leaf, dims)| self.param(leaf, dims)).transpose()?,
-        });
-        let site = self.site(&name, Place::Layer { kernel, shape: weight.1, base: &base });
+        let base = self.base(stored)?;
+        let place = Place::Layer { kernel, shape: stored.shape, base: &base };
+        let site = self.site(&name, place, stored.transposed);
         let adapters = self.adapters(|m, p| m.adapt(&site, p))?;
         let layer = Layer { name, kernel, base, adapters };
         if self.build.merged.is_some() && !layer.adapters.is_empty() {
-            let _guard = tch::no_grad_guard();
-            let folded = layer.merged()?;
-            if folded.bias.is_some() != bias.is_some() {
-                let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
-                return Err(Error::Unsupported { method: "merging", site: layer.name, why });
-            }
-            self.record(&self.join(weight.0), || Ok(folded.weight))?;
-            if let (Some((leaf, _)), Some(folded)) = (bias, folded.bias) {
-                self.record(&self.join(leaf), || Ok(folded))?;
-            }
+            self.fold(&layer, stored)?;
         }
         Ok(layer)
+    }
+
+    /// Records the layer's weights with its adapters folded in.
+    fn fold(&self, layer: &Layer, stored: Stored<'_>) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let folded = layer.merged()?;
+        if folded.bias.is_some() != stored.bias.is_some() {
+            let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
+            return Err(Error::Unsupported { method: "merging", site: layer.name.clone(), why });
+        }
+        self.record(&self.join(stored.weight), || {
+            Ok(if stored.transposed { folded.weight.f_tr()?.f_contiguous()? } else { folded.weight })
+        })?;
+        if let (Some(leaf), Some(bias)) = (stored.bias, folded.bias) {
+            self.record(&self.join(leaf), || Ok(bias))?;
+        }
+        Ok(())
     }
 
     /// `leaf.weight` `[out, in]` and, if asked for, `leaf.bias` `[out]`.
     pub fn linear(&self, leaf: &str, inp: i64, out: i64, bias: bool) -> Result<Layer> {
         let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
-        let bias_dims = [out];
-        self.kernel(leaf, Kernel::Linear, (&w, &[out, inp]), bias.then_some((b.as_str(), &bias_dims[..])))
+        self.kernel(leaf, Kernel::Linear, Stored::plain(&w, &[out, inp], bias.then_some(&b)))
+    }
+
+    /// GPT-2's `Conv1D`: a linear layer with a bias whose `leaf.weight` is stored as `[in, out]`.
+    pub fn conv1d(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
+        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
+        let shape = [out, inp];
+        let stored = Stored { transposed: true, ..Stored::plain(&w, &shape, Some(&b)) };
+        self.kernel(leaf, Kernel::Linear, stored)
+    }
+
+    /// A linear layer whose weight is the parameter `other` (full name): the head of a model with tied embeddings.
+    pub fn tied_linear(&self, leaf: &str, other: &str, inp: i64, out: i64) -> Result<Layer> {
+        let w = format!("{leaf}.weight");
+        let shape = [out, inp];
+        let stored = Stored { tied: Some(other), ..Stored::plain(&w, &shape, None) };
+        self.kernel(leaf, Kernel::Linear, stored)
     }
 
     /// A linear layer stored under other names, as `nn.MultiheadAttention` has it: `leaf_weight`, `leaf_bias`.
     pub fn packed_linear(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
         let (w, b) = (format!("{leaf}_weight"), format!("{leaf}_bias"));
-        self.kernel(leaf, Kernel::Linear, (&w, &[out, inp]), Some((&b, &[out])))
+        self.kernel(leaf, Kernel::Linear, Stored::plain(&w, &[out, inp], Some(&b)))
     }
 
     /// `leaf.weight` `[vocab, dim]`.
     pub fn embedding(&self, leaf: &str, vocab: i64, dim: i64) -> Result<Layer> {
-        self.kernel(leaf, Kernel::Embedding, (&format!("{leaf}.weight"), &[vocab, dim]), None)
+        let w = format!("{leaf}.weight");
+        self.kernel(leaf, Kernel::Embedding, Stored::plain(&w, &[vocab, dim], None))
     }
 
     /// `leaf.weight` and `leaf.bias`, both `[dim]`.
     pub fn layer_norm(&self, leaf: &str, dim: i64, eps: f64) -> Result<Layer> {
         let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
-        self.kernel(leaf, Kernel::LayerNorm { eps }, (&w, &[dim]), Some((&b, &[dim])))
+        self.kernel(leaf, Kernel::LayerNorm { eps }, Stored::plain(&w, &[dim], Some(&b)))
+    }
+
+    /// `leaf.weight` `[dim]`.
+    pub fn rms_norm(&self, leaf: &str, dim: i64, eps: f64) -> Result<Layer> {
+        let w = format!("{leaf}.weight");
+        self.kernel(leaf, Kernel::RmsNorm { eps }, Stored::plain(&w, &[dim], None))
     }
 
     /// A block site named `leaf` (the scope itself, if that is empty) around a part that is `width` wide.
     pub fn block(&self, leaf: &str, role: Role, width: i64) -> Result<Block> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
-        let site = self.site(&name, Place::Block { role, width });
+        let site = self.site(&name, Place::Block { role, width }, false);
         let adapters: Vec<Box<dyn Adapter>> = self.adapters(|m, p| m.adapt(&site, p))?;
         self.refuse_merge(&name, adapters.first().map(|a| a.name()))?;
         Ok(Block { name, adapters })
@@ -277,11 +267,11 @@ impl<'a> Scope<'a> {
 
     /// The attention core `leaf`.
     pub fn attention(&self, leaf: &str, softmax: Softmax, dropout: f64) -> Result<Attention> {
-        let name = self.join(leaf);
-        let site = self.site(&name, Place::Attention);
+        let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
+        let site = self.site(&name, Place::Attention, false);
         let adapters: Vec<Box<dyn AttentionAdapter>> = self.adapters(|m, p| m.attend(&site, p))?;
         self.refuse_merge(&name, adapters.first().map(|a| a.name()))?;
-        Ok(Attention { name, softmax, dropout, adapters })
+        Ok(Attention { name, softmax, dropout, layer: self.layer.unwrap_or_default(), adapters })
     }
 
     /// What rewrites the model's input.

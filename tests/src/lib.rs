@@ -1,5 +1,6 @@
 //! Shared by the tests: reading goldens, comparing tensors, the conformance table.
 
+pub mod parity;
 pub mod reference;
 pub mod subject;
 pub mod table;

@@ -7,7 +7,7 @@ use peft_core::io::hub;
 use peft_core::methods::Common;
 use peft_core::models::{Bert, Tiny, TinyConfig};
 use peft_core::train::cross_entropy;
-use peft_core::{Batch, Model, Params, Pass, Peft};
+use peft_core::{Batch, Method, Model, Params, Pass, Peft};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::{Device, Kind, Tensor};
 
@@ -146,15 +146,25 @@ fn random(vocab: i64, classes: i64) -> (Tensor, Tensor) {
 
 /// The model with a row's adapter `a`, fresh.
 pub fn fresh<M: Subject>(config: &Config) -> Result<Peft<M>> {
+    fresh_method(config.method())
+}
+
+/// As [`fresh`].
+pub fn fresh_method<M: Subject>(method: Box<dyn Method>) -> Result<Peft<M>> {
     let mut peft = M::base()?;
     tch::manual_seed(1);
-    config.clone().add(&mut peft, "a")?;
+    peft.add("a", method)?;
     Ok(peft)
 }
 
 /// As [`fresh`], with every parameter of the adapter moved away from its start.
 pub fn moved<M: Subject>(config: &Config) -> Result<Peft<M>> {
-    let peft = fresh(config)?;
+    moved_method(config.method())
+}
+
+/// As [`moved`].
+pub fn moved_method<M: Subject>(method: Box<dyn Method>) -> Result<Peft<M>> {
+    let peft = fresh_method(method)?;
     move_away(peft.params("a")?, 2)?;
     Ok(peft)
 }

@@ -118,10 +118,10 @@ pub fn lora<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
 
 /// What folding the trained LoRA into the base changes in the logits: nothing but rounding.
 fn merge_error(lesson: &Lesson) -> Result<String> {
-    use peft_core::{Model, Pass, Peft, models::Tiny};
+    use peft_core::{Model, Pass};
     let _guard = tch::no_grad_guard();
     let adapted = lesson.peft.view(&["lora"])?.forward(&lesson.test.batch, Pass::eval())?;
-    let merged = Peft::<Tiny>::new(lesson.peft.merged(&["lora"])?, lesson.peft.config().clone())?;
+    let merged = lesson.peft.merged(&["lora"])?;
     let merged = merged.view(&[])?.forward(&lesson.test.batch, Pass::eval())?;
     let error = f64::try_from(adapted.f_sub(&merged)?.f_abs()?.f_max()?)?;
     let scale = f64::try_from(adapted.f_abs()?.f_max()?)?;

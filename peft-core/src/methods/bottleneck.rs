@@ -7,7 +7,7 @@
 
 use super::config::{Common, FileForm, PeftConfig};
 use super::Method;
-use crate::scope::{Outline, Place, Role, Site, SiteKind};
+use crate::site::{Outline, Place, Role, Site, SiteKind};
 use crate::{Adapter, Error, Init, Inner, Params, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -142,7 +142,7 @@ impl Method for BottleneckConfig {
         }
         for placement in &self.placement {
             let kind = SiteKind::Block((*placement).into());
-            if !outline.sites.iter().any(|(_, k)| *k == kind) {
+            if !outline.sites.iter().any(|s| s.kind == kind) {
                 let message = format!("this model has no {placement:?} block");
                 return Err(Error::config(NAME, "placement", message));
             }

@@ -3,7 +3,7 @@
 
 use super::{Counting, Method, Overlay, TABLE};
 use crate::model::TaskType;
-use crate::scope::{Outline, PREFIX};
+use crate::site::{Outline, PREFIX};
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};

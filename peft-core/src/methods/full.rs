@@ -6,7 +6,7 @@
 use super::config::{Common, FileForm, PeftConfig};
 use super::{Counting, Method, Overlay};
 use crate::Result;
-use crate::scope::{Outline, PREFIX};
+use crate::site::{Outline, PREFIX};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.

@@ -9,8 +9,8 @@ use super::config::{Common, FileForm, PeftConfig, check_tokens};
 use super::Method;
 use crate::attention::open_keys;
 use crate::layer::Pass;
-use crate::scope::{Outline, Place, Role, Site};
-use crate::{Adapter, Init, Inner, Params, Result};
+use crate::site::{Outline, Place, Role, Site};
+use crate::{Adapter, Error, Init, Inner, Params, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -49,6 +49,10 @@ impl Method for HiddenPrefixConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         check_tokens(NAME, self.num_virtual_tokens)?;
+        if outline.dims.causal {
+            let why = "its attention is causal, and hidden states before the words would need positions".to_owned();
+            return Err(Error::Unsupported { method: NAME, site: outline.dims.model_type.clone(), why });
+        }
         self.common.prepare(NAME, outline)
     }
 

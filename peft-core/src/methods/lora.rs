@@ -5,8 +5,8 @@
 
 use super::config::{Common, FileForm, PeftConfig, whole};
 use super::Method;
-use crate::scope::{Outline, Site, SiteKind};
-use crate::target::{Names, Selection};
+use crate::site::{Outline, Site, SiteKind};
+use crate::target::{Family, LayerFilter, Names, Selection, defaults};
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -102,14 +102,6 @@ impl LoraConfig {
 
 const NAME: &str = "LoRA";
 
-/// PEFT's targets for a model type when the config names none.
-fn default_targets(model_type: &str) -> Option<&'static [&'static str]> {
-    match model_type {
-        "bert" => Some(&["query", "value"]),
-        _ => None,
-    }
-}
-
 impl PeftConfig for LoraConfig {
     const TYPE: &'static str = "LORA";
     const DEFAULTS: &'static str = r#"{
@@ -134,26 +126,18 @@ impl Method for LoraConfig {
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.check()?;
         self.common.prepare(NAME, outline)?;
-        let model = &outline.dims.model_type;
-        let target = match (self.target_modules.take(), default_targets(model)) {
-            (Some(names), _) => names,
-            (None, Some(names)) => Names::list(names.iter().copied()),
-            (None, None) => {
-                let message = format!("there is no default for model type `{model}`: name the layers to adapt");
-                return Err(Error::config(NAME, "target_modules", message));
-            }
-        };
-        self.sites = Selection {
+        let found = Selection {
             method: NAME,
             supported: &[SiteKind::Linear],
-            target_modules: &target,
+            target_modules: self.target_modules.as_ref(),
+            default: defaults(Family::Lora, &outline.dims.model_type),
             exclude_modules: self.exclude_modules.as_ref(),
+            layers: LayerFilter::default(),
             modules_to_save: self.common.saved(),
         }
-        .sites(outline)?;
-        // As PEFT does: the file names the layers, it does not say "all-linear".
-        let named = if target.is_all_linear() { Names::list(self.sites.iter().cloned()) } else { target };
-        self.target_modules = Some(named);
+        .resolve(outline)?;
+        self.target_modules = Some(found.names);
+        self.sites = found.sites;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
-use crate::scope::{Outline, Site};
+use crate::site::{Outline, Site};
 use crate::{Adapter, Params, Result};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -70,8 +70,21 @@ pub trait Method: Debug + Send + Sync {
         Ok(params.tensors())
     }
 
+    /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say).
+    fn frozen(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+
+    /// What PEFT's count of all parameters has beyond the base and the adapter's tensors, or lacks.
+    fn uncounted(&self, params: &Params) -> i64 {
+        let _ = params;
+        0
+    }
+
     /// What is written to `adapter_config.json`; `None` for a method that has no file form.
-    fn config(&self) -> Result<Option<serde_json::Value>> {
+    fn config(&self, params: &Params) -> Result<Option<serde_json::Value>> {
+        let _ = params;
         self.file().map(FileForm::json).transpose()
     }
 

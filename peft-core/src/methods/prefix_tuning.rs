@@ -7,7 +7,7 @@ use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fi
 use super::Method;
 use crate::attention::{AttentionAdapter, AttentionInner, Heads};
 use crate::model::{Dims, Input, Prompt};
-use crate::scope::{Outline, Place, Site};
+use crate::site::{Outline, Place, Site};
 use crate::{Init, Params, Pass, Result};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;

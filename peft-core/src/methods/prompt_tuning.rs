@@ -6,7 +6,7 @@ use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fi
 use super::Method;
 use crate::attention::open_keys;
 use crate::model::{Dims, Input, Prompt};
-use crate::scope::Outline;
+use crate::site::Outline;
 use crate::{Error, Init, Params, Pass, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -115,14 +115,18 @@ impl Prompt for SoftPrompt {
         NAME
     }
 
-    fn rewrite(&self, input: Input, _pass: Pass<'_>) -> Result<Input> {
+    fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input> {
         let (batch, _, hidden) = input.embeds.size3()?;
         let n = self.embeddings.size2()?.0;
+        let mask = input.mask.map(|m| open_keys(&m, n)).transpose()?;
+        if pass.cache.is_some_and(|cache| !cache.is_empty()) {
+            return Ok(Input { mask, ..input }); // it is in the cache already
+        }
         let prompt = self.embeddings.f_to_kind(input.embeds.kind())?.f_unsqueeze(0)?;
         let prompt = prompt.f_expand([batch, n, hidden], false)?;
         Ok(Input {
             embeds: Tensor::f_cat(&[&prompt, &input.embeds], 1)?,
-            mask: input.mask.map(|m| open_keys(&m, n)).transpose()?,
+            mask,
             virtual_tokens: input.virtual_tokens.saturating_add(n),
             ..input
         })

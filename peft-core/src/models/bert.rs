@@ -3,11 +3,14 @@
 //!
 //! Per layer `x = LN(x + attention(x))`, `x = LN(x + W₂ act(W₁ x))`; logits from the pooled first position.
 
-use crate::attention::{Attention, Heads, Softmax};
+use super::activation::HiddenAct;
+use super::attention::{Projections, SelfAttention};
+use crate::attention::Softmax;
 use crate::io::hub::HubModel;
 use crate::layer::{Block, Layer, Pass};
 use crate::model::{Batch, Dims, Input, Model, Prompt};
-use crate::scope::{Role, Scope};
+use crate::scope::Scope;
+use crate::site::Role;
 use crate::{Error, Init, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -88,29 +91,6 @@ fn initializer_range() -> f64 {
     0.02
 }
 
-/// The activation between the two feed-forward layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HiddenAct {
-    /// x Φ(x).
-    Gelu,
-    /// GELU's tanh approximation.
-    GeluNew,
-    Relu,
-    Silu,
-}
-
-impl HiddenAct {
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self {
-            HiddenAct::Gelu => x.f_gelu("none")?,
-            HiddenAct::GeluNew => x.f_gelu("tanh")?,
-            HiddenAct::Relu => x.f_relu()?,
-            HiddenAct::Silu => x.f_silu()?,
-        })
-    }
-}
-
 impl HubModel for Bert {
     const MODEL_TYPE: &'static str = "bert";
 
@@ -187,6 +167,8 @@ impl Model for Bert {
             head_dim: c.hidden_size.checked_div(c.num_attention_heads).unwrap_or_default(),
             word_embedding: "bert.embeddings.word_embeddings.weight".into(),
             vocab: c.vocab_size,
+            head: "classifier".into(),
+            causal: false,
         }
     }
 
@@ -211,6 +193,7 @@ impl Model for Bert {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         batch.check_ids(self.config.vocab_size)?;
         let c = &self.config;
+        batch.check_mask(0)?;
         let embeds = self.words.forward(&batch.ids, pass)?;
         let mask = batch.additive_mask(embeds.kind())?;
         let input = Input { embeds, mask, position: 0, virtual_tokens: 0 };
@@ -223,7 +206,7 @@ impl Model for Bert {
         }
         let pooled = self.pooler.forward(&x.f_select(1, 0)?, pass)?.f_tanh()?;
         let dropout = c.classifier_dropout.unwrap_or(c.hidden_dropout_prob);
-        self.classifier.forward(&dropped(pooled, dropout, pass)?, pass)
+        self.classifier.forward(&pass.dropped(pooled, dropout)?, pass)
     }
 }
 
@@ -242,13 +225,8 @@ impl Bert {
         let positions = self.positions.forward(&Tensor::f_arange_start(start, end, index)?, pass)?;
         let types = self.types.forward(&Tensor::f_zeros([1], index)?, pass)?;
         let x = input.embeds.f_add(&types)?.f_add(&positions)?;
-        dropped(self.norm.forward(&x, pass)?, self.config.hidden_dropout_prob, pass)
+        pass.dropped(self.norm.forward(&x, pass)?, self.config.hidden_dropout_prob)
     }
-}
-
-/// Dropout, where the call has it on.
-fn dropped(x: Tensor, p: f64, pass: Pass<'_>) -> Result<Tensor> {
-    if pass.train && p > 0.0 { Ok(x.f_dropout(p, true)?) } else { Ok(x) }
 }
 
 #[derive(Debug)]
@@ -269,9 +247,21 @@ impl BertLayer {
     fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
         let (d, eps) = (c.hidden_size, c.layer_norm_eps);
         let (attention, output) = (s.at("attention"), s.at("output"));
+        let own = attention.at("self");
         Ok(Self {
             attention_block: s.block("attention", Role::Attention, d)?,
-            attention: SelfAttention::new(&attention, c)?,
+            attention: SelfAttention {
+                projections: Projections::Separate {
+                    q: own.linear("query", d, d, true)?,
+                    k: own.linear("key", d, d, true)?,
+                    v: own.linear("value", d, d, true)?,
+                },
+                core: own.attention("", Softmax::Fused, c.attention_probs_dropout_prob)?,
+                output: attention.at("output").linear("dense", d, d, true)?,
+                heads: c.num_attention_heads,
+                kv_heads: c.num_attention_heads,
+                head_dim: Bert::dims(c).head_dim,
+            },
             attention_norm: attention.at("output").layer_norm("LayerNorm", d, eps)?,
             ffn_block: s.block("ffn", Role::FeedForward, d)?,
             intermediate: s.at("intermediate").linear("dense", d, c.intermediate_size, true)?,
@@ -285,58 +275,15 @@ impl BertLayer {
 
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         self.whole.around(x, pass, &|x, pass| {
-            let a = self
-                .attention_block
-                .around(x, pass, &|x, pass| dropped(self.attention.forward(x, pass)?, self.dropout, pass))?;
+            let a = self.attention_block.around(x, pass, &|x, pass| {
+                pass.dropped(self.attention.forward(x, None, pass)?, self.dropout)
+            })?;
             let x = self.attention_norm.forward(&a.f_add(x)?, pass)?;
             let f = self.ffn_block.around(&x, pass, &|x, pass| {
                 let h = self.act.apply(&self.intermediate.forward(x, pass)?)?;
-                dropped(self.output.forward(&h, pass)?, self.dropout, pass)
+                pass.dropped(self.output.forward(&h, pass)?, self.dropout)
             })?;
             self.output_norm.forward(&f.f_add(&x)?, pass)
         })
-    }
-}
-
-#[derive(Debug)]
-struct SelfAttention {
-    query: Layer,
-    key: Layer,
-    value: Layer,
-    core: Attention,
-    output: Layer,
-    heads: i64,
-    head_dim: i64,
-}
-
-impl SelfAttention {
-    fn new(s: &Scope<'_>, c: &BertConfig) -> Result<Self> {
-        let (own, d) = (s.at("self"), c.hidden_size);
-        Ok(Self {
-            query: own.linear("query", d, d, true)?,
-            key: own.linear("key", d, d, true)?,
-            value: own.linear("value", d, d, true)?,
-            core: s.attention("self", Softmax::Fused, c.attention_probs_dropout_prob)?,
-            output: s.at("output").linear("dense", d, d, true)?,
-            heads: c.num_attention_heads,
-            head_dim: Bert::dims(c).head_dim,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        // [b, t, d] -> [b, heads, t, head_dim], for hidden states of any b and t: adapters project their own
-        let split = |layer: &Layer, x: &Tensor| -> Result<Tensor> {
-            let (b, t, _) = x.size3()?;
-            Ok(layer.forward(x, pass)?.f_view([b, t, self.heads, self.head_dim])?.f_transpose(1, 2)?)
-        };
-        let heads = Heads {
-            q: split(&self.query, x)?,
-            k: split(&self.key, x)?,
-            v: split(&self.value, x)?,
-            mask: pass.mask.map(Tensor::shallow_clone),
-        };
-        let project = |hidden: &Tensor| Ok((split(&self.key, hidden)?, split(&self.value, hidden)?));
-        let out = self.core.forward(heads, pass, &project)?;
-        self.output.forward(&out.f_transpose(1, 2)?.f_reshape(x.size())?, pass)
     }
 }

@@ -1,7 +1,47 @@
 //! The architectures, one file each.
 
+mod activation;
+mod attention;
 pub mod bert;
+mod causal;
+pub mod decoder;
+mod fields;
+pub mod gpt2;
+pub mod llama;
 pub mod tiny;
 
+pub use activation::HiddenAct;
 pub use bert::{Bert, BertConfig};
+pub use decoder::{Decoder, DecoderConfig, DecoderFamily};
+pub use gpt2::{Gpt2, Gpt2Config};
+pub use llama::Llama;
 pub use tiny::{Tiny, TinyConfig};
+
+use crate::io::hub::HubModel;
+use crate::{Error, Result};
+
+/// Code that works for a family which is known only once a `config.json` is read.
+pub trait FamilyVisitor {
+    /// What it gives.
+    type Output;
+    /// Runs it for the family `M`.
+    fn visit<M: HubModel>(self) -> Self::Output;
+}
+
+macro_rules! families {
+    ($($Model:ty),* $(,)?) => {
+        /// Every `model_type` that there is a family for.
+        pub const MODEL_TYPES: &[&str] = &[$(<$Model as HubModel>::MODEL_TYPE),*];
+
+        /// Runs `visitor` for the family of a `model_type`; `place` is what the error calls its file.
+        pub fn family<V: FamilyVisitor>(model_type: &str, place: &str, visitor: V) -> Result<V::Output> {
+            $(if model_type == <$Model as HubModel>::MODEL_TYPE {
+                return Ok(visitor.visit::<$Model>());
+            })*
+            let message = format!("`{model_type}` is not one of {}", MODEL_TYPES.join(", "));
+            Err(Error::config(place, "model_type", message))
+        }
+    };
+}
+
+families!(Llama, Gpt2, Bert);

@@ -7,7 +7,8 @@
 use crate::attention::{Attention, Heads, Softmax};
 use crate::layer::{Block, Layer, Pass};
 use crate::model::{Batch, Dims, Input, Model, Prompt};
-use crate::scope::{Role, Scope};
+use crate::scope::Scope;
+use crate::site::Role;
 use crate::{Error, Init, Params, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -84,6 +85,8 @@ impl Model for Tiny {
             head_dim: c.hidden.checked_div(c.heads).unwrap_or_default(),
             word_embedding: "embed.weight".into(),
             vocab: c.vocab,
+            head: "head".into(),
+            causal: false,
         }
     }
 
@@ -192,7 +195,7 @@ impl SelfAttention {
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         let (b, t, d) = x.size3()?;
         let [q, k, v] = self.project(x, pass)?;
-        let heads = Heads { q, k, v, mask: pass.mask.map(Tensor::shallow_clone) };
+        let heads = Heads { q, k, v, mask: pass.mask.map(Tensor::shallow_clone), causal: pass.causal };
         let out = self.core.forward(heads, pass, &|hidden| {
             let [_, k, v] = self.project(hidden, pass)?;
             Ok((k, v))

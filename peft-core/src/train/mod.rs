@@ -6,4 +6,4 @@ mod trainer;
 
 pub use optimizer::{Adam, AdamConfig, Update};
 pub use schedule::Schedule;
-pub use trainer::{StepReport, Trainer, cross_entropy};
+pub use trainer::{StepReport, Trainer, cross_entropy, next_token_loss};

@@ -113,3 +113,18 @@ impl Trainer {
 pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
     Ok(logits.f_cross_entropy_loss(classes, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
 }
+
+/// Mean cross entropy of a causal model: `logits` `[batch, virtual tokens + length, vocab]` at each token against the
+/// next one of `labels` `[batch, length]`; a label of −100 counts nothing, and so do a prompt's virtual tokens.
+pub fn next_token_loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let (_, t, vocab) = logits.size3()?;
+    let length = labels.size2()?.1;
+    let Some(prompt) = t.checked_sub(length).filter(|p| *p >= 0 && length > 0) else {
+        return Err(Error::Input(format!("{length} labels a row for logits of {t} tokens")));
+    };
+    // The first real token is predicted by the last virtual one, which PEFT's labels have, too.
+    let (from, first) = (prompt.saturating_sub(1).max(0), i64::from(prompt == 0));
+    let targets = labels.f_narrow(1, first, length.saturating_sub(first))?;
+    let logits = logits.f_narrow(1, from, targets.size2()?.1)?;
+    cross_entropy(&logits.f_reshape([-1, vocab])?, &targets.f_reshape([-1])?)
+}

@@ -2,17 +2,16 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::io::tensors;
-use peft_core::methods::LoraConfig;
 use peft_core::models::{Bert, Tiny};
-use peft_core::target::Names;
-use peft_core::{Batch, Error, Params, Pass, Peft};
+use peft_core::{Batch, Error, Method, Params, Pass, Peft};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 use tests::subject::{Subject, both, logits, moved};
-use tests::table::{Config, Row, rows};
+use tests::table::{Row, rows};
 use tests::{assert_bits, refused, serial};
 
 const CONFIG: &str = "adapter_config.json";
@@ -179,33 +178,29 @@ fn a_missing_or_superfluous_tensor_is_refused() -> Result<()> {
 
 /// Catches a pattern that matches nothing and is dropped in silence, alone or beside others that match.
 fn typo<M: Subject>(row: &Row) -> Result<()> {
-    let refuse = |config: Config, field: &str, typo: &str, more: &[&str]| -> Result<()> {
+    let refuse = |method: Box<dyn Method>, field: &str, typo: &str, more: &[&str]| -> Result<()> {
         let mut peft = M::base()?;
-        let added = config.add(&mut peft, "a");
-        let error =
-            refused(field, added, &[&[field, &format!("`{typo}`"), "matches nothing"], more].concat())?;
+        let typo = format!("`{typo}`");
+        let parts = [&[field, &typo, "matches nothing"], more].concat();
+        let error = refused(field, peft.add("a", method), &parts)?;
         ensure!(matches!(error, Error::NoTarget { .. }) && peft.names().is_empty(), "{field}: {error:?}");
         Ok(())
     };
+    let config = &row.config;
     let (whole, last) = (M::sizes().whole.0, M::sizes().targets.last().context("no targets")?.name);
     let wrong = format!("{whole}s");
-    let mut config = row.config.clone();
-    config.common().modules_to_save = Some(vec![whole.to_owned(), wrong.clone()]);
-    refuse(config, "modules_to_save", &wrong, &[])?;
-    let Config::Lora(lora) = &row.config else { return Ok(()) };
+    if config.json()?.get("modules_to_save").is_some() {
+        let names = json!([whole, wrong]);
+        refuse(config.with("modules_to_save", names)?, "modules_to_save", &wrong, &[])?;
+    }
+    let Some(Value::Array(targets)) = config.json()?.get("target_modules").cloned() else { return Ok(()) };
 
     let wrong = format!("{last}s");
     let suggestion = format!("did you mean `{last}`");
-    let names = Names::list(M::sizes().targets.iter().map(|t| t.name).chain([wrong.as_str()]));
-    let targets = LoraConfig { target_modules: Some(names), ..lora.clone() };
-    refuse(Config::Lora(targets), "target_modules", &wrong, &[&suggestion])?;
-    for target_modules in [lora.target_modules.clone(), Some(Names::Pattern("all-linear".into()))] {
-        let what = format!("{target_modules:?}");
-        let exclude_modules = Some(Names::list([last, wrong.as_str()]));
-        let lora = LoraConfig { target_modules, exclude_modules, ..lora.clone() };
-        refuse(Config::Lora(lora), "exclude_modules", &wrong, &[&suggestion]).context(what)?;
-    }
-    Ok(())
+    let names = [targets, vec![wrong.as_str().into()]].concat();
+    refuse(config.with("target_modules", names)?, "target_modules", &wrong, &[&suggestion])?;
+    let method = config.with("exclude_modules", json!([last, wrong]))?;
+    refuse(method, "exclude_modules", &wrong, &[&suggestion])
 }
 
 #[test]

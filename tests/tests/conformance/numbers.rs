@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::models::{Bert, Tiny};
-use peft_core::{Batch, Error, Pass, Peft, commas};
+use peft_core::{Batch, Error, Pass, commas};
 use tch::{Device, Kind, Tensor};
 use tests::subject::{Subject, both, fresh, logits, moved};
 use tests::table::{Merge, Row, Start};
@@ -34,7 +34,7 @@ fn merge<M: Subject>(row: &Row) -> Result<()> {
     let peft = moved::<M>(&row.config)?;
     match row.merge {
         Merge::Folds => {
-            let merged = Peft::<M>::new(peft.merged(&["a"])?, peft.config().clone())?;
+            let merged = peft.merged(&["a"])?;
             assert_close("merged logits", &logits(&merged, &[])?, &logits(&peft, &["a"])?, 1e-5)?;
             ensure!(merged.base().trainable().is_empty(), "the merged model is trainable");
         }
@@ -59,7 +59,7 @@ fn count<M: Subject>(row: &Row) -> Result<()> {
     ensure!(peft.report(&[])?.all == all, "the base has {}, {all} by its formula", peft.report(&[])?.all);
     let report = peft.report(&["a"])?;
     ensure!(report.trainable == row.count, "{} trained, {} by the formula", report.trainable, row.count);
-    let all = if row.replaces() { all } else { all + row.count };
+    let all = all + row.more;
     ensure!(report.all == all, "{} in all, {all} by the formula", report.all);
     let line = format!("trainable params: {} || all params: {} ||", commas(row.count), commas(all));
     ensure!(report.to_string().starts_with(&line), "{report}");

@@ -7,8 +7,8 @@ use peft_core::train::{AdamConfig, Schedule, Trainer};
 use peft_core::{Params, Peft};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
-use tests::subject::{Subject, both, logits, loss, move_away, moved};
-use tests::table::{Config, Merge, Row};
+use tests::subject::{Subject, both, logits, loss, move_away, moved, moved_method};
+use tests::table::{Merge, Row};
 use tests::{assert_bits, assert_close, relative_error};
 
 fn copies(params: &Params) -> BTreeMap<String, Tensor> {
@@ -81,11 +81,8 @@ fn every_parameter_gets_a_gradient() -> Result<()> {
 /// the loss rises by the gradient's length.
 fn slope<M: Subject>(row: &Row) -> Result<()> {
     // Without dropout, which would differ between the calls.
-    let mut config = row.config.clone();
-    if let Config::Lora(lora) = &mut config {
-        lora.lora_dropout = 0.0;
-    }
-    let peft = moved::<M>(&config)?;
+    let method = if row.dropout { row.config.with("lora_dropout", 0.0)? } else { row.config.method() };
+    let peft = moved_method::<M>(method)?;
     loss(&peft, &["a"])?.backward();
     let trained = peft.trainable(&["a"])?;
     for (name, p) in trained {
@@ -117,7 +114,7 @@ fn apart<M: Subject>(row: &Row) -> Result<()> {
     let mut peft = moved::<M>(&row.config)?;
     let (alone, plain) = (logits(&peft, &["a"])?, logits(&peft, &[])?);
     tch::manual_seed(21);
-    row.config.clone().add(&mut peft, "b")?;
+    peft.add("b", row.config.method())?;
     move_away(peft.params("b")?, 22)?;
     assert_bits("a after adding b", &logits(&peft, &["a"])?, &alone)?;
     let (b, b_tensors) = (logits(&peft, &["b"])?, copies(peft.params("b")?));
@@ -139,7 +136,7 @@ fn two_adapters_do_not_see_each_other() -> Result<()> {
 fn copied<M: Subject>(row: &Row) -> Result<()> {
     let mut peft = moved::<M>(&row.config)?;
     let tensors = peft.params("a")?.tensors();
-    row.config.clone().add_with(&mut peft, "b", tensors)?;
+    peft.add_with("b", row.config.method(), tensors)?;
     let b = logits(&peft, &["b"])?;
     assert_bits("the copy", &b, &logits(&peft, &["a"])?)?;
     train(&peft, "a", 1)?;
@@ -172,7 +169,7 @@ fn bf16<M: Subject>(row: &Row) -> Result<()> {
     let peft = moved::<M>(&row.config)?;
     let (f32, plain) = (logits(&peft, &["a"])?, logits(&peft, &[])?);
     let mut half = peft.to_kind(Kind::BFloat16)?;
-    row.config.clone().add(&mut half, "a")?;
+    half.add("a", row.config.method())?;
     for (name, t) in peft.params("a")?.tensors() {
         half.params("a")?.assign(&name, &t.detach())?;
     }
@@ -195,10 +192,9 @@ fn bf16<M: Subject>(row: &Row) -> Result<()> {
 
     if row.merge == Merge::Folds {
         let merged = half.merged(&["a"])?;
-        for (name, t) in merged.tensors() {
+        for (name, t) in merged.base().tensors() {
             ensure!(t.kind() == Kind::BFloat16, "{name} is {:?} after merging", t.kind());
         }
-        let merged = Peft::<M>::new(merged, half.config().clone())?;
         let found = tests::subject::logits(&merged, &[])?;
         assert_close("merged logits", &found, &tests::subject::logits(&half, &["a"])?, BF16)?;
     }

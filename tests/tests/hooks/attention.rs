@@ -117,7 +117,7 @@ fn the_branch_sees_the_adapters_of_the_projections() -> Result<()> {
     peft.add("zero", ZeroInit { tokens: 5 })?;
     crate::shake(peft.params("lora")?)?;
     crate::shake(peft.params("zero")?)?;
-    let mut over_merged = Peft::<Tiny>::new(peft.merged(&["lora"])?, TINY)?;
+    let mut over_merged = peft.merged(&["lora"])?;
     over_merged.add_with("zero", ZeroInit { tokens: 5 }, peft.params("zero")?.tensors())?;
     let expected = by_hand(&over_merged, peft.params("zero")?, &batch.ids);
     for order in [["lora", "zero"], ["zero", "lora"]] {

@@ -35,7 +35,7 @@ impl Method for Mine {
         tensors.collect()
     }
 
-    fn config(&self) -> peft_core::Result<Option<Value>> {
+    fn config(&self, _: &Params) -> peft_core::Result<Option<Value>> {
         Ok(self.config.clone())
     }
 }

@@ -21,7 +21,7 @@ impl Method for Words {
     }
 
     fn prepare(&mut self, outline: &Outline) -> peft_core::Result<()> {
-        self.found = outline.sites.iter().filter(|(_, kind)| *kind == SiteKind::Linear).count();
+        self.found = outline.sites.iter().filter(|s| s.kind == SiteKind::Linear).count();
         if self.found != self.linear {
             return Err(Error::Input(format!("words: {} linear layers", self.found)));
         }

@@ -100,7 +100,7 @@ fn a_stack_applies_in_the_order_of_the_names() -> Result<()> {
     let l = own(scale, "scale").unsqueeze(1);
     for (order, expected) in [(["lora", "scale"], &l * (&w + &delta)), (["scale", "lora"], &l * &w + &delta)]
     {
-        let folded = get(&peft.merged(&order)?, "layers.1.ff.0.weight");
+        let folded = get(peft.merged(&order)?.base(), "layers.1.ff.0.weight");
         assert_close(&format!("{order:?}"), &folded, &expected, 1e-6)?;
         assert_close(
             &format!("{order:?}"),
@@ -201,7 +201,7 @@ fn a_model_from_outside_takes_the_methods_there_are() -> Result<()> {
     peft.add("lora", LoraConfig { r: 2, target_modules, ..LoraConfig::default() })?;
     shake(peft.params("lora")?)?;
     let adapted = peft.view(&["lora"])?.forward(&batch, Pass::eval())?;
-    let merged = Peft::<Plain>::new(peft.merged(&["lora"])?, ())?.view(&[])?.forward(&batch, Pass::eval())?;
+    let merged = peft.merged(&["lora"])?.view(&[])?.forward(&batch, Pass::eval())?;
     assert_close("merged", &merged, &adapted, 1e-5)
 }
 
@@ -217,7 +217,7 @@ fn merging_a_bias_into_a_layer_without_one_is_not_silent() -> Result<()> {
     match peft.merged(&["bias"]) {
         Err(e) => ensure!(e.to_string().contains("`body.out`"), "{e}"),
         Ok(base) => {
-            let merged = Peft::<Plain>::new(base, ())?.view(&[])?.forward(&batch, Pass::eval())?;
+            let merged = base.view(&[])?.forward(&batch, Pass::eval())?;
             assert_close("merged", &merged, &adapted, 1e-5)?;
         }
     }

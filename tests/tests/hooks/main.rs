@@ -31,7 +31,7 @@ fn logits(peft: &Peft<Tiny>, active: &[&str], batch: &Batch) -> Result<Tensor> {
 
 /// The merged model's logits.
 fn merged(peft: &Peft<Tiny>, active: &[&str], batch: &Batch) -> Result<Tensor> {
-    logits(&Peft::new(peft.merged(active)?, TINY)?, &[], batch)
+    logits(&peft.merged(active)?, &[], batch)
 }
 
 /// Overwrites every tensor with noise around its value.

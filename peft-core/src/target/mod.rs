@@ -1,7 +1,15 @@
 //! Which sites a method adapts: PEFT's rules for `target_modules` and `exclude_modules`, evaluated once when the
 //! adapter is added, so that a name which matches nothing is an error on that line and not a silent loss.
 
-use crate::scope::{Outline, SiteKind};
+mod defaults;
+mod layers;
+mod patterns;
+
+pub use defaults::{Family, defaults};
+pub use layers::{LayerFilter, LayerIndices};
+pub use patterns::Patterns;
+
+use crate::site::{Outline, SiteKind, SiteOutline};
 use crate::{Error, Result};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -70,44 +78,73 @@ pub struct Selection<'a> {
     pub method: &'static str,
     /// The kinds of site that the method has a formula for.
     pub supported: &'a [SiteKind],
-    pub target_modules: &'a Names,
+    pub target_modules: Option<&'a Names>,
+    /// PEFT's targets for this model type, where the config names none.
+    pub default: Option<&'a [&'a str]>,
     pub exclude_modules: Option<&'a Names>,
+    pub layers: LayerFilter<'a>,
     /// Modules that are trained whole are never adapted as well.
     pub modules_to_save: &'a [String],
 }
 
+/// What a [`Selection`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// Full names of the sites to adapt.
+    pub sites: BTreeSet<String>,
+    /// `target_modules` as PEFT writes it: never a default and never `all-linear`.
+    pub names: Names,
+}
+
 impl Selection<'_> {
-    /// The names of the sites to adapt.
+    /// The sites to adapt.
     ///
     /// # Errors
     /// [`Error::NoTarget`] for a pattern that matches nothing, with the closest names there are;
-    /// [`Error::Unsupported`] for a site of another kind.
-    pub fn sites(&self, outline: &Outline) -> Result<BTreeSet<String>> {
-        let mut found = if self.target_modules.is_all_linear() {
-            outline
-                .sites
-                .iter()
-                .filter(|(_, kind)| *kind == SiteKind::Linear)
-                .map(|(n, _)| n.clone())
-                .collect()
+    /// [`Error::Unsupported`] for a site of another kind; [`Error::Config`] for a model type without a default.
+    pub fn resolve(&self, outline: &Outline) -> Result<Selected> {
+        let target = match (self.target_modules, self.default) {
+            (Some(names), _) => names.clone(),
+            (None, Some(names)) => Names::list(names.iter().copied()),
+            (None, None) => {
+                let model = &outline.dims.model_type;
+                let message =
+                    format!("there is no default for model type `{model}`: name the modules to adapt");
+                return Err(Error::config(self.method, "target_modules", message));
+            }
+        };
+        let mut sites = if target.is_all_linear() {
+            let head = outline.dims.causal.then_some(outline.dims.head.as_str());
+            let linear = outline.sites.iter().filter(|s| s.kind == SiteKind::Linear);
+            linear.map(|s| s.name.clone()).filter(|n| Some(n.as_str()) != head).collect()
         } else {
-            self.hits(self.target_modules, "target_modules", outline)?
+            self.hits(&target, "target_modules", outline)?
         };
         if let Some(names) = self.exclude_modules {
             let excluded = self.hits(names, "exclude_modules", outline)?;
-            found.retain(|n| !excluded.contains(n));
+            sites.retain(|n| !excluded.contains(n));
         }
-        found.retain(|n| !self.modules_to_save.iter().any(|m| within(n, m)));
-        if found.is_empty() {
+        sites.retain(|n| !self.modules_to_save.iter().any(|m| within(n, m)));
+        self.layers.apply(self.method, &target, outline, &mut sites)?;
+        if sites.is_empty() {
             return Err(self.no_target("target_modules", "every entry, after exclusions,", outline));
         }
-        match outline.sites.iter().find(|(n, kind)| found.contains(n) && !self.supported.contains(kind)) {
-            Some((site, kind)) => {
+        self.check_kinds(outline, &sites)?;
+        let names = if target.is_all_linear() { Names::List(condensed(&sites, outline)) } else { target };
+        Ok(Selected { sites, names })
+    }
+
+    /// Every name must be that of a site which the method has a formula for (a block may share its name with one).
+    fn check_kinds(&self, outline: &Outline, sites: &BTreeSet<String>) -> Result<()> {
+        let fits =
+            |name: &str| outline.sites.iter().any(|s| s.name == name && self.supported.contains(&s.kind));
+        match outline.sites.iter().find(|s| sites.contains(&s.name) && !fits(&s.name)) {
+            Some(s) => {
                 let kinds: Vec<String> = self.supported.iter().map(SiteKind::to_string).collect();
-                let why = format!("it is {kind}, not {}", kinds.join(" or "));
-                Err(Error::Unsupported { method: self.method, site: site.clone(), why })
+                let why = format!("it is {}, not {}", s.kind, kinds.join(" or "));
+                Err(Error::Unsupported { method: self.method, site: s.name.clone(), why })
             }
-            None => Ok(found),
+            None => Ok(()),
         }
     }
 
@@ -116,7 +153,7 @@ impl Selection<'_> {
         let mut all = BTreeSet::new();
         for m in names.matchers(self.method, field)? {
             let mut any = false;
-            for (name, _) in &outline.sites {
+            for SiteOutline { name, .. } in &outline.sites {
                 let hit = m.matches(name);
                 if hit.map_err(|e| Error::config(self.method, field, format!("`{}`: {e}", m.text())))? {
                     any = true;
@@ -131,7 +168,7 @@ impl Selection<'_> {
     }
 
     fn no_target(&self, field: &'static str, pattern: &str, outline: &Outline) -> Error {
-        let names = outline.sites.iter().map(|(n, _)| n.as_str());
+        let names = outline.sites.iter().map(|s| s.name.as_str());
         Error::NoTarget {
             method: self.method,
             field,
@@ -139,6 +176,28 @@ impl Selection<'_> {
             close: closest(pattern, names),
         }
     }
+}
+
+/// Names of all-linear's sites as PEFT writes them: in full, and from 20 on as the shortest suffixes that no other
+/// module has.
+fn condensed(sites: &BTreeSet<String>, outline: &Outline) -> Vec<String> {
+    const FULL: usize = 20;
+    if sites.len() < FULL {
+        return sites.iter().cloned().collect();
+    }
+    fn suffixes(name: &str) -> impl Iterator<Item = &str> {
+        let dots = name.rmatch_indices('.').filter_map(|(i, _)| name.get(i.saturating_add(1)..));
+        dots.chain(std::iter::once(name))
+    }
+    let others = outline.sites.iter().filter(|s| !sites.contains(&s.name));
+    let taken: BTreeSet<&str> = others.flat_map(|s| suffixes(&s.name)).collect();
+    let mut chosen: BTreeSet<&str> = BTreeSet::new();
+    for site in sites {
+        if !suffixes(site).any(|s| chosen.contains(s)) {
+            chosen.extend(suffixes(site).find(|s| !taken.contains(s)));
+        }
+    }
+    chosen.into_iter().map(str::to_owned).collect()
 }
 
 /// PEFT's exclusion rule: the name occurs in the path between dots.
@@ -175,22 +234,33 @@ mod tests {
             head_dim: 4,
             word_embedding: "e.weight".into(),
             vocab: 9,
+            head: "head".into(),
+            causal: false,
         };
         let names =
             ["embed", "layers.0.q_proj", "layers.0.v_proj", "layers.1.q_proj", "layers.1.v_proj", "head"];
         let kind = |n: &str| if n == "embed" { SiteKind::Embedding } else { SiteKind::Linear };
-        Outline { dims, sites: names.iter().map(|n| (n.to_string(), kind(n))).collect(), params: vec![] }
+        let site = |n: &&str| SiteOutline {
+            name: n.to_string(),
+            kind: kind(n),
+            shape: vec![8, 8],
+            transposed: false,
+            layer: n.split('.').nth(1).and_then(|i| i.parse().ok()),
+        };
+        Outline { dims, sites: names.iter().map(site).collect(), params: vec![] }
     }
 
     fn select(target: Names, exclude: Option<Names>, save: &[String]) -> Result<Vec<String>> {
         let s = Selection {
             method: "LoRA",
             supported: &[SiteKind::Linear],
-            target_modules: &target,
+            target_modules: Some(&target),
+            default: None,
             exclude_modules: exclude.as_ref(),
+            layers: LayerFilter::default(),
             modules_to_save: save,
         };
-        s.sites(&outline()).map(|set| set.into_iter().collect())
+        s.resolve(&outline()).map(|found| found.sites.into_iter().collect())
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! What all causal models share: entering a batch (prompts, positions, masks, the cache) and leaving it (logits).
+
+use crate::attention::causal_mask;
+use crate::layer::{Layer, Pass};
+use crate::model::{Batch, Input, Prompt};
+use crate::{Error, Result};
+use tch::{Kind, Tensor};
+
+/// A batch on its way through a causal model.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Word embeddings, prompts included: `[batch, t, hidden]`.
+    pub x: Tensor,
+    /// Position of each token, `[batch or 1, t]`.
+    pub positions: Tensor,
+    mask: Option<Tensor>,
+    causal: bool,
+    virtual_tokens: i64,
+    /// One more than the last position there can be.
+    end: i64,
+}
+
+impl Stream {
+    /// Embeds the batch. A token's position is the number of tokens before it, padding on the left not counted;
+    /// `window` is how many tokens one sees, itself included.
+    pub fn enter(
+        batch: &Batch,
+        words: &Layer,
+        prompts: &[Box<dyn Prompt>],
+        window: Option<i64>,
+        pass: Pass<'_>,
+    ) -> Result<Self> {
+        let (cached, cached_virtual) = pass.cache.map_or((0, 0), |c| (c.len(), c.virtual_tokens()));
+        batch.check_mask(cached.saturating_sub(cached_virtual))?;
+        let embeds = words.forward(&batch.ids, pass)?;
+        let mask = batch.additive_mask(embeds.kind())?;
+        let input = Input { embeds, mask, position: 0, virtual_tokens: 0 };
+        let Input { embeds: x, mask: padding, position, virtual_tokens } =
+            prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;
+
+        let t = x.size3()?.1;
+        let keys = cached.saturating_add(t);
+        let positions = positions(batch, cached, t, virtual_tokens)?.f_add_scalar(position)?;
+        let window = window.filter(|w| *w < keys);
+        let (mask, causal) = match (padding, window) {
+            (padding, None) if t == 1 => (padding, false),
+            (None, None) if cached == 0 => (None, true),
+            (padding, window) => {
+                let causal = causal_mask(t, keys, window, (x.kind(), x.device()))?;
+                (Some(padding.map_or_else(|| Ok(causal.shallow_clone()), |p| causal.f_minimum(&p))?), false)
+            }
+        };
+        Ok(Self { x, positions, mask, causal, virtual_tokens, end: keys.saturating_add(position) })
+    }
+
+    /// The call's state for the layers.
+    pub fn pass<'a>(&'a self, pass: Pass<'a>) -> Pass<'a> {
+        Pass { mask: self.mask.as_ref(), causal: self.causal, ..pass }
+    }
+
+    /// Logits of the last layer's normed output `x`, of the last position alone where the call asks for that.
+    pub fn leave(&self, x: &Tensor, head: &Layer, pass: Pass<'_>) -> Result<Tensor> {
+        let t = x.size3()?.1;
+        if let Some(cache) = pass.cache {
+            cache.advance(t, self.virtual_tokens);
+        }
+        match pass.last {
+            true => head.forward(&x.f_narrow(1, t.saturating_sub(1), 1)?, pass),
+            false => head.forward(x, pass),
+        }
+    }
+
+    /// Checks that the model has as many positions.
+    pub fn check_positions(&self, most: i64) -> Result<()> {
+        if self.end <= most {
+            return Ok(());
+        }
+        Err(Error::Input(format!("{} tokens do not fit the model's {most} positions", self.end)))
+    }
+}
+
+/// `[batch or 1, t]`: virtual tokens from 0 on, then the batch's tokens.
+fn positions(batch: &Batch, cached: i64, t: i64, virtual_tokens: i64) -> Result<Tensor> {
+    let index = (Kind::Int64, batch.ids.device());
+    let all = Tensor::f_arange_start(cached, cached.saturating_add(t), index)?.f_unsqueeze(0)?;
+    let Some(mask) = &batch.mask else { return Ok(all) };
+    let pads = mask.f_cumsum(1, Kind::Int64)?.f_eq(0)?.f_sum_dim_intlist(1, true, Kind::Int64)?;
+    let words = t.saturating_sub(virtual_tokens);
+    let tokens = all.f_narrow(1, virtual_tokens, words)?.f_sub(&pads)?.f_clamp_min(virtual_tokens)?;
+    let rows = tokens.size2()?.0;
+    let prompt = all.f_narrow(1, 0, virtual_tokens)?.f_expand([rows, -1], false)?;
+    Ok(Tensor::f_cat(&[&prompt, &tokens], 1)?)
+}

@@ -1,0 +1,245 @@
+//! The decoder of the Llama family: `x + attention(norm(x))`, `x + down(act(gate(x)) ⊙ up(x))`, with rotary positions,
+//! grouped key heads and RMS norms. Touvron et al. 2023, <https://arxiv.org/abs/2302.13971>. A family is a
+//! [`DecoderFamily`]: how its `config.json` is read.
+
+use super::activation::HiddenAct;
+use super::attention::{Projections, Rope, SelfAttention};
+use super::causal::Stream;
+use super::fields::Fields;
+use crate::attention::Softmax;
+use crate::layer::{Block, Layer, Pass};
+use crate::model::{Batch, Dims, Model, Prompt};
+use crate::scope::Scope;
+use crate::site::Role;
+use crate::{Result, io::hub::HubModel};
+use serde_json::{Map, Value};
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use tch::Tensor;
+
+/// A family of decoders.
+pub trait DecoderFamily: Debug + Clone + Copy + Send + Sync + 'static {
+    /// The family's `model_type`.
+    const MODEL_TYPE: &'static str;
+    /// Reads a `config.json`; `place` is what errors call it.
+    fn config(json: &Value, place: &str) -> Result<DecoderConfig>;
+}
+
+/// What a decoder's numbers depend on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecoderConfig {
+    pub vocab_size: i64,
+    pub hidden_size: i64,
+    pub intermediate_size: i64,
+    pub num_hidden_layers: i64,
+    pub num_attention_heads: i64,
+    pub num_key_value_heads: i64,
+    pub head_dim: i64,
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+    pub hidden_act: HiddenAct,
+    pub tie_word_embeddings: bool,
+    /// Biases of q, k and v.
+    pub qkv_bias: bool,
+    /// Bias of the output projection.
+    pub output_bias: bool,
+    pub mlp_bias: bool,
+    pub attention_dropout: f64,
+    /// How many tokens one sees, itself included.
+    pub sliding_window: Option<i64>,
+    /// The file as it was read.
+    pub json: Value,
+}
+
+impl DecoderConfig {
+    /// The fields that all families share, without biases and window.
+    pub(super) fn read(f: &Fields<'_>) -> Result<Self> {
+        let (hidden, heads) = (f.size("hidden_size")?, f.size("num_attention_heads")?);
+        let kv_heads = f.positive("num_key_value_heads", f.or("num_key_value_heads", heads)?)?;
+        if heads.checked_rem(kv_heads) != Some(0) {
+            let message = format!("{kv_heads} does not divide num_attention_heads {heads}");
+            return Err(f.wrong("num_key_value_heads", message));
+        }
+        let head_dim = f.or("head_dim", hidden.checked_div(heads).unwrap_or_default())?;
+        Ok(Self {
+            vocab_size: f.size("vocab_size")?,
+            hidden_size: hidden,
+            intermediate_size: f.size("intermediate_size")?,
+            num_hidden_layers: f.size("num_hidden_layers")?,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim: f.positive("head_dim", head_dim)?,
+            rms_norm_eps: f.or("rms_norm_eps", 1e-6)?,
+            rope_theta: rope_theta(f)?,
+            hidden_act: f.or("hidden_act", HiddenAct::Silu)?,
+            tie_word_embeddings: f.or("tie_word_embeddings", false)?,
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            attention_dropout: f.dropout("attention_dropout")?,
+            sliding_window: None,
+            json: f.json.clone(),
+        })
+    }
+}
+
+/// θ, from `rope_theta` (transformers 4) or `rope_parameters` (5). Scaled positions are refused by name.
+fn rope_theta(f: &Fields<'_>) -> Result<f64> {
+    for field in ["rope_parameters", "rope_scaling"] {
+        let Some(rope) = f.get::<Map<String, Value>>(field)? else { continue };
+        match rope.get("rope_type").or_else(|| rope.get("type")) {
+            Some(kind) if *kind != "default" => {
+                return Err(f.wrong(field, format!("rope_type {kind} is not supported, only \"default\" is")));
+            }
+            _ => {}
+        }
+        if let Some(theta) = rope.get("rope_theta").and_then(Value::as_f64) {
+            return Ok(theta);
+        }
+    }
+    f.or("rope_theta", 10_000.0)
+}
+
+/// A view of a decoder with its language-model head.
+#[derive(Debug)]
+pub struct Decoder<F> {
+    words: Layer,
+    prompts: Vec<Box<dyn Prompt>>,
+    layers: Vec<DecoderLayer>,
+    norm: Layer,
+    head: Layer,
+    config: DecoderConfig,
+    family: PhantomData<F>,
+}
+
+impl<F: DecoderFamily> Model for Decoder<F> {
+    type Config = DecoderConfig;
+
+    fn dims(c: &DecoderConfig) -> Dims {
+        Dims {
+            model_type: F::MODEL_TYPE.into(),
+            layers: c.num_hidden_layers,
+            hidden: c.hidden_size,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+            word_embedding: "model.embed_tokens.weight".into(),
+            vocab: c.vocab_size,
+            head: "lm_head".into(),
+            causal: true,
+        }
+    }
+
+    fn new(s: &Scope<'_>, c: &DecoderConfig) -> Result<Self> {
+        let (model, d) = (s.at("model"), c.hidden_size);
+        Ok(Self {
+            words: model.embedding("embed_tokens", c.vocab_size, d)?,
+            prompts: s.prompts()?,
+            layers: (0..c.num_hidden_layers)
+                .map(|i| DecoderLayer::new(&model.at("layers").layer(i), c))
+                .collect::<Result<_>>()?,
+            norm: model.rms_norm("norm", d, c.rms_norm_eps)?,
+            head: match c.tie_word_embeddings {
+                true => s.tied_linear("lm_head", "model.embed_tokens.weight", d, c.vocab_size)?,
+                false => s.linear("lm_head", d, c.vocab_size, false)?,
+            },
+            config: c.clone(),
+            family: PhantomData,
+        })
+    }
+
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
+        let c = &self.config;
+        batch.check_ids(c.vocab_size)?;
+        let stream = Stream::enter(batch, &self.words, &self.prompts, c.sliding_window, pass)?;
+        let inner = stream.pass(pass);
+        let frequencies = Rope::frequencies(c.rope_theta, c.head_dim, stream.x.device())?;
+        let rope = Rope::new(&stream.positions, &frequencies, stream.x.kind())?;
+        let mut x = stream.x.shallow_clone();
+        for layer in &self.layers {
+            x = layer.forward(&x, &rope, inner)?;
+        }
+        stream.leave(&self.norm.forward(&x, inner)?, &self.head, pass)
+    }
+
+    fn untied(config: &DecoderConfig) -> DecoderConfig {
+        DecoderConfig { tie_word_embeddings: false, ..config.clone() }
+    }
+}
+
+#[derive(Debug)]
+struct DecoderLayer {
+    whole: Block,
+    input_norm: Layer,
+    attention_block: Block,
+    attention: SelfAttention,
+    post_norm: Layer,
+    mlp_block: Block,
+    gate: Layer,
+    up: Layer,
+    down: Layer,
+    act: HiddenAct,
+}
+
+impl DecoderLayer {
+    fn new(s: &Scope<'_>, c: &DecoderConfig) -> Result<Self> {
+        let (d, f, eps) = (c.hidden_size, c.intermediate_size, c.rms_norm_eps);
+        let (own, mlp) = (s.at("self_attn"), s.at("mlp"));
+        let width = |heads: i64| heads.saturating_mul(c.head_dim);
+        let (q, kv) = (width(c.num_attention_heads), width(c.num_key_value_heads));
+        Ok(Self {
+            attention_block: s.block("self_attn", Role::Attention, d)?,
+            attention: SelfAttention {
+                projections: Projections::Separate {
+                    q: own.linear("q_proj", d, q, c.qkv_bias)?,
+                    k: own.linear("k_proj", d, kv, c.qkv_bias)?,
+                    v: own.linear("v_proj", d, kv, c.qkv_bias)?,
+                },
+                core: own.attention("", Softmax::Fused, c.attention_dropout)?,
+                output: own.linear("o_proj", q, d, c.output_bias)?,
+                heads: c.num_attention_heads,
+                kv_heads: c.num_key_value_heads,
+                head_dim: c.head_dim,
+            },
+            mlp_block: s.block("mlp", Role::FeedForward, d)?,
+            gate: mlp.linear("gate_proj", d, f, c.mlp_bias)?,
+            up: mlp.linear("up_proj", d, f, c.mlp_bias)?,
+            down: mlp.linear("down_proj", f, d, c.mlp_bias)?,
+            input_norm: s.rms_norm("input_layernorm", d, eps)?,
+            post_norm: s.rms_norm("post_attention_layernorm", d, eps)?,
+            whole: s.block("", Role::Layer, d)?,
+            act: c.hidden_act,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, rope: &Rope, pass: Pass<'_>) -> Result<Tensor> {
+        self.whole.around(x, pass, &|x, pass| {
+            let h = self.input_norm.forward(x, pass)?;
+            let attend = |h: &Tensor, pass: Pass<'_>| self.attention.forward(h, Some(rope), pass);
+            let x = x.f_add(&self.attention_block.around(&h, pass, &attend)?)?;
+            let h = self.post_norm.forward(&x, pass)?;
+            let f = self.mlp_block.around(&h, pass, &|h, pass| {
+                let gate = self.act.apply(&self.gate.forward(h, pass)?)?;
+                self.down.forward(&gate.f_mul(&self.up.forward(h, pass)?)?, pass)
+            })?;
+            Ok(x.f_add(&f)?)
+        })
+    }
+}
+
+impl<F: DecoderFamily> HubModel for Decoder<F> {
+    const MODEL_TYPE: &'static str = F::MODEL_TYPE;
+
+    fn config(json: &Value, place: &str, _labels: Option<i64>) -> Result<DecoderConfig> {
+        F::config(json, place)
+    }
+
+    /// Rotary tables are buffers of old files.
+    fn rename(name: &str) -> Option<String> {
+        (!name.ends_with("rotary_emb.inv_freq")).then(|| name.to_owned())
+    }
+
+    fn fresh_head(_: &DecoderConfig) -> Result<Vec<(String, Tensor)>> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,83 @@
+//! `layers_to_transform` and `layers_pattern`: only some layers of the model.
+
+use super::Names;
+use crate::site::Outline;
+use crate::{Error, Result};
+use fancy_regex::Regex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// One layer index, or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LayerIndices {
+    One(i64),
+    Many(Vec<i64>),
+}
+
+impl LayerIndices {
+    fn list(&self) -> &[i64] {
+        match self {
+            LayerIndices::One(i) => std::slice::from_ref(i),
+            LayerIndices::Many(list) => list,
+        }
+    }
+}
+
+/// Keeps the sites in some layers alone; by default, all of them. A target that is a site's full name is kept in any
+/// case, as in PEFT, and an empty list is no filter.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LayerFilter<'a> {
+    pub layers_to_transform: Option<&'a LayerIndices>,
+    /// Name of the list of layers, where the model has several: the number after it is the layer's.
+    pub layers_pattern: Option<&'a Names>,
+}
+
+impl LayerFilter<'_> {
+    pub(super) fn apply(
+        &self,
+        method: &'static str,
+        target: &Names,
+        outline: &Outline,
+        sites: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        let patterns: Vec<&str> = match self.layers_pattern {
+            Some(Names::Pattern(p)) if !p.is_empty() => vec![p],
+            Some(Names::List(list)) => list.iter().map(String::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let wanted = self.layers_to_transform.map_or(&[][..], LayerIndices::list);
+        if wanted.is_empty() {
+            return match patterns.is_empty() {
+                true => Ok(()),
+                false => Err(Error::config(method, "layers_pattern", "is for use with layers_to_transform")),
+            };
+        }
+        let full = match target {
+            Names::List(list) => list,
+            Names::Pattern(_) => {
+                let message = "is for use with a list of target_modules";
+                return Err(Error::config(method, "layers_to_transform", message));
+            }
+        };
+        let mut numbers = Vec::new();
+        for p in &patterns {
+            let regex = Regex::new(&format!(r"^(?:.*?\.)?{p}\.(\d+)\."));
+            numbers.push(regex.map_err(|e| Error::config(method, "layers_pattern", format!("`{p}`: {e}")))?);
+        }
+        let index = |name: &str| -> Option<i64> {
+            if numbers.is_empty() {
+                return outline.sites.iter().find(|s| s.name == name)?.layer;
+            }
+            numbers.iter().find_map(|r| r.captures(name).ok()??.get(1)?.as_str().parse().ok())
+        };
+        for i in wanted {
+            if !sites.iter().any(|n| index(n) == Some(*i)) {
+                let message = format!("layer {i} has none of the targets");
+                return Err(Error::config(method, "layers_to_transform", message));
+            }
+        }
+        sites.retain(|n| full.contains(n) || index(n).is_some_and(|i| wanted.contains(&i)));
+        Ok(())
+    }
+}

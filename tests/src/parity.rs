@@ -1,0 +1,217 @@
+//! Folders of goldens: `base` (a Hub model) and beside it one folder a method, as the generator lays them out. Each
+//! method is loaded, run and compared with what Python PEFT computed.
+
+use crate::{golden_tensors, relative_error};
+use anyhow::{Context, Result, bail, ensure};
+use peft_core::io::hub::{self, HubModel};
+use peft_core::methods::from_json;
+use peft_core::models::{FamilyVisitor, family};
+use peft_core::train::{cross_entropy, next_token_loss};
+use peft_core::{Batch, Method, Pass, Peft, io};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+
+/// Worst relative errors of one method; `None` where the golden has no such number.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Errors {
+    pub method: String,
+    pub base: f64,
+    pub logits: f64,
+    pub merged: Option<f64>,
+    pub loss: Option<f64>,
+    pub gradients: Option<f64>,
+    /// Name of the worst gradient.
+    pub worst: String,
+}
+
+impl Errors {
+    /// The worst of all.
+    pub fn most(&self) -> f64 {
+        let optional = [self.merged, self.loss, self.gradients];
+        optional.into_iter().flatten().chain([self.base, self.logits]).fold(0.0, nan_max)
+    }
+}
+
+/// The larger of two, and NaN if one is.
+fn nan_max(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// What a folder's method came to.
+pub type Outcome = (PathBuf, Result<Errors>);
+
+/// Compares every method of a family's folder whose name is `wanted`.
+pub fn compare(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Outcome>> {
+    let path = dir.join("base/config.json");
+    let config = io::read_json(&path)?;
+    let place = path.display().to_string();
+    let kind = config["model_type"].as_str().with_context(|| format!("{place}: no model_type"))?;
+    family(kind, &place, Folder { dir, wanted })?
+}
+
+struct Folder<'a> {
+    dir: &'a Path,
+    wanted: &'a dyn Fn(&str) -> bool,
+}
+
+impl FamilyVisitor for Folder<'_> {
+    type Output = Result<Vec<Outcome>>;
+    fn visit<M: HubModel>(self) -> Self::Output {
+        run::<M>(self.dir, self.wanted)
+    }
+}
+
+fn run<M: HubModel>(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Outcome>> {
+    let mut peft = hub::open::<M>(&dir.join("base"), Device::Cpu, hub::Head::Stored)?.peft;
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
+    folders.retain(|p| p.join("adapter_config.json").exists() && wanted(&folder_name(p)));
+    folders.sort();
+    let outcomes = folders.into_iter().map(|folder| {
+        let outcome = method(&mut peft, &folder);
+        for name in peft.names().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+            let _ = peft.delete(&name);
+        }
+        (folder, outcome)
+    });
+    Ok(outcomes.collect())
+}
+
+type Tensors = BTreeMap<String, Tensor>;
+
+fn method<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<Errors> {
+    let g = golden_tensors(dir)?;
+    let name = |key: &str| g.get(key).with_context(|| format!("the golden has no `{key}`"));
+    let batch = Batch { ids: name("input_ids")?.copy(), mask: Some(name("attention_mask")?.copy()) };
+    let mut e = Errors { method: folder_name(dir), ..Errors::default() };
+    e.base = relative_error(&peft.view(&[])?.forward(&batch, Pass::eval())?, name("logits_base")?)?;
+
+    peft.load("golden", dir)?;
+    let logits = peft.view(&["golden"])?.forward(&batch, Pass::eval())?;
+    e.logits = relative_error(&logits, name("logits")?).context("logits")?;
+    if let Some(expected) = g.get("logits_merged") {
+        let merged = peft.merged(&["golden"]).context("merging")?;
+        let logits = merged.view(&[])?.forward(&batch, Pass::eval())?;
+        e.merged = Some(relative_error(&logits, expected).context("merged logits")?);
+    } else if peft.merged(&["golden"]).is_ok() {
+        bail!("it could be merged, and PEFT cannot");
+    }
+    gradients(peft, "golden", &batch, &g, &mut e)?;
+    if g.keys().any(|k| k.starts_with("param.encoder.")) {
+        encoder(peft, dir, &g)?;
+        let logits = peft.view(&["encoder"])?.forward(&batch, Pass::eval())?;
+        e.logits = nan_max(e.logits, relative_error(&logits, name("logits")?).context("encoder")?);
+        gradients(peft, "encoder", &batch, &g, &mut e)?;
+    }
+    files(peft, dir)?;
+    counts(peft, dir)?;
+    Ok(e)
+}
+
+/// The last part of a path.
+pub fn folder_name(dir: &Path) -> String {
+    dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Loss and gradients of an adapter. Every trained tensor must have a golden gradient, and the other way round.
+fn gradients<M: HubModel>(
+    peft: &Peft<M>,
+    adapter: &str,
+    batch: &Batch,
+    g: &Tensors,
+    e: &mut Errors,
+) -> Result<()> {
+    let Some(expected) = g.get("loss") else { return Ok(()) };
+    let labels = g.get("labels").context("the golden has no `labels`")?;
+    let logits = peft.view(&[adapter])?.forward(batch, Pass::train())?;
+    let loss = match M::dims(peft.config()).causal {
+        true => next_token_loss(&logits, labels)?,
+        false => cross_entropy(&logits, labels)?,
+    };
+    let loss = match peft.penalty(&[adapter])? {
+        Some(more) => loss + more,
+        None => loss,
+    };
+    let error = relative_error(&loss.detach().view([1]), expected).context("loss")?;
+    e.loss = Some(nan_max(e.loss.unwrap_or_default(), error));
+    loss.backward();
+    let mut unmatched: Vec<&String> = g.keys().filter(|k| of_adapter(k, adapter)).collect();
+    for (name, p) in peft.trainable(&[adapter])? {
+        let key = format!("grad.{name}");
+        let expected = g.get(&key).with_context(|| format!("no golden gradient of `{name}`"))?;
+        unmatched.retain(|k| **k != key);
+        let grad = if p.grad().defined() { p.grad() } else { p.zeros_like() };
+        let error = relative_error(&grad, expected).with_context(|| key.clone())?;
+        if e.gradients.is_none_or(|worst| error.is_nan() || error > worst) {
+            (e.gradients, e.worst) = (Some(error), name);
+        }
+    }
+    ensure!(unmatched.is_empty(), "golden gradients that nothing here has: {unmatched:?}");
+    Ok(())
+}
+
+/// Whether a golden tensor is a gradient that this adapter must have. Prompts are stored twice: as the file has them, and
+/// as the encoder that they come from.
+fn of_adapter(key: &str, adapter: &str) -> bool {
+    match key.strip_prefix("grad.") {
+        Some(name) if name.starts_with("unsaved.") => false,
+        Some("prompt_embeddings") => adapter == "golden",
+        Some(name) => !name.starts_with("encoder.") || adapter == "encoder",
+        None => false,
+    }
+}
+
+/// The adapter as it was in training, with the encoder that its file does not have.
+fn encoder<M: HubModel>(peft: &mut Peft<M>, dir: &Path, g: &Tensors) -> Result<()> {
+    let mut tensors = io::tensors::read(&dir.join("adapter_model.safetensors"))?;
+    tensors.remove("prompt_embeddings");
+    let encoder = g.iter().filter_map(|(k, t)| Some((k.strip_prefix("param.")?.to_owned(), t.copy())));
+    tensors.extend(encoder);
+    Ok(peft.add_with("encoder", config(dir)?, tensors)?)
+}
+
+fn config(dir: &Path) -> Result<Box<dyn Method>> {
+    Ok(from_json(io::read_json(&dir.join("adapter_config.json"))?, "the golden")?)
+}
+
+/// PEFT's line about trainable parameters, of a fresh adapter.
+fn counts<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<()> {
+    let Ok(meta) = io::read_json(&dir.join("meta.json")) else { return Ok(()) };
+    let mut json = io::read_json(&dir.join("adapter_config.json"))?;
+    if json["peft_type"] == "ADALORA" {
+        json["rank_pattern"] = Value::Null;
+    }
+    peft.add("fresh", from_json(json, "the golden")?)?;
+    let (ours, theirs) = (peft.report(&["fresh"])?.to_string(), &meta["print_trainable_parameters"]);
+    ensure!(theirs.is_null() || ours == *theirs, "report\n{ours}\nexpected\n{theirs}");
+    Ok(())
+}
+
+/// What is written equals what was read, field by field and byte by byte.
+fn files<M: HubModel>(peft: &Peft<M>, dir: &Path) -> Result<()> {
+    let out = tempfile::tempdir()?;
+    peft.save("golden", out.path())?;
+    let read = |d: &Path| -> Result<Value> { Ok(as_sets(io::read_json(&d.join("adapter_config.json"))?)) };
+    let (ours, theirs) = (read(out.path())?, read(dir)?);
+    ensure!(ours == theirs, "config\n{ours:#}\nexpected\n{theirs:#}");
+    let tensors = |d: &Path| io::tensors::read(&d.join("adapter_model.safetensors"));
+    let (ours, theirs) = (tensors(out.path())?, tensors(dir)?);
+    ensure!(ours.keys().eq(theirs.keys()), "names {:?}\nexpected {:?}", ours.keys(), theirs.keys());
+    for (name, t) in &theirs {
+        ensure!(crate::same_bits(&ours[name], t), "{name} has other bytes");
+    }
+    Ok(())
+}
+
+/// Fields that are sets in PEFT's memory: written in any order, and with duplicates at every save.
+fn as_sets(mut config: Value) -> Value {
+    for field in ["target_modules", "modules_to_save", "exclude_modules", "feedforward_modules"] {
+        if let Some(list) = config[field].as_array_mut() {
+            list.sort_by_key(Value::to_string);
+            list.dedup();
+        }
+    }
+    config
+}

@@ -1,0 +1,64 @@
+//! Bottleneck adapters, and copies of the base's own parameters.
+
+use super::{Row, Start};
+use crate::subject::Sizes;
+use peft_core::methods::{
+    Activation, BottleneckConfig, BottleneckInit, Common, FullConfig, Placement, Scaling,
+};
+
+pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
+    let (d, size) = (s.hidden, 6);
+    let bottleneck = BottleneckConfig { bottleneck_size: size, common: common.clone(), ..Default::default() };
+    // Down and up, with biases, at every block; `more` is what a block has beside them.
+    let count =
+        |blocks: i64, more: i64| s.layers * blocks * (size * (d + 1) + d * (size + 1) + more) + s.head;
+    let row = |name, site, count, config: BottleneckConfig| {
+        Row::new(name, config, count).refused("bottleneck adapter", site)
+    };
+    vec![
+        row(
+            "bottleneck",
+            s.attention,
+            count(2, 0),
+            BottleneckConfig { scaling: Scaling::Fixed(1.5), ..bottleneck.clone() },
+        ),
+        row(
+            "bottleneck after the layer",
+            s.layer,
+            count(1, 0),
+            BottleneckConfig {
+                placement: vec![Placement::Layer],
+                non_linearity: Activation::Relu,
+                ..bottleneck.clone()
+            },
+        ),
+        row(
+            "bottleneck, parallel, learned scale",
+            s.feed_forward,
+            count(1, 1),
+            BottleneckConfig {
+                placement: vec![Placement::FeedForward],
+                non_linearity: Activation::Silu,
+                is_parallel: true,
+                scaling: Scaling::Named("learned".into()),
+                ..bottleneck.clone()
+            },
+        ),
+        row(
+            "bottleneck, near identity",
+            s.attention,
+            count(2, 0),
+            BottleneckConfig {
+                init_weights: BottleneckInit::NearIdentity,
+                non_linearity: Activation::Tanh,
+                ..bottleneck
+            },
+        )
+        .starts(Start::Near(3e-2)),
+        Row {
+            more: 0,
+            hides: true,
+            ..Row::new("full fine-tuning", FullConfig { common: common.clone() }, s.all)
+        },
+    ]
+}

@@ -1,0 +1,137 @@
+//! The conformance table: one row a method variant. Every law runs over every row, on every model.
+
+mod adapters;
+mod lora;
+mod prompts;
+
+use crate::subject::Sizes;
+use anyhow::{Context, Result};
+use peft_core::Method;
+use peft_core::methods::{Common, PeftConfig, from_json, to_json};
+use serde_json::Value;
+use std::fmt::Debug;
+
+/// The configuration of any method of the table.
+#[derive(Debug)]
+pub struct Config(Box<dyn Erased>);
+
+trait Erased: Debug {
+    fn copy(&self) -> Box<dyn Erased>;
+    fn method(&self) -> Box<dyn Method>;
+    fn json(&self) -> peft_core::Result<Value>;
+}
+
+impl<C: PeftConfig> Erased for C {
+    fn copy(&self) -> Box<dyn Erased> {
+        Box::new(self.clone())
+    }
+    fn method(&self) -> Box<dyn Method> {
+        Box::new(self.clone())
+    }
+    fn json(&self) -> peft_core::Result<Value> {
+        to_json(self)
+    }
+}
+
+impl Clone for Config {
+    fn clone(&self) -> Self {
+        Config(self.0.copy())
+    }
+}
+
+impl Config {
+    /// The method itself.
+    pub fn method(&self) -> Box<dyn Method> {
+        self.0.method()
+    }
+
+    /// The fields of its file, as they are before a model completes them.
+    pub fn json(&self) -> Result<Value> {
+        Ok(self.0.json()?)
+    }
+
+    /// The method with one field of its file changed.
+    pub fn with(&self, field: &str, value: impl Into<Value>) -> Result<Box<dyn Method>> {
+        let mut json = self.json()?;
+        *json.get_mut(field).with_context(|| format!("no field {field}"))? = value.into();
+        Ok(from_json(json, "edited")?)
+    }
+}
+
+/// What the model with a fresh adapter computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Start {
+    /// What it computes without, to the last bit.
+    Same,
+    /// The same up to this relative error, but not the same.
+    Near(f64),
+    /// Something else.
+    Other,
+}
+
+/// Whether the adapter folds into the base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Merge {
+    Folds,
+    /// The refusal names the method and the site.
+    Refused(&'static str, &'static str),
+}
+
+/// One method variant on one model.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub name: &'static str,
+    pub config: Config,
+    pub start: Start,
+    pub merge: Merge,
+    /// Trained parameters, in closed form.
+    pub count: i64,
+    /// Whether the method itself drops anything in training.
+    pub dropout: bool,
+    /// Parameters that are counted beside those of the base. By default, all trained ones.
+    pub more: i64,
+    /// Whether the adapter hides the base's parameters behind copies of all of them.
+    pub hides: bool,
+    /// Whether it gives the same above a LoRA and below it.
+    pub commutes: bool,
+    /// Whether the file has the very tensors that are trained.
+    pub stored: bool,
+}
+
+impl Row {
+    /// A row with the usual answers.
+    pub fn new(name: &'static str, config: impl PeftConfig, count: i64) -> Self {
+        Row {
+            name,
+            config: Config(Box::new(config)),
+            start: Start::Same,
+            merge: Merge::Folds,
+            count,
+            dropout: false,
+            more: count,
+            hides: false,
+            commutes: true,
+            stored: true,
+        }
+    }
+
+    /// The same row with another start.
+    #[must_use]
+    pub fn starts(self, start: Start) -> Self {
+        Self { start, ..self }
+    }
+
+    /// The same row, refused when merging.
+    #[must_use]
+    pub fn refused(self, method: &'static str, site: &'static str) -> Self {
+        Self { merge: Merge::Refused(method, site), ..self }
+    }
+}
+
+/// The rows for a model of these sizes, trained for a task.
+pub fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
+    [lora::rows(s, common), adapters::rows(s, common), prompts::rows(s, common)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
