@@ -5,9 +5,9 @@ use crate::table::{Config, Row, rows};
 use anyhow::{Result, bail};
 use peft_core::io::hub;
 use peft_core::methods::Common;
-use peft_core::models::{Bert, Tiny, TinyConfig};
-use peft_core::train::cross_entropy;
-use peft_core::{Batch, Method, Model, Params, Pass, Peft};
+use peft_core::models::{Bert, Gpt2, Llama, Tiny, TinyConfig};
+use peft_core::train::{cross_entropy, next_token_loss};
+use peft_core::{Batch, Method, Model, Params, Pass, Peft, TaskType};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::{Device, Kind, Tensor};
 
@@ -17,6 +17,10 @@ pub struct Sizes {
     pub layers: i64,
     pub hidden: i64,
     pub heads: i64,
+    /// Width of all keys of a layer: key heads · size of a head.
+    pub keys: i64,
+    /// A token sees itself and those before it alone.
+    pub causal: bool,
     /// Parameters of the whole model.
     pub all: i64,
     /// Linear layers for LoRA, once a layer of the model.
@@ -50,7 +54,7 @@ pub trait Subject: Model {
     fn base() -> Result<Peft<Self>>;
     fn sizes() -> Sizes;
     fn common() -> Common;
-    /// Four rows of random tokens and their classes; padded, where the model knows padding.
+    /// Four rows of random tokens and their classes, or for a causal model the tokens to predict; padded, where the model knows padding.
     fn batch() -> Result<(Batch, Tensor)>;
 }
 
@@ -75,6 +79,8 @@ impl Subject for Tiny {
             layers: n,
             hidden: d,
             heads: TINY.heads,
+            keys: d,
+            causal: false,
             all: TINY.vocab * d + n * layer + head,
             targets: TINY_TARGETS,
             head: 0,
@@ -115,6 +121,8 @@ impl Subject for Bert {
             layers: n,
             hidden: d,
             heads: 4,
+            keys: d,
+            causal: false,
             all: embeddings + n * layer + pooler + head,
             targets: BERT_TARGETS,
             head,
@@ -131,11 +139,103 @@ impl Subject for Bert {
 
     fn batch() -> Result<(Batch, Tensor)> {
         let (ids, classes) = random(96, 3);
-        let (rows, length) = ids.size2()?;
-        let lengths = Tensor::from_slice(&[length, 3, length - 1, 1]).view([rows, 1]);
-        let mask = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0).lt_tensor(&lengths);
-        Ok((Batch { ids, mask: Some(mask.to_kind(Kind::Int64)) }, classes))
+        let mask = right_padded(&ids)?;
+        Ok((Batch { ids, mask: Some(mask) }, classes))
     }
+}
+
+const LLAMA_TARGETS: &[Target] =
+    &[target("q_proj", 32, 32), target("v_proj", 32, 16), target("down_proj", 64, 32)];
+
+impl Subject for Llama {
+    const NAME: &'static str = "Llama";
+
+    fn base() -> Result<Peft<Self>> {
+        Ok(hub::open::<Llama>(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    }
+
+    /// Those of the golden's `config.json`; the head is not tied.
+    fn sizes() -> Sizes {
+        let (d, f, n, keys, words) = (32, 64, 2, 16, 96 * 32);
+        let layer = 2 * d * d + 2 * keys * d + 3 * f * d + 2 * d;
+        Sizes {
+            layers: n,
+            hidden: d,
+            heads: 4,
+            keys,
+            causal: true,
+            all: 2 * words + n * layer + d,
+            targets: LLAMA_TARGETS,
+            head: 0,
+            whole: ("lm_head", words),
+            attention: "model.layers.0.self_attn",
+            feed_forward: "model.layers.0.mlp",
+            layer: "model.layers.0",
+        }
+    }
+
+    fn common() -> Common {
+        Common { task_type: Some(TaskType::CausalLm), ..Common::default() }
+    }
+
+    fn batch() -> Result<(Batch, Tensor)> {
+        next_tokens()
+    }
+}
+
+const GPT2_TARGETS: &[Target] =
+    &[target("c_attn", 32, 96), target("c_fc", 32, 128), target("mlp.c_proj", 128, 32)];
+
+impl Subject for Gpt2 {
+    const NAME: &'static str = "Gpt2";
+
+    fn base() -> Result<Peft<Self>> {
+        Ok(hub::open::<Gpt2>(&golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    }
+
+    /// Those of the golden's `config.json`; the head is tied to the word embedding.
+    fn sizes() -> Sizes {
+        let (d, f, n, norm) = (32, 128, 2, 2 * 32);
+        let layer = 3 * d * (d + 1) + d * (d + 1) + f * (d + 1) + d * (f + 1) + 2 * norm;
+        Sizes {
+            layers: n,
+            hidden: d,
+            heads: 4,
+            keys: d,
+            causal: true,
+            all: (96 + 64) * d + n * layer + norm,
+            targets: GPT2_TARGETS,
+            head: 0,
+            whole: ("ln_f", norm),
+            attention: "transformer.h.0.attn",
+            feed_forward: "transformer.h.0.mlp",
+            layer: "transformer.h.0",
+        }
+    }
+
+    fn common() -> Common {
+        Common { task_type: Some(TaskType::CausalLm), ..Common::default() }
+    }
+
+    fn batch() -> Result<(Batch, Tensor)> {
+        next_tokens()
+    }
+}
+
+/// Random tokens to predict, padded on the right.
+fn next_tokens() -> Result<(Batch, Tensor)> {
+    let (ids, _) = random(96, 3);
+    let mask = right_padded(&ids)?;
+    let labels = ids.masked_fill(&mask.eq(0), -100);
+    Ok((Batch { ids, mask: Some(mask) }, labels))
+}
+
+/// The mask of rows of different length.
+fn right_padded(ids: &Tensor) -> Result<Tensor> {
+    let (rows, length) = ids.size2()?;
+    let lengths = Tensor::from_slice(&[length, 3, length - 1, 1]).view([rows, 1]);
+    let seen = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0).lt_tensor(&lengths);
+    Ok(seen.to_kind(Kind::Int64))
 }
 
 fn random(vocab: i64, classes: i64) -> (Tensor, Tensor) {
@@ -179,29 +279,49 @@ pub fn move_away(params: &Params, seed: i64) -> Result<()> {
     Ok(())
 }
 
-/// Logits in evaluation mode.
+/// Logits in evaluation mode; of a causal model those of the words, without a prompt's.
 pub fn logits<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
-    Ok(peft.view(active)?.forward(&M::batch()?.0, Pass::eval())?.detach())
+    let (batch, _) = M::batch()?;
+    let all = peft.view(active)?.forward(&batch, Pass::eval())?.detach();
+    Ok(if M::sizes().causal { all.slice(1, -batch.ids.size()[1], None, 1) } else { all })
 }
 
 /// The training loss.
 pub fn loss<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
-    let (batch, classes) = M::batch()?;
-    Ok(cross_entropy(&peft.view(active)?.forward(&batch, Pass::train())?, &classes)?)
+    let (batch, labels) = M::batch()?;
+    let logits = peft.view(active)?.forward(&batch, Pass::train())?;
+    Ok(match M::dims(peft.config()).causal {
+        true => next_token_loss(&logits, &labels)?,
+        false => cross_entropy(&logits, &labels)?,
+    })
 }
 
-/// Runs a law on every row, on both models; its failure names all rows that break it.
-pub fn both(tiny: fn(&Row) -> Result<()>, bert: fn(&Row) -> Result<()>) -> Result<()> {
-    let _serial = crate::serial();
-    let mut broken = every_row::<Tiny>(tiny);
-    broken.extend(every_row::<Bert>(bert));
+/// Runs a generic law on every row, on every model; its failure names all rows that break it.
+#[macro_export]
+macro_rules! on_every_model {
+    ($law:ident) => {{
+        use peft_core::models::{Bert, Gpt2, Llama, Tiny};
+        let _serial = $crate::serial();
+        let broken = [
+            $crate::subject::every_row::<Tiny>($law::<Tiny>),
+            $crate::subject::every_row::<Bert>($law::<Bert>),
+            $crate::subject::every_row::<Llama>($law::<Llama>),
+            $crate::subject::every_row::<Gpt2>($law::<Gpt2>),
+        ];
+        $crate::subject::verdict(&broken.concat())
+    }};
+}
+
+/// Fails if any row broke a law.
+pub fn verdict(broken: &[String]) -> Result<()> {
     if !broken.is_empty() {
         bail!("broken by {} rows:\n  {}", broken.len(), broken.join("\n  "));
     }
     Ok(())
 }
 
-fn every_row<M: Subject>(law: fn(&Row) -> Result<()>) -> Vec<String> {
+/// The rows that break a law on one model, with the reason.
+pub fn every_row<M: Subject>(law: fn(&Row) -> Result<()>) -> Vec<String> {
     let rows = rows(&M::sizes(), &M::common());
     let broken = rows.iter().filter_map(|row| {
         let why = match catch_unwind(AssertUnwindSafe(|| law(row))) {

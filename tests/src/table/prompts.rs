@@ -18,15 +18,17 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let prefix =
         PrefixTuningConfig { num_virtual_tokens: 4, common: common.clone(), ..PrefixTuningConfig::default() };
     let hidden = HiddenPrefixConfig { num_virtual_tokens: 3, common: common.clone() };
-    vec![
+    let mut rows = vec![
         prompt("prompt", PromptInit::Random),
         prompt("prompt, sampled words", PromptInit::SampleVocab),
-        // Keys and values of every layer: heads · (d / heads) = d wide each.
-        Row::new("prefix", prefix, 4 * 2 * layers * d + head)
+        Row::new("prefix", prefix, 4 * 2 * layers * s.keys + head)
             .refused("prefix tuning", "the input")
             .starts(Start::Other),
-        Row::new("hidden-state prefix", hidden, layers * 3 * d + head)
-            .refused("hidden-state prefix", s.attention)
-            .starts(Start::Other),
-    ]
+    ];
+    // Its vectors have no positions to be at in a causal model, which refuses it.
+    if !s.causal {
+        let row = Row::new("hidden-state prefix", hidden, layers * 3 * d + head);
+        rows.push(row.refused("hidden-state prefix", s.attention).starts(Start::Other));
+    }
+    rows
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::io::tensors;
-use peft_core::models::{Bert, Tiny};
+use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::{Batch, Error, Method, Params, Pass, Peft};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
-use tests::subject::{Subject, both, logits, moved};
+use tests::on_every_model;
+use tests::subject::{Subject, logits, moved};
 use tests::table::{Row, rows};
 use tests::{assert_bits, refused, serial};
 
@@ -43,7 +44,7 @@ fn round_trip<M: Subject>(row: &Row) -> Result<()> {
 
 #[test]
 fn save_load_save_keeps_every_bit() -> Result<()> {
-    both(round_trip::<Tiny>, round_trip::<Bert>)
+    on_every_model!(round_trip)
 }
 
 /// Set for the child process: the directory that the parent prepared.
@@ -61,7 +62,8 @@ fn prepare<M: Subject>(root: &Path) -> Result<usize> {
     for (i, row) in (0..).zip(&rows) {
         let (peft, dir) = (moved::<M>(&row.config)?, root.join(format!("{i}")));
         peft.save("a", &dir)?;
-        tensors::write(&dir.join("logits"), &BTreeMap::from([("logits".into(), logits(&peft, &["a"])?)]))?;
+        let logits = peft.view(&["a"])?.forward(&M::batch()?.0, Pass::eval())?.detach();
+        tensors::write(&dir.join("logits"), &BTreeMap::from([("logits".into(), logits)]))?;
     }
     Ok(rows.len())
 }
@@ -89,7 +91,9 @@ fn in_the_fresh_process() -> Result<()> {
     let Ok(root) = std::env::var(CHILD) else { return Ok(()) };
     let _serial = serial();
     compare::<Tiny>(Path::new(&root))?;
-    compare::<Bert>(Path::new(&root))
+    compare::<Bert>(Path::new(&root))?;
+    compare::<Llama>(Path::new(&root))?;
+    compare::<Gpt2>(Path::new(&root))
 }
 
 /// Catches everything that lives in the process and not in the files.
@@ -98,7 +102,8 @@ fn a_fresh_process_has_the_same_logits() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let rows = {
         let _serial = serial();
-        prepare::<Tiny>(dir.path())? + prepare::<Bert>(dir.path())?
+        let classifiers = prepare::<Tiny>(dir.path())? + prepare::<Bert>(dir.path())?;
+        classifiers + prepare::<Llama>(dir.path())? + prepare::<Gpt2>(dir.path())?
     };
     let mut child = Command::new(std::env::current_exe()?);
     child.args(["--exact", "files::in_the_fresh_process", "--nocapture"]).env(CHILD, dir.path());
@@ -152,7 +157,7 @@ fn wrong_shape<M: Subject>(row: &Row) -> Result<()> {
 
 #[test]
 fn a_wrong_shape_is_refused() -> Result<()> {
-    both(wrong_shape::<Tiny>, wrong_shape::<Bert>)
+    on_every_model!(wrong_shape)
 }
 
 /// Catches a fresh start in place of a tensor that the file lacks, and a tensor that nobody reads.
@@ -173,7 +178,7 @@ fn wrong_names<M: Subject>(row: &Row) -> Result<()> {
 
 #[test]
 fn a_missing_or_superfluous_tensor_is_refused() -> Result<()> {
-    both(wrong_names::<Tiny>, wrong_names::<Bert>)
+    on_every_model!(wrong_names)
 }
 
 /// Catches a pattern that matches nothing and is dropped in silence, alone or beside others that match.
@@ -205,7 +210,7 @@ fn typo<M: Subject>(row: &Row) -> Result<()> {
 
 #[test]
 fn a_typo_in_a_target_is_refused() -> Result<()> {
-    both(typo::<Tiny>, typo::<Bert>)
+    on_every_model!(typo)
 }
 
 /// Catches a config that loses the field which tells two variants apart.

@@ -2,12 +2,13 @@
 
 use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, PrefixTuningConfig, PromptTuningConfig};
-use peft_core::models::{Bert, Tiny};
+use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::target::Names;
 use peft_core::{Params, Peft};
 use std::collections::BTreeMap;
 use tch::Tensor;
-use tests::subject::{Subject, both, logits, move_away, moved};
+use tests::on_every_model;
+use tests::subject::{Subject, logits, move_away, moved};
 use tests::table::{Merge, Row};
 use tests::{assert_bits, assert_close, serial};
 
@@ -33,7 +34,7 @@ fn nothing_below<M: Subject>(row: &Row) -> Result<()> {
 
 #[test]
 fn the_identity_below_or_above_changes_nothing() -> Result<()> {
-    both(nothing_below::<Tiny>, nothing_below::<Bert>)
+    on_every_model!(nothing_below)
 }
 
 /// Catches a chain in the wrong order, and one adapter that reads the frozen weights where another has changed them.
@@ -59,7 +60,7 @@ fn merged_below<M: Subject>(row: &Row) -> Result<()> {
 
 #[test]
 fn an_adapter_over_lora_is_the_adapter_over_the_merged_model() -> Result<()> {
-    both(merged_below::<Tiny>, merged_below::<Bert>)
+    on_every_model!(merged_below)
 }
 
 /// `W + s₁ B₁ A₁ + s₂ B₂ A₂`, by hand.
@@ -81,7 +82,9 @@ fn two_loras<M: Subject>() -> Result<()> {
     for site in sites {
         let name = [".weight", "_weight"].map(|end| format!("{site}{end}"));
         let name = name.into_iter().find(|n| by_hand.contains_key(n)).unwrap_or_default();
-        let sum = &by_hand[&name] + delta(x, &site, 5.0 / 2.0) + delta(y, &site, 6.0 / 4f64.sqrt());
+        let base = &by_hand[&name];
+        let more = delta(x, &site, 5.0 / 2.0) + delta(y, &site, 6.0 / 4f64.sqrt());
+        let sum = base + if base.size() == more.size() { more } else { more.tr() };
         by_hand.insert(name, sum);
     }
     let base = Params::from_tensors("by hand", tch::Device::Cpu, by_hand)?;
@@ -97,7 +100,9 @@ fn site_of(key: &str) -> Option<String> {
 fn two_loras_add_up() -> Result<()> {
     let _serial = serial();
     two_loras::<Tiny>()?;
-    two_loras::<Bert>()
+    two_loras::<Bert>()?;
+    two_loras::<Llama>()?;
+    two_loras::<Gpt2>()
 }
 
 /// The named tensor of two adapters, one above the other.
@@ -137,6 +142,10 @@ fn two_prompts_are_one_long_prompt() -> Result<()> {
     let _serial = serial();
     prompts::<Tiny>()?;
     prompts::<Bert>()?;
+    prompts::<Llama>()?;
+    prompts::<Gpt2>()?;
     prefixes::<Tiny>()?;
+    prefixes::<Llama>()?;
+    prefixes::<Gpt2>()?;
     prefixes::<Bert>()
 }
