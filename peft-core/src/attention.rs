@@ -17,24 +17,34 @@ pub struct Heads {
     pub mask: Option<Tensor>,
     /// Query i sees the keys up to i and no others; for as many keys as queries, and without a mask.
     pub causal: bool,
+    /// How many keys a query sees, its own included, where not all; the mask says so already.
+    pub window: Option<i64>,
 }
 
 impl Heads {
-    /// Puts further keys and values, `[batch or 1, kv_heads, n, d]`, before the ones there are; every query sees them.
+    /// Puts further keys and values, `[batch or 1, kv_heads, n, d]`, before the ones there are; every query sees them
+    /// whose window reaches so far.
     pub fn prepend(mut self, k: &Tensor, v: &Tensor) -> Result<Self> {
         let batch = self.k.size4()?.0;
         let join = |new: &Tensor, old: &Tensor| -> Result<Tensor> {
             let new = new.f_to_kind(old.kind())?.f_expand([batch, -1, -1, -1], false)?;
             Ok(Tensor::f_cat(&[&new, old], 2)?)
         };
-        let queries = self.q.size4()?.2;
-        if std::mem::take(&mut self.causal) {
-            let options = (self.q.kind(), self.q.device());
-            self.mask = Some(causal_mask(queries, queries, None, options)?);
+        let (queries, keys, n) = (self.q.size4()?.2, self.k.size4()?.2, k.size4()?.2);
+        let (all, options) = (keys.saturating_add(n), (self.q.kind(), self.q.device()));
+        let narrow = self.window.is_some_and(|window| window < all);
+        if std::mem::take(&mut self.causal) || (narrow && self.mask.is_none()) {
+            self.mask = Some(causal_mask(queries, keys, self.window, options)?);
         }
         self.k = join(k, &self.k)?;
         self.v = join(v, &self.v)?;
-        self.mask = self.mask.map(|m| open_keys(&m, k.size4()?.2)).transpose()?;
+        self.mask = match self.mask {
+            Some(mask) if narrow => {
+                let new = causal_mask(queries, all, self.window, options)?.f_narrow(-1, 0, n)?;
+                Some(Tensor::f_cat(&[&new.f_expand([mask.size4()?.0, -1, -1, -1], false)?, &mask], -1)?)
+            }
+            mask => mask.map(|mask| open_keys(&mask, n)).transpose()?,
+        };
         Ok(self)
     }
 }

@@ -1,44 +1,10 @@
 //! Self-attention as all families have it: projections, grouped heads, rotary positions, the core, the output.
 
+use super::rope::Rope;
+use crate::Result;
 use crate::attention::{Attention, Heads};
 use crate::layer::{Layer, Pass};
-use crate::{Error, Result};
-use tch::{Device, Kind, Tensor};
-
-/// Rotary positions. Su et al. 2021, <https://arxiv.org/abs/2104.09864>: dimension i and i + d/2 of a head are turned by
-/// `position · θ^(−2i/d)`.
-#[derive(Debug)]
-pub(super) struct Rope {
-    /// `[batch or 1, 1, t, d]`
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rope {
-    /// For `positions` `[batch or 1, t]` and the frequencies `[d/2]`.
-    pub fn new(positions: &Tensor, frequencies: &Tensor, kind: Kind) -> Result<Self> {
-        let angles = positions.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?.f_mul(frequencies)?;
-        let angles = Tensor::f_cat(&[&angles, &angles], -1)?.f_unsqueeze(1)?;
-        Ok(Self { cos: angles.f_cos()?.f_to_kind(kind)?, sin: angles.f_sin()?.f_to_kind(kind)? })
-    }
-
-    /// `θ^(−2i/d)`, `[d/2]`.
-    pub fn frequencies(theta: f64, head_dim: i64, device: Device) -> Result<Tensor> {
-        let even = Tensor::f_arange_start_step(0, head_dim, 2, (Kind::Float, device))?;
-        let powers = Tensor::f_full([1], theta, (Kind::Float, device))?;
-        Ok(powers.f_pow(&even.f_div_scalar(head_dim as f64)?)?.f_reciprocal()?)
-    }
-
-    /// `x` `[batch, heads, t, d]`, turned.
-    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let halves = x.f_chunk(2, -1)?;
-        let [first, second] = halves.as_slice() else {
-            return Err(Error::Input("rotary positions need heads of an even size".into()));
-        };
-        let turned = Tensor::f_cat(&[&second.f_neg()?, first], -1)?;
-        Ok(x.f_mul(&self.cos)?.f_add(&turned.f_mul(&self.sin)?)?)
-    }
-}
+use tch::Tensor;
 
 /// The layers that make queries, keys and values.
 #[derive(Debug)]
@@ -61,6 +27,8 @@ pub(super) struct SelfAttention {
     pub heads: i64,
     pub kv_heads: i64,
     pub head_dim: i64,
+    /// How many tokens one sees, itself included; the masks of a call say it too.
+    pub window: Option<i64>,
 }
 
 impl SelfAttention {
@@ -118,7 +86,14 @@ impl SelfAttention {
         if let Some(rope) = rope {
             (q, k) = (rope.apply(&q)?, rope.apply(&k)?);
         }
-        let heads = Heads { q, k, v, mask: pass.mask.map(Tensor::shallow_clone), causal: pass.causal };
+        let heads = Heads {
+            q,
+            k,
+            v,
+            mask: pass.mask.map(Tensor::shallow_clone),
+            causal: pass.causal,
+            window: self.window,
+        };
         let project = |hidden: &Tensor| self.keys_and_values(hidden, pass);
         let beside = self.core.beside(&heads, pass, &project)?;
         let y = self.output.forward(&self.join(&self.core.forward(heads, pass, &project)?)?, pass)?;

@@ -4,6 +4,7 @@ use crate::attention::causal_mask;
 use crate::layer::{Layer, Pass};
 use crate::model::{Batch, Input, Prompt};
 use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 
 /// A batch on its way through a causal model.
@@ -13,8 +14,8 @@ pub(super) struct Stream {
     pub x: Tensor,
     /// Position of each token, `[batch or 1, t]`.
     pub positions: Tensor,
-    mask: Option<Tensor>,
-    causal: bool,
+    /// What each window sees: an additive mask, or everything before.
+    masks: BTreeMap<Option<i64>, (Option<Tensor>, bool)>,
     virtual_tokens: i64,
     /// One more than the last position there can be.
     end: i64,
@@ -22,12 +23,12 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Embeds the batch. A token's position is the number of tokens before it, padding on the left not counted;
-    /// `window` is how many tokens one sees, itself included.
+    /// `windows` are those of the layers: how many tokens one sees, itself included.
     pub fn enter(
         batch: &Batch,
         words: &Layer,
         prompts: &[Box<dyn Prompt>],
-        window: Option<i64>,
+        windows: &[Option<i64>],
         pass: Pass<'_>,
     ) -> Result<Self> {
         let (cached, cached_virtual) = pass.cache.map_or((0, 0), |c| (c.len(), c.virtual_tokens()));
@@ -41,21 +42,31 @@ impl Stream {
         let t = x.size3()?.1;
         let keys = cached.saturating_add(t);
         let positions = positions(batch, cached, t, virtual_tokens)?.f_add_scalar(position)?;
-        let window = window.filter(|w| *w < keys);
-        let (mask, causal) = match (padding, window) {
-            (padding, None) if t == 1 => (padding, false),
-            (None, None) if cached == 0 => (None, true),
-            (padding, window) => {
-                let causal = causal_mask(t, keys, window, (x.kind(), x.device()))?;
-                (Some(padding.map_or_else(|| Ok(causal.shallow_clone()), |p| causal.f_minimum(&p))?), false)
-            }
-        };
-        Ok(Self { x, positions, mask, causal, virtual_tokens, end: keys.saturating_add(position) })
+        let distinct: BTreeSet<Option<i64>> = windows.iter().copied().collect();
+        let masks = distinct.into_iter().map(|window| {
+            let mask = match (&padding, window.filter(|w| *w < keys)) {
+                (padding, None) if t == 1 => (padding.as_ref().map(Tensor::shallow_clone), false),
+                (None, None) if cached == 0 => (None, true),
+                (padding, window) => {
+                    let causal = causal_mask(t, keys, window, (x.kind(), x.device()))?;
+                    let mask =
+                        padding.as_ref().map_or_else(|| Ok(causal.shallow_clone()), |p| causal.f_minimum(p));
+                    (Some(mask?), false)
+                }
+            };
+            Ok((window, mask))
+        });
+        let masks = masks.collect::<Result<_>>()?;
+        Ok(Self { x, positions, masks, virtual_tokens, end: keys.saturating_add(position) })
     }
 
-    /// The call's state for the layers.
-    pub fn pass<'a>(&'a self, pass: Pass<'a>) -> Pass<'a> {
-        Pass { mask: self.mask.as_ref(), causal: self.causal, ..pass }
+    /// The call's state for a layer with one of the windows.
+    pub fn pass<'a>(&'a self, window: Option<i64>, pass: Pass<'a>) -> Result<Pass<'a>> {
+        let (mask, causal) = self
+            .masks
+            .get(&window)
+            .ok_or_else(|| Error::Input(format!("the batch was not prepared for a window of {window:?}")))?;
+        Ok(Pass { mask: mask.as_ref(), causal: *causal, ..pass })
     }
 
     /// Logits of the last layer's normed output `x`, of the last position alone where the call asks for that.

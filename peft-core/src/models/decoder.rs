@@ -3,16 +3,17 @@
 //! [`DecoderFamily`]: how its `config.json` is read.
 
 use super::activation::HiddenAct;
-use super::attention::{Projections, Rope, SelfAttention};
+use super::attention::{Projections, SelfAttention};
 use super::causal::Stream;
 use super::fields::Fields;
+use super::rope::{Rope, RopeConfig};
 use crate::attention::Softmax;
 use crate::layer::{Block, Layer, Pass};
 use crate::model::{Batch, Dims, Model, Prompt};
 use crate::scope::Scope;
 use crate::site::Role;
 use crate::{Result, io::hub::HubModel};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use tch::Tensor;
@@ -36,7 +37,7 @@ pub struct DecoderConfig {
     pub num_key_value_heads: i64,
     pub head_dim: i64,
     pub rms_norm_eps: f64,
-    pub rope_theta: f64,
+    pub rope: RopeConfig,
     pub hidden_act: HiddenAct,
     pub tie_word_embeddings: bool,
     /// Biases of q, k and v.
@@ -45,59 +46,50 @@ pub struct DecoderConfig {
     pub output_bias: bool,
     pub mlp_bias: bool,
     pub attention_dropout: f64,
-    /// How many tokens one sees, itself included.
-    pub sliding_window: Option<i64>,
+    /// How many tokens one sees at each layer, itself included; `None` for all.
+    pub windows: Vec<Option<i64>>,
     /// The file as it was read.
     pub json: Value,
 }
 
 impl DecoderConfig {
-    /// The fields that all families share, without biases and window.
-    pub(super) fn read(f: &Fields<'_>) -> Result<Self> {
+    /// The fields that all families share, without biases and windows; `kv_heads` where the file does not say how many
+    /// there are (null is as many as there are heads).
+    pub(super) fn read(f: &Fields<'_>, kv_heads: Option<i64>) -> Result<Self> {
         let (hidden, heads) = (f.size("hidden_size")?, f.size("num_attention_heads")?);
-        let kv_heads = f.positive("num_key_value_heads", f.or("num_key_value_heads", heads)?)?;
+        let layers = f.size("num_hidden_layers")?;
+        let field = "num_key_value_heads";
+        let kv_heads = f.positive(field, f.or_if_absent(field, kv_heads)?.unwrap_or(heads))?;
         if heads.checked_rem(kv_heads) != Some(0) {
             let message = format!("{kv_heads} does not divide num_attention_heads {heads}");
-            return Err(f.wrong("num_key_value_heads", message));
+            return Err(f.wrong(field, message));
         }
         let head_dim = f.or("head_dim", hidden.checked_div(heads).unwrap_or_default())?;
+        if head_dim.checked_rem(2) != Some(0) {
+            return Err(
+                f.wrong("head_dim", format!("{head_dim} is odd: there are no rotary positions for it"))
+            );
+        }
         Ok(Self {
             vocab_size: f.size("vocab_size")?,
             hidden_size: hidden,
             intermediate_size: f.size("intermediate_size")?,
-            num_hidden_layers: f.size("num_hidden_layers")?,
+            num_hidden_layers: layers,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim: f.positive("head_dim", head_dim)?,
             rms_norm_eps: f.or("rms_norm_eps", 1e-6)?,
-            rope_theta: rope_theta(f)?,
+            rope: RopeConfig::read(f)?,
             hidden_act: f.or("hidden_act", HiddenAct::Silu)?,
             tie_word_embeddings: f.or("tie_word_embeddings", false)?,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
-            attention_dropout: f.dropout("attention_dropout")?,
-            sliding_window: None,
+            attention_dropout: f.dropout("attention_dropout", 0.0)?,
+            windows: (0..layers).map(|_| None).collect(),
             json: f.json.clone(),
         })
     }
-}
-
-/// θ, from `rope_theta` (transformers 4) or `rope_parameters` (5). Scaled positions are refused by name.
-fn rope_theta(f: &Fields<'_>) -> Result<f64> {
-    for field in ["rope_parameters", "rope_scaling"] {
-        let Some(rope) = f.get::<Map<String, Value>>(field)? else { continue };
-        match rope.get("rope_type").or_else(|| rope.get("type")) {
-            Some(kind) if *kind != "default" => {
-                return Err(f.wrong(field, format!("rope_type {kind} is not supported, only \"default\" is")));
-            }
-            _ => {}
-        }
-        if let Some(theta) = rope.get("rope_theta").and_then(Value::as_f64) {
-            return Ok(theta);
-        }
-    }
-    f.or("rope_theta", 10_000.0)
 }
 
 /// A view of a decoder with its language-model head.
@@ -136,7 +128,8 @@ impl<F: DecoderFamily> Model for Decoder<F> {
             words: model.embedding("embed_tokens", c.vocab_size, d)?,
             prompts: s.prompts()?,
             layers: (0..c.num_hidden_layers)
-                .map(|i| DecoderLayer::new(&model.at("layers").layer(i), c))
+                .zip(&c.windows)
+                .map(|(i, window)| DecoderLayer::new(&model.at("layers").layer(i), c, *window))
                 .collect::<Result<_>>()?,
             norm: model.rms_norm("norm", d, c.rms_norm_eps)?,
             head: match c.tie_word_embeddings {
@@ -151,15 +144,13 @@ impl<F: DecoderFamily> Model for Decoder<F> {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
-        let stream = Stream::enter(batch, &self.words, &self.prompts, c.sliding_window, pass)?;
-        let inner = stream.pass(pass);
-        let frequencies = Rope::frequencies(c.rope_theta, c.head_dim, stream.x.device())?;
-        let rope = Rope::new(&stream.positions, &frequencies, stream.x.kind())?;
+        let stream = Stream::enter(batch, &self.words, &self.prompts, &c.windows, pass)?;
+        let rope = c.rope.at(&stream.positions, c.head_dim, stream.x.kind())?;
         let mut x = stream.x.shallow_clone();
         for layer in &self.layers {
-            x = layer.forward(&x, &rope, inner)?;
+            x = layer.forward(&x, &rope, stream.pass(layer.attention.window, pass)?)?;
         }
-        stream.leave(&self.norm.forward(&x, inner)?, &self.head, pass)
+        stream.leave(&self.norm.forward(&x, pass)?, &self.head, pass)
     }
 
     fn untied(config: &DecoderConfig) -> DecoderConfig {
@@ -182,7 +173,7 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn new(s: &Scope<'_>, c: &DecoderConfig) -> Result<Self> {
+    fn new(s: &Scope<'_>, c: &DecoderConfig, window: Option<i64>) -> Result<Self> {
         let (d, f, eps) = (c.hidden_size, c.intermediate_size, c.rms_norm_eps);
         let (own, mlp) = (s.at("self_attn"), s.at("mlp"));
         let width = |heads: i64| heads.saturating_mul(c.head_dim);
@@ -200,6 +191,7 @@ impl DecoderLayer {
                 heads: c.num_attention_heads,
                 kv_heads: c.num_key_value_heads,
                 head_dim: c.head_dim,
+                window,
             },
             mlp_block: s.block("mlp", Role::FeedForward, d)?,
             gate: mlp.linear("gate_proj", d, f, c.mlp_bias)?,

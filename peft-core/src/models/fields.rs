@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt::Display;
 
 /// The fields of a configuration, with the place that errors name.
@@ -15,6 +15,11 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub fn new(json: &'a Value, place: &'a str) -> Self {
         Self { json, place }
+    }
+
+    /// What errors call the object in `field`.
+    pub fn within(&self, field: &str) -> String {
+        format!("{}: {field}", self.place)
     }
 
     /// An error about a field.
@@ -39,6 +44,11 @@ impl<'a> Fields<'a> {
         Ok(self.get(field)?.unwrap_or(default))
     }
 
+    /// The field's value, null included, or transformers' default where it is missing.
+    pub fn or_if_absent<T: DeserializeOwned>(&self, field: &str, default: Option<T>) -> Result<Option<T>> {
+        if self.json.get(field).is_none() { Ok(default) } else { self.get(field) }
+    }
+
     /// A field that must be there.
     pub fn need<T: DeserializeOwned>(&self, field: &str) -> Result<T> {
         self.get(field)?.ok_or_else(|| self.wrong(field, "is missing"))
@@ -58,13 +68,38 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A probability, 0 where it is missing.
-    pub fn dropout(&self, field: &str) -> Result<f64> {
-        let p = self.or(field, 0.0)?;
+    /// Checks that a factor is positive.
+    pub fn above_zero(&self, field: &str, value: f64) -> Result<f64> {
+        if value > 0.0 { Ok(value) } else { Err(self.wrong(field, format!("should be above 0, is {value}"))) }
+    }
+
+    /// A dropout probability, or transformers' default.
+    pub fn dropout(&self, field: &str, default: f64) -> Result<f64> {
+        let p = self.or(field, default)?;
         if (0.0..1.0).contains(&p) {
             Ok(p)
         } else {
             Err(self.wrong(field, format!("should be in [0, 1), is {p}")))
+        }
+    }
+
+    /// Number of classes: as many as `id2label` names, or `num_labels`, or transformers' 2.
+    pub fn classes(&self) -> Result<i64> {
+        let named = self.get::<Map<String, Value>>("id2label")?.map(|names| names.len());
+        let named = named.and_then(|n| i64::try_from(n).ok()).filter(|n| *n > 0);
+        match (named, self.get("num_labels")?) {
+            (Some(named), Some(n)) if named != n => {
+                Err(self.wrong("num_labels", format!("is {n}, but id2label names {named}")))
+            }
+            (named, n) => Ok(named.or(n).unwrap_or(2)),
+        }
+    }
+
+    /// A field that this crate has nothing for, whatever it says.
+    pub fn absent(&self, field: &str) -> Result<()> {
+        match self.get::<Value>(field)? {
+            Some(value) => Err(self.wrong(field, format!("{value} is not supported"))),
+            None => Ok(()),
         }
     }
 

@@ -85,9 +85,9 @@ impl Model for Gpt2 {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
-        let stream = Stream::enter(batch, &self.words, &self.prompts, None, pass)?;
+        let stream = Stream::enter(batch, &self.words, &self.prompts, &[None], pass)?;
         stream.check_positions(c.n_positions)?;
-        let inner = stream.pass(pass);
+        let inner = stream.pass(None, pass)?;
         let x = stream.x.f_add(&self.positions.forward(&stream.positions, inner)?)?;
         let mut x = inner.dropped(x, c.embd_pdrop)?;
         for layer in &self.layers {
@@ -130,6 +130,7 @@ impl Gpt2Layer {
                 heads: dims.heads,
                 kv_heads: dims.kv_heads,
                 head_dim: dims.head_dim,
+                window: None,
             },
             ln_2: s.layer_norm("ln_2", d, eps)?,
             mlp_block: s.block("mlp", Role::FeedForward, d)?,
@@ -185,9 +186,9 @@ impl HubModel for Gpt2 {
             layer_norm_epsilon: f.or("layer_norm_epsilon", 1e-5)?,
             activation_function: f.or("activation_function", HiddenAct::GeluNew)?,
             tie_word_embeddings: f.or("tie_word_embeddings", true)?,
-            resid_pdrop: f.dropout("resid_pdrop")?,
-            embd_pdrop: f.dropout("embd_pdrop")?,
-            attn_pdrop: f.dropout("attn_pdrop")?,
+            resid_pdrop: f.dropout("resid_pdrop", 0.1)?,
+            embd_pdrop: f.dropout("embd_pdrop", 0.1)?,
+            attn_pdrop: f.dropout("attn_pdrop", 0.1)?,
             json: json.clone(),
         })
     }

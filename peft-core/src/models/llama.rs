@@ -22,7 +22,7 @@ impl DecoderFamily for LlamaFamily {
             qkv_bias: bias,
             output_bias: bias,
             mlp_bias: f.or("mlp_bias", false)?,
-            ..DecoderConfig::read(&f)?
+            ..DecoderConfig::read(&f, None)?
         })
     }
 }

@@ -5,16 +5,26 @@ mod attention;
 pub mod bert;
 mod causal;
 pub mod decoder;
+pub mod encoder;
 mod fields;
 pub mod gpt2;
 pub mod llama;
+pub mod mistral;
+pub mod qwen2;
+pub mod roberta;
+mod rope;
 pub mod tiny;
 
 pub use activation::HiddenAct;
-pub use bert::{Bert, BertConfig};
+pub use bert::Bert;
 pub use decoder::{Decoder, DecoderConfig, DecoderFamily};
+pub use encoder::{Encoder, EncoderConfig, EncoderFamily};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use llama::Llama;
+pub use mistral::Mistral;
+pub use qwen2::Qwen2;
+pub use roberta::Roberta;
+pub use rope::{RopeConfig, RopeType};
 pub use tiny::{Tiny, TinyConfig};
 
 use crate::io::hub::HubModel;
@@ -44,4 +54,4 @@ macro_rules! families {
     };
 }
 
-families!(Llama, Gpt2, Bert);
+families!(Llama, Mistral, Qwen2, Gpt2, Bert, Roberta);

@@ -195,7 +195,8 @@ impl SelfAttention {
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         let (b, t, d) = x.size3()?;
         let [q, k, v] = self.project(x, pass)?;
-        let heads = Heads { q, k, v, mask: pass.mask.map(Tensor::shallow_clone), causal: pass.causal };
+        let heads =
+            Heads { q, k, v, mask: pass.mask.map(Tensor::shallow_clone), causal: pass.causal, window: None };
         let out = self.core.forward(heads, pass, &|hidden| {
             let [_, k, v] = self.project(hidden, pass)?;
             Ok((k, v))

@@ -53,7 +53,7 @@ fn a_config_of_something_else() -> Result<()> {
     with_config(|c| drop(c.as_object_mut().map(|c| c.remove("model_type"))), &["model_type", "`bert`"])?;
     with_config(
         |c| drop(c.as_object_mut().map(|c| c.remove("hidden_size"))),
-        &["missing field", "`hidden_size`"],
+        &["hidden_size", "is missing"],
     )?;
     with_config(|c| c["hidden_act"] = "mish".into(), &["`mish`", "`gelu`"])?;
     let relative = "relative_key_query";
