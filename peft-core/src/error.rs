@@ -52,6 +52,10 @@ pub enum Error {
     #[error("{method} at `{site}` cannot be merged: it is not a map on the layer's weights")]
     NotMergeable { method: &'static str, site: String },
 
+    /// Merged weights that are NaN or infinite.
+    #[error("merging: {whose} makes the weights at `{site}` NaN or infinite")]
+    NotFinite { whose: String, site: String },
+
     /// A configuration field that is wrong, or that this crate does not have.
     #[error("{place}: {field}: {message}")]
     Config { place: String, field: String, message: String },

@@ -6,13 +6,31 @@
 use crate::attention::KvCache;
 use crate::{Error, Result};
 use std::fmt::Debug;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Dense weights of one layer; the shapes are the [`Kernel`]'s.
 #[derive(Debug)]
 pub struct Weights {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
+}
+
+impl Weights {
+    /// Dtypes of the weight and of the bias; that of the weight, where there is none.
+    fn kinds(&self) -> [Kind; 2] {
+        [self.weight.kind(), self.bias.as_ref().map_or(self.weight.kind(), Tensor::kind)]
+    }
+
+    /// The same in other dtypes; handles, where they have them already.
+    fn in_kinds(&self, [weight, bias]: [Kind; 2]) -> Result<Self> {
+        let bias = self.bias.as_ref().map(|b| b.f_to_kind(bias)).transpose()?;
+        Ok(Self { weight: self.weight.f_to_kind(weight)?, bias })
+    }
+}
+
+/// f32 for what is narrower.
+fn wide(kind: Kind) -> Kind {
+    if matches!(kind, Kind::Half | Kind::BFloat16) { Kind::Float } else { kind }
 }
 
 /// What a layer computes from its input and its weights. It holds no tensors.
@@ -140,8 +158,23 @@ impl Layer {
     /// # Errors
     /// [`Error::NotMergeable`] when one of them is not a map on weights.
     pub fn merged(&self) -> Result<Weights> {
-        let folded = self.adapters.iter().try_fold(self.base.dense()?, |w, a| a.reweight(&self.name, w));
-        folded.map_err(|e| e.at(&self.name))
+        self.folded(|_| Ok(()))
+    }
+
+    /// As [`Layer::merged`]; `each` sees the weights after every adapter. The chain is computed in f32 at least, and
+    /// its result rounds once.
+    pub(crate) fn folded(&self, mut each: impl FnMut(&Weights) -> Result<()>) -> Result<Weights> {
+        let base = self.base.dense()?;
+        let kinds = base.kinds();
+        let mut fold = || -> Result<Weights> {
+            let mut weights = base.in_kinds(kinds.map(wide))?;
+            for adapter in &self.adapters {
+                weights = adapter.reweight(&self.name, weights)?;
+                each(&weights.in_kinds(kinds)?)?;
+            }
+            weights.in_kinds(kinds)
+        };
+        fold().map_err(|e| e.at(&self.name))
     }
 }
 

@@ -72,6 +72,7 @@ mod error;
 mod init;
 pub mod io;
 mod layer;
+mod merge;
 pub mod methods;
 mod model;
 pub mod models;
@@ -82,6 +83,7 @@ mod scope;
 mod site;
 pub mod target;
 pub mod train;
+mod watch;
 
 pub use attention::{
     Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
@@ -91,6 +93,7 @@ pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 pub use error::{Error, Result};
 pub use init::Init;
 pub use layer::{Adapter, Base, Block, Body, Inner, Kernel, Layer, Pass, Weights};
+pub use merge::MergeOptions;
 pub use methods::Method;
 pub use model::{Batch, Dims, Input, Model, Prompt, TaskType};
 pub use params::Params;

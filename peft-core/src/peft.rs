@@ -6,7 +6,7 @@ use crate::params::is_float;
 use crate::scope::{Active, Build, Scope, replaces};
 use crate::site::Outline;
 use crate::{Error, Params, Report, Result, io};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -37,7 +37,7 @@ impl<M: Model> Peft<M> {
     /// [`Error::Missing`], [`Error::Shape`] and [`Error::Unread`], naming the tensors.
     pub fn new(base: Params, config: M::Config) -> Result<Self> {
         base.freeze()?;
-        let build = build::<M>(&base, &config, &[]);
+        let build = build::<M>(&base, &config, vec![]);
         M::new(&Scope::root(&build), &config)?;
         let outline = Outline {
             dims: M::dims(&config),
@@ -148,7 +148,7 @@ impl<M: Model> Peft<M> {
     /// Runs the constructor with the one adapter: that makes or checks its tensors.
     fn attach(&mut self, name: &str, method: Box<dyn Method>, mut params: Params) -> Result<()> {
         params.set_trainable(|name| !method.frozen(name))?;
-        let build = build::<M>(&self.base, &self.config, &[(method.as_ref(), &params)]);
+        let build = build::<M>(&self.base, &self.config, vec![Active::new(name, method.as_ref(), &params)]);
         M::new(&Scope::root(&build), &self.config)?;
         if build.active.iter().any(|a| a.hits.get() == 0) {
             return Err(Error::Idle { method: method.name() });
@@ -182,17 +182,25 @@ impl<M: Model> Peft<M> {
     }
 
     fn adapter(&self, name: &str) -> Result<&Adapted> {
-        self.adapters.get(name).ok_or_else(|| Error::UnknownAdapter {
-            name: name.to_owned(),
-            known: self.adapters.keys().cloned().collect(),
-        })
+        self.adapters.get(name).ok_or_else(|| self.unknown(name))
     }
 
-    fn active(&self, names: &[&str]) -> Result<Vec<(&dyn Method, &Params)>> {
+    fn unknown(&self, name: &str) -> Error {
+        Error::UnknownAdapter { name: name.to_owned(), known: self.adapters.keys().cloned().collect() }
+    }
+
+    pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
         if let Some(twice) = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n)) {
             return Err(Error::Exists { place: "active adapters".into(), name: (*twice.1).to_owned() });
         }
-        names.iter().map(|n| self.adapter(n).map(|a| (a.method.as_ref(), &a.params))).collect()
+        names.iter().map(|n| self.one_active(n)).collect()
+    }
+
+    fn one_active(&self, name: &str) -> Result<Active<'_>> {
+        match self.adapters.get_key_value(name) {
+            Some((name, a)) => Ok(Active::new(name, a.method.as_ref(), &a.params)),
+            None => Err(self.unknown(name)),
+        }
     }
 
     /// The method of an adapter, completed from the model.
@@ -208,47 +216,19 @@ impl<M: Model> Peft<M> {
     /// The model with the named adapters, the first one innermost.
     pub fn view(&self, active: &[&str]) -> Result<M> {
         let active = self.active(active)?;
-        M::new(&Scope::root(&build::<M>(&self.base, &self.config, &active)), &self.config)
-    }
-
-    /// The base with the named adapters folded in: an ordinary model of the same kind. A head that is tied to the
-    /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so.
-    ///
-    /// # Errors
-    /// [`Error::NotMergeable`] when one of them is not a map on weights.
-    pub fn merged(&self, active: &[&str]) -> Result<Self> {
-        let active = self.active(active)?;
-        let mut build = build::<M>(&self.base, &self.config, &active);
-        build.merged = Some(RefCell::default());
-        M::new(&Scope::root(&build), &self.config)?;
-        let tied = build.tied.into_inner();
-        let mut folded = build.merged.map(RefCell::into_inner).unwrap_or_default();
-        let mut untied = false;
-        for (name, other) in tied {
-            let other = folded.get(&other).map(Tensor::shallow_clone).or_else(|| self.base.find(&other));
-            match (folded.get(&name), other) {
-                (Some(own), Some(other)) if !own.f_equal(&other)? => untied = true,
-                _ => drop(folded.remove(&name)),
-            }
-        }
-        let mut tensors = self.base.tensors();
-        tensors.append(&mut folded);
-        let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
-        let place = "the merged model";
-        let params = Params::from_tensors(place, self.base.device(), tensors.collect::<Result<Vec<_>>>()?)?;
-        Self::new(params, if untied { M::untied(&self.config) } else { self.config.clone() })
+        M::new(&Scope::root(&build::<M>(&self.base, &self.config, active)), &self.config)
     }
 
     /// The trainable tensors of the named adapters, for an optimizer.
     pub fn trainable(&self, active: &[&str]) -> Result<Vec<(String, Tensor)>> {
-        Ok(self.active(active)?.into_iter().flat_map(|(_, p)| p.trainable()).collect())
+        Ok(self.active(active)?.iter().flat_map(|a| a.params.trainable()).collect())
     }
 
     /// Extra loss of the named adapters, if they have any.
     pub fn penalty(&self, active: &[&str]) -> Result<Option<Tensor>> {
         let mut sum: Option<Tensor> = None;
-        for (method, params) in self.active(active)? {
-            if let Some(term) = method.penalty(params)? {
+        for a in self.active(active)? {
+            if let Some(term) = a.method.penalty(a.params)? {
                 sum = Some(match sum {
                     Some(s) => s.f_add(&term)?,
                     None => term,
@@ -260,18 +240,18 @@ impl<M: Model> Peft<M> {
 
     /// Tells the named adapters that optimizer step `step` (from 1) is done.
     pub fn after_step(&self, active: &[&str], step: u64) -> Result<()> {
-        self.active(active)?.into_iter().try_for_each(|(method, params)| method.after_step(params, step))
+        self.active(active)?.iter().try_for_each(|a| a.method.after_step(a.params, step))
     }
 
     /// Counts parameters, as PEFT's `print_trainable_parameters` does.
     pub fn report(&self, active: &[&str]) -> Result<Report> {
         let active = self.active(active)?;
         let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
-        let shadowed = |name: &str| active.iter().any(|(method, _)| replaces(*method, name));
+        let shadowed = |name: &str| active.iter().any(|a| replaces(a.method, name));
         let base = self.base.tensors().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, t)| numel(&t));
-        let own = active.iter().flat_map(|(_, p)| p.tensors()).map(|(_, t)| numel(&t));
-        let more = active.iter().map(|(method, p)| method.uncounted(p));
-        let trained = active.iter().flat_map(|(_, p)| p.trainable()).map(|(n, t)| (n, t.size()));
+        let own = active.iter().flat_map(|a| a.params.tensors()).map(|(_, t)| numel(&t));
+        let more = active.iter().map(|a| a.method.uncounted(a.params));
+        let trained = active.iter().flat_map(|a| a.params.trainable()).map(|(n, t)| (n, t.size()));
         Ok(Report::new(base.chain(own).chain(more).sum(), &trained.collect::<Vec<_>>()))
     }
 
@@ -281,19 +261,18 @@ impl<M: Model> Peft<M> {
     }
 }
 
-fn build<'a, M: Model>(
+pub(crate) fn build<'a, M: Model>(
     base: &'a Params,
     config: &M::Config,
-    active: &[(&'a dyn Method, &'a Params)],
+    active: Vec<Active<'a>>,
 ) -> Build<'a> {
-    let active = active.iter().map(|(method, params)| Active { method: *method, params, hits: Cell::new(0) });
     Build {
         base,
         dims: M::dims(config),
-        active: active.collect(),
+        active,
         sites: RefCell::default(),
         params: RefCell::default(),
         tied: RefCell::default(),
-        merged: None,
+        watch: None,
     }
 }

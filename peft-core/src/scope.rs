@@ -1,23 +1,30 @@
 //! The cursor that a model is built from. A constructor asks it for layers, blocks and attention cores by name; it
 //! hands out handles to the base's tensors, wrapped in the active adapters.
 
-use crate::attention::{Attention, AttentionAdapter, Softmax};
+use crate::attention::{Attention, Softmax};
 use crate::layer::{Base, Block, Kernel, Layer, Weights};
 use crate::methods::{Counting, Method, Overlay};
 use crate::model::{Dims, Prompt};
 use crate::site::{Place, Role, Site, SiteKind, SiteOutline};
-use crate::{Adapter, Error, Params, Result};
+use crate::watch::{self, Watch};
+use crate::{Params, Result};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use tch::Tensor;
 
 /// One active adapter, and how often the constructor met a place that it adapts.
 #[derive(Debug)]
 pub(crate) struct Active<'a> {
+    pub name: &'a str,
     pub method: &'a dyn Method,
     pub params: &'a Params,
     pub hits: Cell<usize>,
+}
+
+impl<'a> Active<'a> {
+    pub fn new(name: &'a str, method: &'a dyn Method, params: &'a Params) -> Self {
+        Self { name, method, params, hits: Cell::new(0) }
+    }
 }
 
 /// One run of a constructor.
@@ -30,8 +37,8 @@ pub(crate) struct Build<'a> {
     pub params: RefCell<Vec<String>>,
     /// Parameters that are another one's tensor: name and the other's name.
     pub tied: RefCell<Vec<(String, String)>>,
-    /// Filled while merging: the folded value of every parameter that an adapter changes.
-    pub merged: Option<RefCell<BTreeMap<String, Tensor>>>,
+    /// Looks on; see [`Watch`].
+    pub watch: Option<&'a dyn Watch>,
 }
 
 /// The constructor's cursor: a path into the base's names.
@@ -110,7 +117,9 @@ impl<'a> Scope<'a> {
         }
         let follows = |o: &Overlay| o.counting == Counting::Replaces;
         let tensor = self.overlaid(other, dims, &base, follows)?.unwrap_or(base);
-        self.record(&name, || Ok(tensor.shallow_clone()))?;
+        if let Some(watch) = self.build.watch {
+            watch.param(&name, &tensor, None)?;
+        }
         Ok(tensor)
     }
 
@@ -128,40 +137,40 @@ impl<'a> Scope<'a> {
                 a.hits.set(a.hits.get().saturating_add(1));
             }
             let copy = a.params.get_or_else(&overlay.key, dims, || Ok(base.f_detach_copy()?))?;
-            self.record(name, || Ok(copy.shallow_clone()))?;
+            if let Some(watch) = self.build.watch {
+                watch.param(name, &copy, Some((a, &overlay)))?;
+            }
             return Ok(Some(copy));
         }
         Ok(None)
     }
 
-    fn record(&self, name: &str, value: impl FnOnce() -> Result<Tensor>) -> Result<()> {
-        if let Some(merged) = &self.build.merged {
-            let _guard = tch::no_grad_guard();
-            merged.borrow_mut().insert(name.to_owned(), value()?.f_detach()?);
-        }
-        Ok(())
-    }
-
+    /// What the active methods put here, and whose each is.
     fn adapters<A: ?Sized>(
         &self,
         ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
-    ) -> Result<Vec<Box<A>>> {
-        let mut found = Vec::new();
+    ) -> Result<(Vec<&'a Active<'a>>, Vec<Box<A>>)> {
+        let mut found = (Vec::new(), Vec::new());
         for a in &self.build.active {
             if let Some(adapter) = ask(a.method, a.params)? {
                 a.hits.set(a.hits.get().saturating_add(1));
-                found.push(adapter);
+                found.0.push(a);
+                found.1.push(adapter);
             }
         }
         Ok(found)
     }
 
-    fn refuse_merge(&self, site: &str, method: Option<&'static str>) -> Result<()> {
-        match method {
-            Some(method) if self.build.merged.is_some() => {
-                Err(Error::NotMergeable { method, site: site.to_owned() })
-            }
-            _ => Ok(()),
+    /// As [`Scope::adapters`], where there are no weights: whoever looks on has no use for them.
+    fn weightless<A: ?Sized>(
+        &self,
+        site: &str,
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
+    ) -> Result<Vec<Box<A>>> {
+        let (owners, adapters) = self.adapters(ask)?;
+        match (self.build.watch, owners.first()) {
+            (Some(watch), Some(owner)) => Err(watch.refuse(site, owner.method.name())),
+            _ => Ok(adapters),
         }
     }
 
@@ -185,29 +194,13 @@ impl<'a> Scope<'a> {
         let base = self.base(stored)?;
         let place = Place::Layer { kernel, shape: stored.shape, base: &base };
         let site = self.site(&name, place, stored.transposed);
-        let adapters = self.adapters(|m, p| m.adapt(&site, p))?;
-        let layer = Layer { name, kernel, base, adapters };
-        if self.build.merged.is_some() && !layer.adapters.is_empty() {
-            self.fold(&layer, stored)?;
+        let (owners, adapters) = self.adapters(|m, p| m.adapt(&site, p))?;
+        let mut layer = Layer { name, kernel, base, adapters };
+        if let Some(watch) = self.build.watch {
+            let (weight, bias) = (self.join(stored.weight), stored.bias.map(|leaf| self.join(leaf)));
+            watch.layer(&mut layer, &watch::Place { weight, bias, transposed: stored.transposed, owners })?;
         }
         Ok(layer)
-    }
-
-    /// Records the layer's weights with its adapters folded in.
-    fn fold(&self, layer: &Layer, stored: Stored<'_>) -> Result<()> {
-        let _guard = tch::no_grad_guard();
-        let folded = layer.merged()?;
-        if folded.bias.is_some() != stored.bias.is_some() {
-            let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
-            return Err(Error::Unsupported { method: "merging", site: layer.name.clone(), why });
-        }
-        self.record(&self.join(stored.weight), || {
-            Ok(if stored.transposed { folded.weight.f_tr()?.f_contiguous()? } else { folded.weight })
-        })?;
-        if let (Some(leaf), Some(bias)) = (stored.bias, folded.bias) {
-            self.record(&self.join(leaf), || Ok(bias))?;
-        }
-        Ok(())
     }
 
     /// `leaf.weight` `[out, in]` and, if asked for, `leaf.bias` `[out]`.
@@ -260,8 +253,7 @@ impl<'a> Scope<'a> {
     pub fn block(&self, leaf: &str, role: Role, width: i64) -> Result<Block> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
         let site = self.site(&name, Place::Block { role, width }, false);
-        let adapters: Vec<Box<dyn Adapter>> = self.adapters(|m, p| m.adapt(&site, p))?;
-        self.refuse_merge(&name, adapters.first().map(|a| a.name()))?;
+        let adapters = self.weightless(&name, |m, p| m.adapt(&site, p))?;
         Ok(Block { name, adapters })
     }
 
@@ -269,18 +261,14 @@ impl<'a> Scope<'a> {
     pub fn attention(&self, leaf: &str, softmax: Softmax, dropout: f64) -> Result<Attention> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
         let site = self.site(&name, Place::Attention, false);
-        let adapters: Vec<Box<dyn AttentionAdapter>> = self.adapters(|m, p| m.attend(&site, p))?;
-        self.refuse_merge(&name, adapters.first().map(|a| a.name()))?;
+        let adapters = self.weightless(&name, |m, p| m.attend(&site, p))?;
         Ok(Attention { name, softmax, dropout, layer: self.layer.unwrap_or_default(), adapters })
     }
 
     /// What rewrites the model's input.
     pub fn prompts(&self) -> Result<Vec<Box<dyn Prompt>>> {
         let words = self.build.base.find(&self.build.dims.word_embedding);
-        let prompts: Vec<Box<dyn Prompt>> =
-            self.adapters(|m, p| m.prompt(&self.build.dims, words.as_ref(), p))?;
-        self.refuse_merge("the input", prompts.first().map(|a| a.name()))?;
-        Ok(prompts)
+        self.weightless("the input", |m, p| m.prompt(&self.build.dims, words.as_ref(), p))
     }
 }
 

@@ -1,0 +1,140 @@
+//! Merging: the adapters folded into the base, which gives an ordinary model.
+//!
+//! `W' = reweightₙ(… reweight₁(W))`, at every site. The chain is computed in f32, whatever the base's dtype, and its
+//! result rounds once. PEFT rounds a bf16 weight up to twice an adapter (`safe_merge`), so a few last bits differ.
+
+use crate::layer::{Layer, Weights};
+use crate::methods::Overlay;
+use crate::model::Model;
+use crate::peft::build;
+use crate::scope::{Active, Scope};
+use crate::watch::{Place, Watch};
+use crate::{Error, Params, Peft, Result};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+/// How adapters are folded into the base.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergeOptions {
+    /// Refuses weights that are NaN or infinite, naming the site and the adapter; PEFT's `safe_merge`, on by default.
+    pub safe: bool,
+}
+
+impl Default for MergeOptions {
+    fn default() -> Self {
+        Self { safe: true }
+    }
+}
+
+impl<M: Model> Peft<M> {
+    /// The base with the named adapters folded in: an ordinary model of the same kind. A head that is tied to the
+    /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so.
+    ///
+    /// # Errors
+    /// [`Error::NotMergeable`] when one of them is not a map on weights, [`Error::NotFinite`] when one of them breaks
+    /// the weights.
+    pub fn merged(&self, active: &[&str]) -> Result<Self> {
+        self.merged_with(active, &MergeOptions::default())
+    }
+
+    /// As [`Peft::merged`], with options.
+    pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Self> {
+        let active = self.active(active)?;
+        let fold = Fold { options, folded: RefCell::default() };
+        let mut build = build::<M>(self.base(), self.config(), active);
+        build.watch = Some(&fold);
+        M::new(&Scope::root(&build), self.config())?;
+        let tied = build.tied.into_inner();
+        let mut folded = fold.folded.into_inner();
+        let mut untied = false;
+        for (name, other) in tied {
+            let other = folded.get(&other).map(Tensor::shallow_clone).or_else(|| self.base().find(&other));
+            match (folded.get(&name), other) {
+                (Some(own), Some(other)) if !own.f_equal(&other)? => untied = true,
+                _ => drop(folded.remove(&name)),
+            }
+        }
+        let mut tensors = self.base().tensors();
+        tensors.append(&mut folded);
+        let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
+        let place = "the merged model";
+        let params = Params::from_tensors(place, self.base().device(), tensors.collect::<Result<Vec<_>>>()?)?;
+        Self::new(params, if untied { M::untied(self.config()) } else { self.config().clone() })
+    }
+}
+
+/// Records the folded value of every parameter that an adapter changes.
+#[derive(Debug)]
+struct Fold<'a> {
+    options: &'a MergeOptions,
+    folded: RefCell<BTreeMap<String, Tensor>>,
+}
+
+impl Fold<'_> {
+    fn record(&self, name: &str, value: Tensor) {
+        self.folded.borrow_mut().insert(name.to_owned(), value);
+    }
+
+    /// Checks what is there after the adapter `by`; `before` was there without any.
+    fn check(&self, site: &str, by: &Active<'_>, after: &[&Tensor], before: &[&Tensor]) -> Result<()> {
+        if !self.options.safe || finite(after)? {
+            return Ok(());
+        }
+        let whose = if finite(before)? { format!("adapter `{}`", by.name) } else { "the base itself".into() };
+        Err(Error::NotFinite { whose, site: site.to_owned() })
+    }
+}
+
+impl Watch for Fold<'_> {
+    fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()> {
+        if layer.adapters.is_empty() {
+            return Ok(());
+        }
+        let _guard = tch::no_grad_guard();
+        let base = layer.base.dense()?;
+        let mut owners = place.owners.iter();
+        let folded = layer.folded(|after| match owners.next() {
+            Some(by) => self.check(&layer.name, by, &after.tensors(), &base.tensors()),
+            None => Ok(()),
+        })?;
+        if folded.bias.is_some() != place.bias.is_some() {
+            let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
+            return Err(Error::Unsupported { method: "merging", site: layer.name.clone(), why });
+        }
+        let weight = if place.transposed { folded.weight.f_tr()?.f_contiguous()? } else { folded.weight };
+        self.record(&place.weight, weight.f_detach()?);
+        if let (Some(name), Some(bias)) = (&place.bias, folded.bias) {
+            self.record(name, bias.f_detach()?);
+        }
+        Ok(())
+    }
+
+    fn param(&self, name: &str, value: &Tensor, copy: Option<(&Active<'_>, &Overlay)>) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        if let Some((by, _)) = copy {
+            self.check(name, by, &[value], &[])?;
+        }
+        self.record(name, value.f_detach()?);
+        Ok(())
+    }
+
+    fn refuse(&self, site: &str, method: &'static str) -> Error {
+        Error::NotMergeable { method, site: site.to_owned() }
+    }
+}
+
+fn finite(tensors: &[&Tensor]) -> Result<bool> {
+    for t in tensors {
+        if !bool::try_from(t.f_isfinite()?.f_all()?)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl Weights {
+    fn tensors(&self) -> Vec<&Tensor> {
+        std::iter::once(&self.weight).chain(&self.bias).collect()
+    }
+}

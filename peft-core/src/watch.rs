@@ -1,0 +1,35 @@
+//! What looks on while a model's constructor runs: merging, mixed batches and conversions are a constructor's run with
+//! a watcher.
+
+use crate::layer::Layer;
+use crate::methods::Overlay;
+use crate::scope::Active;
+use crate::{Error, Result};
+use std::fmt::Debug;
+use tch::Tensor;
+
+/// Sees what the active adapters put where.
+pub(crate) trait Watch: Debug {
+    /// A layer, before the model gets it: its adapters may be replaced.
+    fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()>;
+
+    /// Parameter `name` of the base has another value: an active adapter's copy, or, where it is tied to another
+    /// parameter, that one's.
+    fn param(&self, name: &str, value: &Tensor, copy: Option<(&Active<'_>, &Overlay)>) -> Result<()>;
+
+    /// An adapter around something without weights (a block, an attention core, the input) is in the way: the error
+    /// that says so.
+    fn refuse(&self, site: &str, method: &'static str) -> Error;
+}
+
+/// Where a layer's weights come from, and its adapters.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// Full names of the parameters.
+    pub weight: String,
+    pub bias: Option<String>,
+    /// The weight is stored as `[in, out]`.
+    pub transposed: bool,
+    /// The adapter that each of the layer's adapters belongs to.
+    pub owners: Vec<&'a Active<'a>>,
+}
