@@ -133,7 +133,13 @@ impl<M: Model> Peft<M> {
         let overlays =
             self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, base.get(p)?.kind())));
         let kinds: BTreeMap<String, Kind> = overlays.collect();
-        let fitted = tensors.into_iter().map(|(name, t)| {
+        let mut named = BTreeMap::new();
+        for (name, tensor) in tensors {
+            if named.insert(name.clone(), tensor).is_some() {
+                return Err(Error::Exists { place, name });
+            }
+        }
+        let fitted = method.import(&place, named)?.into_iter().map(|(name, t)| {
             if !is_float(&t) {
                 return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
             }

@@ -89,11 +89,15 @@ impl<'a> Scope<'a> {
         if self.path.is_empty() { leaf.to_string() } else { format!("{}.{leaf}", self.path) }
     }
 
-    fn site<'s>(&'s self, name: &'s str, place: Place<'s>, transposed: bool) -> Site<'s> {
-        let shape = if let Place::Layer { shape, .. } = place { shape.to_vec() } else { Vec::new() };
-        let kind = SiteKind::from(&place);
-        let outline = SiteOutline { name: name.to_owned(), kind, shape, transposed, layer: self.layer };
-        self.build.sites.borrow_mut().push(outline);
+    fn site<'s>(&'s self, name: &'s str, place: Place<'s>, stored: Option<Stored<'_>>) -> Site<'s> {
+        self.build.sites.borrow_mut().push(SiteOutline {
+            name: name.to_owned(),
+            kind: SiteKind::from(&place),
+            shape: stored.map(|s| s.shape.to_vec()).unwrap_or_default(),
+            transposed: stored.is_some_and(|s| s.transposed),
+            tied: stored.and_then(|s| s.tied).map(str::to_owned),
+            layer: self.layer,
+        });
         Site { name, place, layer: self.layer, dims: &self.build.dims }
     }
 
@@ -193,7 +197,7 @@ impl<'a> Scope<'a> {
         let name = self.join(leaf);
         let base = self.base(stored)?;
         let place = Place::Layer { kernel, shape: stored.shape, base: &base };
-        let site = self.site(&name, place, stored.transposed);
+        let site = self.site(&name, place, Some(stored));
         let (owners, adapters) = self.adapters(|m, p| m.adapt(&site, p))?;
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(watch) = self.build.watch {
@@ -252,7 +256,7 @@ impl<'a> Scope<'a> {
     /// A block site named `leaf` (the scope itself, if that is empty) around a part that is `width` wide.
     pub fn block(&self, leaf: &str, role: Role, width: i64) -> Result<Block> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
-        let site = self.site(&name, Place::Block { role, width }, false);
+        let site = self.site(&name, Place::Block { role, width }, None);
         let adapters = self.weightless(&name, |m, p| m.adapt(&site, p))?;
         Ok(Block { name, adapters })
     }
@@ -260,7 +264,7 @@ impl<'a> Scope<'a> {
     /// The attention core `leaf`.
     pub fn attention(&self, leaf: &str, softmax: Softmax, dropout: f64) -> Result<Attention> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
-        let site = self.site(&name, Place::Attention, false);
+        let site = self.site(&name, Place::Attention, None);
         let adapters = self.weightless(&name, |m, p| m.attend(&site, p))?;
         Ok(Attention { name, softmax, dropout, layer: self.layer.unwrap_or_default(), adapters })
     }

@@ -70,6 +70,12 @@ pub trait Method: Debug + Send + Sync {
         Ok(params.tensors())
     }
 
+    /// The inverse of [`Method::export`]: the adapter's tensors from those of a file, which errors call `place`.
+    fn import(&self, place: &str, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        let _ = place;
+        Ok(tensors)
+    }
+
     /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say).
     fn frozen(&self, name: &str) -> bool {
         let _ = name;
