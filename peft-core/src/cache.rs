@@ -33,7 +33,13 @@ impl KvCache {
     }
 
     /// Puts the keys and values of further tokens behind those of layer `layer`, and returns all of them.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where gradients are recorded: the buffers are written in place.
     pub fn extend(&self, layer: i64, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        if k.requires_grad() || v.requires_grad() {
+            return Err(Error::Input("a cache is for calls without gradients: use tch::no_grad".into()));
+        }
         let mut layers = self.layers.borrow_mut();
         let (start, more) = (self.len(), k.size4()?.2);
         let end = start.saturating_add(more);

@@ -45,6 +45,7 @@
 //!
 //! - [`methods`]: the methods, one file each, and the [`Method`] trait that each of them implements.
 //! - [`models`]: the architectures; [`io::hub`] opens them from Hub directories.
+//! - [`generate`]: text from a causal model.
 //! - [`train`]: optimizers, schedules, the training step.
 //! - [`layer`](Layer), [`attention`](Attention), [`Scope`]: the seam between the three.
 #![forbid(unsafe_code)]
@@ -69,6 +70,7 @@ mod attention;
 mod cache;
 mod device;
 mod error;
+mod generate;
 mod init;
 pub mod io;
 mod layer;
@@ -91,6 +93,7 @@ pub use attention::{
 pub use cache::KvCache;
 pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 pub use error::{Error, Result};
+pub use generate::{GenerateConfig, Sampling, generate};
 pub use init::Init;
 pub use layer::{Adapter, Base, Block, Body, Inner, Kernel, Layer, Pass, Weights};
 pub use merge::MergeOptions;
