@@ -6,14 +6,33 @@ pub mod subject;
 pub mod table;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
+use tempfile::TempDir;
 
 /// A folder below `tests/golden`.
 pub fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(path)
+}
+
+/// A golden base with fields of its `config.json` changed (null takes one out).
+pub fn edited(base: &str, changes: &Value) -> Result<TempDir> {
+    let from = golden(base).join("base");
+    let dir = tempfile::tempdir()?;
+    std::fs::copy(from.join("model.safetensors"), dir.path().join("model.safetensors"))?;
+    let mut config = peft_core::io::read_json(&from.join("config.json"))?;
+    let fields = config.as_object_mut().context("config.json is no object")?;
+    for (field, value) in changes.as_object().into_iter().flatten() {
+        match value {
+            Value::Null => drop(fields.remove(field)),
+            value => drop(fields.insert(field.clone(), value.clone())),
+        }
+    }
+    peft_core::io::write_json(&dir.path().join("config.json"), &config)?;
+    Ok(dir)
 }
 
 /// Worst difference relative to the golden's largest value: `max |a − b| / max |b|`.

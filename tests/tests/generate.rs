@@ -8,20 +8,13 @@ use peft_core::models::{Bert, FamilyVisitor, Gpt2, Llama, Mistral, family};
 use peft_core::{Batch, GenerateConfig, KvCache, Model, Pass, Peft, Sampling, generate, io};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
-use tests::{assert_bits, assert_close, golden, refused, serial};
+use tests::{assert_bits, assert_close, edited, golden, refused, serial};
 
 const TOL: f64 = 1e-5;
 
 /// A golden base with its `config.json` changed.
 fn base<M: HubModel>(name: &str, changes: &Value) -> Result<Peft<M>> {
-    let from = golden(name).join("base");
-    let dir = tempfile::tempdir()?;
-    std::fs::copy(from.join("model.safetensors"), dir.path().join("model.safetensors"))?;
-    let mut config = io::read_json(&from.join("config.json"))?;
-    for (field, value) in changes.as_object().into_iter().flatten() {
-        config[field] = value.clone();
-    }
-    io::write_json(&dir.path().join("config.json"), &config)?;
+    let dir = edited(name, changes)?;
     Ok(hub::open::<M>(dir.path(), Device::Cpu, Head::Stored)?.peft)
 }
 

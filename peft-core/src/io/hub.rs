@@ -1,11 +1,13 @@
 //! Hub model directories: `config.json`, `model.safetensors` or its shards, `tokenizer.json`.
 
 use crate::model::Model;
+use crate::params::is_float;
 use crate::{Error, Params, Peft, Result, io};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A model that the Hub has a form for.
 pub trait HubModel: Model {
@@ -24,6 +26,15 @@ pub trait HubModel: Model {
 
     /// A fresh head, for a file that has none.
     fn fresh_head(config: &Self::Config) -> Result<Vec<(String, Tensor)>>;
+
+    /// `config.json` as it was read, with what has changed since.
+    fn json(config: &Self::Config) -> Value;
+
+    /// The head's parameter and the word embedding's, where the configuration says that they are one.
+    fn tied(config: &Self::Config) -> Option<[&'static str; 2]> {
+        let _ = config;
+        None
+    }
 }
 
 /// A model from disk.
@@ -73,11 +84,16 @@ pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
     M::config(&json, &place, head.classes())
 }
 
-/// Opens a model directory.
+/// Opens a model directory, in the dtype of the file.
 ///
 /// # Errors
 /// As [`config`], and for tensors that are missing, superfluous or of a wrong shape.
 pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opened<M>> {
+    open_as(dir, device, head, None)
+}
+
+/// As [`open`], with all floats cast to `kind` where that is given.
+pub fn open_as<M: HubModel>(dir: &Path, device: Device, head: Head, kind: Option<Kind>) -> Result<Opened<M>> {
     let config = config::<M>(dir, head)?;
     let (file, found) = read_weights(dir)?;
     let (mut unused, mut tensors) = (Vec::new(), BTreeMap::new());
@@ -91,6 +107,21 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opene
             None => unused.push(name),
         }
     }
+    if let Some(name) = drop_tied::<M>(&config, &file, &mut tensors)? {
+        unused.push(name);
+    }
+    let kind = match kind {
+        Some(kind) if dtype(kind).is_none() => {
+            return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
+        }
+        Some(kind) => {
+            for t in tensors.values_mut().filter(|t| is_float(t)) {
+                *t = t.f_to_kind(kind)?;
+            }
+            kind
+        }
+        None => tensors.get(&M::dims(&config).word_embedding).map_or(Kind::Float, Tensor::kind),
+    };
     let mut fresh = Vec::new();
     if head != Head::Stored {
         for (name, tensor) in M::fresh_head(&config)? {
@@ -99,7 +130,7 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opene
                     same_classes(&file, &name, stored, &tensor)?
                 }
                 _ => {
-                    tensors.insert(name.clone(), tensor);
+                    tensors.insert(name.clone(), tensor.f_to_kind(kind)?);
                     fresh.push(name);
                 }
             }
@@ -109,6 +140,23 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opene
     Ok(Opened { peft: Peft::new(params, config)?, unused, fresh })
 }
 
+/// Files of models with a tied head may have it a second time, but not as something else.
+fn drop_tied<M: HubModel>(
+    config: &M::Config,
+    file: &Path,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<Option<String>> {
+    let Some([head, words]) = M::tied(config) else { return Ok(None) };
+    match (tensors.remove(head), tensors.get(words)) {
+        (Some(own), Some(embedding)) if own.size() != embedding.size() || !own.f_equal(embedding)? => {
+            let message = format!("`{head}` is not `{words}`, which it is tied to");
+            let hint = "to keep it, set tie_word_embeddings to false in config.json";
+            Err(Error::format(file, format!("{message}; {hint}")))
+        }
+        (own, _) => Ok(own.map(|_| head.to_owned())),
+    }
+}
+
 fn same_classes(file: &Path, name: &str, stored: &Tensor, wanted: &Tensor) -> Result<()> {
     let (expected, found) = (wanted.size(), stored.size());
     if expected == found {
@@ -116,6 +164,56 @@ fn same_classes(file: &Path, name: &str, stored: &Tensor, wanted: &Tensor) -> Re
     }
     let hint = "; the file's head is for other classes: ask for a fresh one to replace it".to_owned();
     Err(Error::Shape { place: file.display().to_string(), name: name.to_owned(), expected, found, hint })
+}
+
+/// Files of a model directory that are neither its configuration nor its weights.
+const BESIDE: &[&str] = &[
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
+/// Writes the base as a model directory: `config.json`, as it was read but for what has changed since, and
+/// `model.safetensors`, each whole or not at all. Tokenizer and generation settings are copied from `source`, if that is
+/// given and has them. An adapter is folded in first: `save(&peft.merged(&["mine"])?, ..)`.
+///
+/// # Errors
+/// A file that cannot be read or written.
+pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> Result<()> {
+    let mut json = M::json(peft.config());
+    let words = peft.base().find(&peft.outline().dims.word_embedding);
+    if let (Some(fields), Some(name)) = (json.as_object_mut(), words.and_then(|w| dtype(w.kind()))) {
+        // transformers 4 calls it torch_dtype, and 5 reads that too.
+        let field = if fields.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
+        fields.insert(field.into(), name.into());
+    }
+    for name in BESIDE {
+        let Some(from) = source.map(|s| s.join(name)).filter(|from| from.exists()) else { continue };
+        let bytes = std::fs::read(&from).map_err(|e| Error::file(&from, e))?;
+        let to = dir.join(name);
+        io::write_atomically(&to, |file| file.write_all(&bytes).map_err(|e| Error::file(&to, e)))?;
+    }
+    io::tensors::write(&dir.join("model.safetensors"), &peft.base().tensors())?;
+    io::write_json(&dir.join("config.json"), &json)
+}
+
+/// What `config.json` calls a dtype of floats.
+fn dtype(kind: Kind) -> Option<&'static str> {
+    Some(match kind {
+        Kind::Float => "float32",
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        Kind::Double => "float64",
+        _ => return None,
+    })
 }
 
 /// All tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.

@@ -5,7 +5,7 @@
 use super::activation::HiddenAct;
 use super::attention::{Projections, SelfAttention};
 use super::causal::Stream;
-use super::fields::Fields;
+use super::fields::{Fields, patched};
 use super::rope::{Rope, RopeConfig};
 use crate::attention::Softmax;
 use crate::layer::{Block, Layer, Pass};
@@ -22,6 +22,8 @@ use tch::Tensor;
 pub trait DecoderFamily: Debug + Clone + Copy + Send + Sync + 'static {
     /// The family's `model_type`.
     const MODEL_TYPE: &'static str;
+    /// The Hub's class.
+    const ARCHITECTURE: &'static str;
     /// Reads a `config.json`; `place` is what errors call it.
     fn config(json: &Value, place: &str) -> Result<DecoderConfig>;
 }
@@ -224,6 +226,15 @@ impl<F: DecoderFamily> HubModel for Decoder<F> {
 
     fn config(json: &Value, place: &str, _labels: Option<i64>) -> Result<DecoderConfig> {
         F::config(json, place)
+    }
+
+    fn json(c: &DecoderConfig) -> Value {
+        let tied = ("tie_word_embeddings", c.tie_word_embeddings.into());
+        patched(&c.json, [("architectures", vec![F::ARCHITECTURE].into()), tied])
+    }
+
+    fn tied(c: &DecoderConfig) -> Option<[&'static str; 2]> {
+        c.tie_word_embeddings.then_some(["lm_head.weight", "model.embed_tokens.weight"])
     }
 
     /// Rotary tables are buffers of old files.

@@ -5,14 +5,14 @@
 
 use super::activation::HiddenAct;
 use super::attention::{Projections, SelfAttention};
-use super::fields::Fields;
+use super::fields::{Fields, patched};
 use crate::attention::Softmax;
 use crate::layer::{Block, Layer, Pass};
 use crate::model::{Batch, Dims, Input, Model, Prompt};
 use crate::scope::Scope;
 use crate::site::Role;
 use crate::{Error, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fmt::Debug;
 use std::marker::PhantomData;
 use tch::{Kind, Tensor};
@@ -51,8 +51,8 @@ pub struct EncoderConfig {
     pub classifier_dropout: f64,
     pub initializer_range: f64,
     pub pad_token_id: i64,
-    /// Number of classes.
-    pub num_labels: i64,
+    /// Names of the classes.
+    pub labels: Vec<String>,
     /// The file as it was read.
     pub json: Value,
 }
@@ -84,9 +84,34 @@ impl EncoderConfig {
             classifier_dropout: f.dropout("classifier_dropout", dropout)?,
             initializer_range: f.or("initializer_range", 0.02)?,
             pad_token_id: f.or("pad_token_id", F::PAD)?,
-            num_labels: f.positive("num_labels", labels.map_or_else(|| f.classes(), Ok)?)?,
+            labels: f.labels(labels)?,
             json: f.json.clone(),
         })
+    }
+
+    /// Number of classes.
+    pub fn num_labels(&self) -> i64 {
+        i64::try_from(self.labels.len()).unwrap_or(i64::MAX)
+    }
+
+    /// `config.json` with the classes as they are now.
+    pub(super) fn to_json(&self, architecture: &str) -> Value {
+        let names: Map<String, Value> =
+            (0..).zip(&self.labels).map(|(i, name): (i64, _)| (i.to_string(), name.clone().into())).collect();
+        let ids: Map<String, Value> =
+            (0..).zip(&self.labels).map(|(i, name): (i64, _)| (name.clone(), i.into())).collect();
+        let mut json = patched(
+            &self.json,
+            [
+                ("architectures", Value::from(vec![architecture])),
+                ("id2label", names.into()),
+                ("label2id", ids.into()),
+            ],
+        );
+        if let Some(fields) = json.as_object_mut() {
+            fields.remove("num_labels"); // id2label says it
+        }
+        json
     }
 }
 
@@ -137,7 +162,7 @@ impl<F: EncoderFamily> Model for Encoder<F> {
                 .map(|i| EncoderLayer::new(&stack.layer(i), c, head_dim))
                 .collect::<Result<_>>()?,
             dense: s.linear(dense, d, d, true)?,
-            out: s.linear(out, d, c.num_labels, true)?,
+            out: s.linear(out, d, c.num_labels(), true)?,
             config: c.clone(),
             family: PhantomData,
         })

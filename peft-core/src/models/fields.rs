@@ -2,7 +2,8 @@
 
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// The fields of a configuration, with the place that errors name.
@@ -83,15 +84,24 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Number of classes: as many as `id2label` names, or `num_labels`, or transformers' 2.
-    pub fn classes(&self) -> Result<i64> {
-        let named = self.get::<Map<String, Value>>("id2label")?.map(|names| names.len());
-        let named = named.and_then(|n| i64::try_from(n).ok()).filter(|n| *n > 0);
-        match (named, self.get("num_labels")?) {
+    /// Names of the classes: those of `id2label`, or transformers' for `num_labels` (2 by default). `wanted` classes keep
+    /// the file's names if there are as many.
+    pub fn labels(&self, wanted: Option<i64>) -> Result<Vec<String>> {
+        let names = self.get::<BTreeMap<i64, String>>("id2label")?.unwrap_or_default();
+        if !names.keys().copied().eq((0..).take(names.len())) {
+            return Err(self.wrong("id2label", "its keys should be the classes from 0 on"));
+        }
+        let named = i64::try_from(names.len()).ok().filter(|n| *n > 0);
+        let stored = match (named, self.get("num_labels")?) {
             (Some(named), Some(n)) if named != n => {
-                Err(self.wrong("num_labels", format!("is {n}, but id2label names {named}")))
+                return Err(self.wrong("num_labels", format!("is {n}, but id2label names {named}")));
             }
-            (named, n) => Ok(named.or(n).unwrap_or(2)),
+            (named, n) => named.or(n).unwrap_or(2),
+        };
+        let classes = self.positive("num_labels", wanted.unwrap_or(stored))?;
+        match named == Some(classes) {
+            true => Ok(names.into_values().collect()),
+            false => Ok((0..classes).map(|i| format!("LABEL_{i}")).collect()),
         }
     }
 
@@ -113,4 +123,13 @@ impl<'a> Fields<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// A `config.json` with some of its fields changed.
+pub(super) fn patched<const N: usize>(json: &Value, changes: [(&str, Value); N]) -> Value {
+    let mut json = json.clone();
+    if let Some(fields) = json.as_object_mut() {
+        fields.extend(changes.map(|(field, value)| (field.to_owned(), value)));
+    }
+    json
 }

@@ -6,7 +6,7 @@
 use super::activation::HiddenAct;
 use super::attention::{Projections, SelfAttention};
 use super::causal::Stream;
-use super::fields::Fields;
+use super::fields::{Fields, patched};
 use crate::Result;
 use crate::attention::Softmax;
 use crate::io::hub::HubModel;
@@ -191,6 +191,15 @@ impl HubModel for Gpt2 {
             attn_pdrop: f.dropout("attn_pdrop", 0.1)?,
             json: json.clone(),
         })
+    }
+
+    fn json(c: &Gpt2Config) -> Value {
+        let tied = ("tie_word_embeddings", c.tie_word_embeddings.into());
+        patched(&c.json, [("architectures", vec!["GPT2LMHeadModel"].into()), tied])
+    }
+
+    fn tied(c: &Gpt2Config) -> Option<[&'static str; 2]> {
+        c.tie_word_embeddings.then_some(["lm_head.weight", "transformer.wte.weight"])
     }
 
     /// Old files lack the `transformer.` in front and have the causal masks as buffers.

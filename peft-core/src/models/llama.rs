@@ -14,6 +14,7 @@ pub struct LlamaFamily;
 
 impl DecoderFamily for LlamaFamily {
     const MODEL_TYPE: &'static str = "llama";
+    const ARCHITECTURE: &'static str = "LlamaForCausalLM";
 
     fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
         let f = Fields::new(json, place);

@@ -15,6 +15,7 @@ pub struct MistralFamily;
 
 impl DecoderFamily for MistralFamily {
     const MODEL_TYPE: &'static str = "mistral";
+    const ARCHITECTURE: &'static str = "MistralForCausalLM";
 
     fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
         let f = Fields::new(json, place);

@@ -15,6 +15,7 @@ pub struct Qwen2Family;
 
 impl DecoderFamily for Qwen2Family {
     const MODEL_TYPE: &'static str = "qwen2";
+    const ARCHITECTURE: &'static str = "Qwen2ForCausalLM";
 
     fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
         let f = Fields::new(json, place);

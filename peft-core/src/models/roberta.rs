@@ -64,10 +64,14 @@ impl HubModel for Roberta {
         Some(name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"))
     }
 
+    fn json(c: &EncoderConfig) -> Value {
+        c.to_json("RobertaForSequenceClassification")
+    }
+
     fn fresh_head(c: &EncoderConfig) -> Result<Vec<(String, Tensor)>> {
         let draw = |dims: &[i64]| Init::Normal { std: c.initializer_range }.tensor(dims, Device::Cpu);
         let zeros = |n: i64| Init::Zeros.tensor(&[n], Device::Cpu);
-        let (d, n) = (c.hidden_size, c.num_labels);
+        let (d, n) = (c.hidden_size, c.num_labels());
         Ok(vec![
             ("classifier.dense.weight".into(), draw(&[d, d])?),
             ("classifier.dense.bias".into(), zeros(d)?),

@@ -1,0 +1,60 @@
+//! Folds an adapter into its base and writes the result as a Hub directory, with logits to compare: what
+//! `tests/python/check_saved.py` reads.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use peft_core::io::hub::{self, HubModel};
+use peft_core::io::tensors;
+use peft_core::models::{FamilyVisitor, family};
+use peft_core::{Batch, Pass, io};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// Writes BASE with ADAPTER folded in to OUT, and to OUT/logits.safetensors ids and logits.
+#[derive(Parser)]
+struct Args {
+    base: PathBuf,
+    adapter: PathBuf,
+    out: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let path = args.base.join("config.json");
+    let config = io::read_json(&path)?;
+    let kind = config["model_type"].as_str().context("no model_type")?;
+    family(kind, &path.display().to_string(), Export(&args))?
+}
+
+struct Export<'a>(&'a Args);
+
+impl FamilyVisitor for Export<'_> {
+    type Output = Result<()>;
+
+    fn visit<M: HubModel>(self) -> Result<()> {
+        let Args { base, adapter, out } = self.0;
+        let mut peft = hub::open::<M>(base, Device::Cpu, hub::Head::Stored)?.peft;
+        peft.load("adapter", adapter)?;
+        let merged = peft.merged(&["adapter"])?;
+        hub::save(&merged, out, Some(base))?;
+        tch::manual_seed(1);
+        let input_ids = Tensor::randint_low(3, 96, [3, 9], (Kind::Int64, Device::Cpu));
+        let batch = Batch::dense(input_ids.copy());
+        let logits =
+            |peft: &peft_core::Peft<M>, active: &[&str]| peft.view(active)?.forward(&batch, Pass::eval());
+        write(
+            out,
+            [
+                ("adapted", logits(&peft, &["adapter"])?),
+                ("merged", logits(&merged, &[])?),
+                ("input_ids", input_ids),
+            ],
+        )
+    }
+}
+
+fn write<const N: usize>(out: &Path, named: [(&str, Tensor); N]) -> Result<()> {
+    let named: BTreeMap<String, Tensor> = named.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
+    Ok(tensors::write(&out.join("logits.safetensors"), &named)?)
+}
