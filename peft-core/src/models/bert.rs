@@ -55,9 +55,9 @@ impl HubModel for Bert {
     }
 
     fn fresh_head(c: &EncoderConfig) -> Result<Vec<(String, Tensor)>> {
-        let weight = Init::Normal { std: c.initializer_range }
-            .tensor(&[c.num_labels(), c.hidden_size], Device::Cpu)?;
-        let bias = Init::Zeros.tensor(&[c.num_labels()], Device::Cpu)?;
+        let weight =
+            Init::Normal { std: c.initializer_range }.tensor(&[c.num_labels, c.hidden_size], Device::Cpu)?;
+        let bias = Init::Zeros.tensor(&[c.num_labels], Device::Cpu)?;
         Ok(vec![("classifier.weight".into(), weight), ("classifier.bias".into(), bias)])
     }
 }

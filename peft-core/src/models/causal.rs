@@ -28,7 +28,7 @@ impl Stream {
         batch: &Batch,
         words: &Layer,
         prompts: &[Box<dyn Prompt>],
-        windows: &[Option<i64>],
+        windows: impl IntoIterator<Item = Option<i64>>,
         pass: Pass<'_>,
     ) -> Result<Self> {
         let (cached, cached_virtual) = pass.cache.map_or((0, 0), |c| (c.len(), c.virtual_tokens()));
@@ -42,7 +42,7 @@ impl Stream {
         let t = x.size3()?.1;
         let keys = cached.saturating_add(t);
         let positions = positions(batch, cached, t, virtual_tokens)?.f_add_scalar(position)?;
-        let distinct: BTreeSet<Option<i64>> = windows.iter().copied().collect();
+        let distinct: BTreeSet<Option<i64>> = windows.into_iter().collect();
         let masks = distinct.into_iter().map(|window| {
             let mask = match (&padding, window.filter(|w| *w < keys)) {
                 (padding, None) if t == 1 => (padding.as_ref().map(Tensor::shallow_clone), false),

@@ -48,18 +48,36 @@ pub struct DecoderConfig {
     pub output_bias: bool,
     pub mlp_bias: bool,
     pub attention_dropout: f64,
-    /// How many tokens one sees at each layer, itself included; `None` for all.
-    pub windows: Vec<Option<i64>>,
+    /// How many tokens one sees, itself included, at the layers that are `windowed`.
+    pub sliding_window: Option<i64>,
+    pub windowed: Windowed,
     /// The file as it was read.
     pub json: Value,
 }
 
+/// The layers that have a sliding window, where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Windowed {
+    /// Those from this one on.
+    From(i64),
+    /// Those that are true.
+    Each(Vec<bool>),
+}
+
 impl DecoderConfig {
+    /// How many tokens one sees at layer `index`, itself included; `None` for all.
+    pub fn window(&self, index: i64) -> Option<i64> {
+        let windowed = match &self.windowed {
+            Windowed::From(first) => index >= *first,
+            Windowed::Each(layers) => usize::try_from(index).ok().and_then(|i| layers.get(i)) == Some(&true),
+        };
+        self.sliding_window.filter(|_| windowed)
+    }
+
     /// The fields that all families share, without biases and windows; `kv_heads` where the file does not say how many
     /// there are (null is as many as there are heads).
     pub(super) fn read(f: &Fields<'_>, kv_heads: Option<i64>) -> Result<Self> {
         let (hidden, heads) = (f.size("hidden_size")?, f.size("num_attention_heads")?);
-        let layers = f.size("num_hidden_layers")?;
         let field = "num_key_value_heads";
         let kv_heads = f.positive(field, f.or_if_absent(field, kv_heads)?.unwrap_or(heads))?;
         if heads.checked_rem(kv_heads) != Some(0) {
@@ -76,7 +94,7 @@ impl DecoderConfig {
             vocab_size: f.size("vocab_size")?,
             hidden_size: hidden,
             intermediate_size: f.size("intermediate_size")?,
-            num_hidden_layers: layers,
+            num_hidden_layers: f.size("num_hidden_layers")?,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim: f.positive("head_dim", head_dim)?,
@@ -88,7 +106,8 @@ impl DecoderConfig {
             output_bias: false,
             mlp_bias: false,
             attention_dropout: f.dropout("attention_dropout", 0.0)?,
-            windows: (0..layers).map(|_| None).collect(),
+            sliding_window: None,
+            windowed: Windowed::From(0),
             json: f.json.clone(),
         })
     }
@@ -130,8 +149,7 @@ impl<F: DecoderFamily> Model for Decoder<F> {
             words: model.embedding("embed_tokens", c.vocab_size, d)?,
             prompts: s.prompts()?,
             layers: (0..c.num_hidden_layers)
-                .zip(&c.windows)
-                .map(|(i, window)| DecoderLayer::new(&model.at("layers").layer(i), c, *window))
+                .map(|i| DecoderLayer::new(&model.at("layers").layer(i), c, c.window(i)))
                 .collect::<Result<_>>()?,
             norm: model.rms_norm("norm", d, c.rms_norm_eps)?,
             head: match c.tie_word_embeddings {
@@ -146,7 +164,8 @@ impl<F: DecoderFamily> Model for Decoder<F> {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
-        let stream = Stream::enter(batch, &self.words, &self.prompts, &c.windows, pass)?;
+        let windows = self.layers.iter().map(|layer| layer.attention.window);
+        let stream = Stream::enter(batch, &self.words, &self.prompts, windows, pass)?;
         let rope = c.rope.at(&stream.positions, c.head_dim, stream.x.kind())?;
         let mut x = stream.x.shallow_clone();
         for layer in &self.layers {

@@ -51,7 +51,9 @@ pub struct EncoderConfig {
     pub classifier_dropout: f64,
     pub initializer_range: f64,
     pub pad_token_id: i64,
-    /// Names of the classes.
+    /// Number of classes.
+    pub num_labels: i64,
+    /// Their names; empty where the file has none.
     pub labels: Vec<String>,
     /// The file as it was read.
     pub json: Value,
@@ -69,6 +71,7 @@ impl EncoderConfig {
             return Err(f.wrong("hidden_size", message));
         }
         let dropout = f.dropout("hidden_dropout_prob", 0.1)?;
+        let (num_labels, labels) = f.classes(labels)?;
         Ok(Self {
             vocab_size: f.size("vocab_size")?,
             hidden_size: hidden,
@@ -84,26 +87,25 @@ impl EncoderConfig {
             classifier_dropout: f.dropout("classifier_dropout", dropout)?,
             initializer_range: f.or("initializer_range", 0.02)?,
             pad_token_id: f.or("pad_token_id", F::PAD)?,
-            labels: f.labels(labels)?,
+            num_labels,
+            labels,
             json: f.json.clone(),
         })
     }
 
-    /// Number of classes.
-    pub fn num_labels(&self) -> i64 {
-        i64::try_from(self.labels.len()).unwrap_or(i64::MAX)
-    }
-
     /// `config.json` with the classes as they are now.
     pub(super) fn to_json(&self, architecture: &str) -> Value {
-        let names: Map<String, Value> =
-            (0..).zip(&self.labels).map(|(i, name): (i64, _)| (i.to_string(), name.clone().into())).collect();
-        let ids: Map<String, Value> =
-            (0..).zip(&self.labels).map(|(i, name): (i64, _)| (name.clone(), i.into())).collect();
+        let name = |i: i64| match usize::try_from(i).ok().and_then(|i| self.labels.get(i)) {
+            Some(name) => name.clone(),
+            None => format!("LABEL_{i}"),
+        };
+        let classes = 0..self.num_labels;
+        let names: Map<String, Value> = classes.clone().map(|i| (i.to_string(), name(i).into())).collect();
+        let ids: Map<String, Value> = classes.map(|i| (name(i), i.into())).collect();
         let mut json = patched(
             &self.json,
             [
-                ("architectures", Value::from(vec![architecture])),
+                ("architectures", vec![architecture].into()),
                 ("id2label", names.into()),
                 ("label2id", ids.into()),
             ],
@@ -162,7 +164,7 @@ impl<F: EncoderFamily> Model for Encoder<F> {
                 .map(|i| EncoderLayer::new(&stack.layer(i), c, head_dim))
                 .collect::<Result<_>>()?,
             dense: s.linear(dense, d, d, true)?,
-            out: s.linear(out, d, c.num_labels(), true)?,
+            out: s.linear(out, d, c.num_labels, true)?,
             config: c.clone(),
             family: PhantomData,
         })

@@ -84,9 +84,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Names of the classes: those of `id2label`, or transformers' for `num_labels` (2 by default). `wanted` classes keep
-    /// the file's names if there are as many.
-    pub fn labels(&self, wanted: Option<i64>) -> Result<Vec<String>> {
+    /// Number of classes, and their names if the file has as many. Without `wanted` there are as many as `id2label`
+    /// names, or `num_labels`, or transformers' 2.
+    pub fn classes(&self, wanted: Option<i64>) -> Result<(i64, Vec<String>)> {
         let names = self.get::<BTreeMap<i64, String>>("id2label")?.unwrap_or_default();
         if !names.keys().copied().eq((0..).take(names.len())) {
             return Err(self.wrong("id2label", "its keys should be the classes from 0 on"));
@@ -99,10 +99,8 @@ impl<'a> Fields<'a> {
             (named, n) => named.or(n).unwrap_or(2),
         };
         let classes = self.positive("num_labels", wanted.unwrap_or(stored))?;
-        match named == Some(classes) {
-            true => Ok(names.into_values().collect()),
-            false => Ok((0..classes).map(|i| format!("LABEL_{i}")).collect()),
-        }
+        let fit = named == Some(classes);
+        Ok((classes, if fit { names.into_values().collect() } else { Vec::new() }))
     }
 
     /// A field that this crate has nothing for, whatever it says.

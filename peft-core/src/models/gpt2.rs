@@ -85,7 +85,7 @@ impl Model for Gpt2 {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
-        let stream = Stream::enter(batch, &self.words, &self.prompts, &[None], pass)?;
+        let stream = Stream::enter(batch, &self.words, &self.prompts, [None], pass)?;
         stream.check_positions(c.n_positions)?;
         let inner = stream.pass(None, pass)?;
         let x = stream.x.f_add(&self.positions.forward(&stream.positions, inner)?)?;

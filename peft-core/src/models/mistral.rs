@@ -20,9 +20,8 @@ impl DecoderFamily for MistralFamily {
     fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
         let f = Fields::new(json, place);
         f.absent("layer_types")?;
-        let c = DecoderConfig::read(&f, Some(8))?;
         let window = f.or_if_absent("sliding_window", Some(4096))?;
         let window = window.map(|w| f.positive("sliding_window", w)).transpose()?;
-        Ok(DecoderConfig { windows: c.windows.iter().map(|_| window).collect(), ..c })
+        Ok(DecoderConfig { sliding_window: window, ..DecoderConfig::read(&f, Some(8))? })
     }
 }

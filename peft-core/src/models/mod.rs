@@ -17,7 +17,7 @@ pub mod tiny;
 
 pub use activation::HiddenAct;
 pub use bert::Bert;
-pub use decoder::{Decoder, DecoderConfig, DecoderFamily};
+pub use decoder::{Decoder, DecoderConfig, DecoderFamily, Windowed};
 pub use encoder::{Encoder, EncoderConfig, EncoderFamily};
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use llama::Llama;

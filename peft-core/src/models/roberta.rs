@@ -71,7 +71,7 @@ impl HubModel for Roberta {
     fn fresh_head(c: &EncoderConfig) -> Result<Vec<(String, Tensor)>> {
         let draw = |dims: &[i64]| Init::Normal { std: c.initializer_range }.tensor(dims, Device::Cpu);
         let zeros = |n: i64| Init::Zeros.tensor(&[n], Device::Cpu);
-        let (d, n) = (c.hidden_size, c.num_labels());
+        let (d, n) = (c.hidden_size, c.num_labels);
         Ok(vec![
             ("classifier.dense.weight".into(), draw(&[d, d])?),
             ("classifier.dense.bias".into(), zeros(d)?),

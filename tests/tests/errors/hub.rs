@@ -189,7 +189,7 @@ fn an_encoder_with_a_pre_training_head() -> Result<()> {
     ensure!(first.unused == unused, "unused {:?}", first.unused);
     ensure!(first.fresh == ["classifier.weight", "classifier.bias"], "fresh {:?}", first.fresh);
     let logits = first.peft.view(&[])?.forward(&Batch::dense(ids(96, [2, 6])), Pass::eval())?;
-    ensure!(logits.size() == [2, 5] && first.peft.config().num_labels() == 5, "{:?}", logits.size());
+    ensure!(logits.size() == [2, 5] && first.peft.config().num_labels == 5, "{:?}", logits.size());
     let head = |o: &hub::Opened<Bert>| o.peft.base().find("classifier.weight").context("no classifier");
     tch::manual_seed(1);
     assert_bits("the same seed", &head(&open(dir.path(), Head::Classes(5))?)?, &head(&first)?)?;
