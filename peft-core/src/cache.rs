@@ -35,13 +35,18 @@ impl KvCache {
     /// Puts the keys and values of further tokens behind those of layer `layer`, and returns all of them.
     ///
     /// # Errors
-    /// [`Error::Input`] where gradients are recorded: the buffers are written in place.
+    /// [`Error::Input`] where gradients are recorded, as the buffers are written in place; and for another batch than the
+    /// one that the cache holds.
     pub fn extend(&self, layer: i64, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         if k.requires_grad() || v.requires_grad() {
             return Err(Error::Input("a cache is for calls without gradients: use tch::no_grad".into()));
         }
         let mut layers = self.layers.borrow_mut();
-        let (start, more) = (self.len(), k.size4()?.2);
+        let ((rows, _, more, _), start) = (k.size4()?, self.len());
+        let held = layers.get(&layer).map(|[k, _]| k.size4()).transpose()?.map_or(rows, |s| s.0);
+        if held != rows {
+            return Err(Error::Input(format!("a batch of {rows} rows for a cache of {held}")));
+        }
         let end = start.saturating_add(more);
         let room = layers.get(&layer).map(|[k, _]| k.size4()).transpose()?.map_or(0, |s| s.2);
         if room < end {

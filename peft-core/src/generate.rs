@@ -70,16 +70,28 @@ impl GenerateConfig {
             _ => Ok(()),
         }
     }
+
+    /// Ids that the model does not have could not be met, or not be read on.
+    fn check_ids(&self, vocab: i64) -> Result<()> {
+        let ends = self.eos_token_ids.iter().map(|id| ("eos_token_ids", *id));
+        let wrong =
+            ends.chain([("pad_token_id", self.pad_token_id)]).find(|(_, id)| !(0..vocab).contains(id));
+        wrong.map_or(Ok(()), |(field, id)| {
+            let message = format!("{id} is outside the model's vocabulary of {vocab}");
+            Err(Error::config("generation", field, message))
+        })
+    }
 }
 
 /// The new tokens of each row of `batch`, `[batch, n]` with `n ≤ max_new_tokens`; behind a row's end there is padding.
 ///
 /// Rows of different length are padded on the left or on the right, and say so in the batch's mask: a row's text is
-/// what it is alone. Nothing is recorded for gradients.
+/// what it is alone. (Where layers have a sliding window, padding on the left does count as distance to a prompt before
+/// it.) Nothing is recorded for gradients.
 ///
 /// # Errors
 /// A setting that cannot be, a row without a token, a model that is not causal, more tokens than it has positions, and
-/// [`Error::NonFinite`] for logits that are not numbers.
+/// [`Error::NonFinite`] for logits that are not finite.
 pub fn generate<M: Model>(model: &M, batch: &Batch, config: &GenerateConfig) -> Result<Tensor> {
     config.check()?;
     let _guard = tch::no_grad_guard();
@@ -107,7 +119,11 @@ pub fn generate<M: Model>(model: &M, batch: &Batch, config: &GenerateConfig) -> 
             Some((sampling, draws)) => drawn(&logits, sampling, draws)?,
             None => logits.f_argmax(-1, false)?,
         };
-        let broken = logits.f_isnan()?.f_any_dim(-1, false)?.f_logical_and(&ended.f_logical_not()?)?;
+        if step == 0 {
+            config.check_ids(vocab)?;
+        }
+        let best = logits.f_amax(-1, false)?;
+        let broken = best.f_isfinite()?.f_logical_or(&ended)?.f_logical_not()?;
         let next = next.f_masked_fill(&ended, config.pad_token_id)?;
         for end in &config.eos_token_ids {
             ended = ended.f_logical_or(&next.f_eq(*end)?)?;
@@ -117,8 +133,12 @@ pub fn generate<M: Model>(model: &M, batch: &Batch, config: &GenerateConfig) -> 
         // One look at the device a token.
         let flags = Tensor::f_stack(&[broken.f_any()?, ended.f_all()?], 0)?.f_to_device(Device::Cpu)?;
         if flags.f_int64_value(&[0])? != 0 {
-            let step = u64::try_from(step).unwrap_or_default();
-            return Err(Error::NonFinite { what: "a logit", value: f64::NAN, step });
+            let value = best.f_masked_select(&broken)?.f_double_value(&[0])?;
+            return Err(Error::NonFinite {
+                what: "a logit",
+                value,
+                step: u64::try_from(step).unwrap_or_default(),
+            });
         }
         if flags.f_int64_value(&[1])? != 0 {
             break;

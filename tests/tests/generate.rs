@@ -275,6 +275,10 @@ fn what_cannot_be_generated() -> Result<()> {
     ] {
         refused("sampling", try_with(sampled(wrong)), &parts)?;
     }
+    let ends = GenerateConfig { eos_token_ids: vec![2, 96], ..Default::default() };
+    refused("an end beyond the vocabulary", try_with(ends), &["eos_token_ids", "96"])?;
+    let pad = GenerateConfig { pad_token_id: -1, ..Default::default() };
+    refused("padding below it", try_with(pad), &["pad_token_id", "-1"])?;
     let config = GenerateConfig::default();
     let hollow = Batch {
         mask: padded(true).mask.map(|m| m * Tensor::from_slice(&[1i64, 1, 0, 1]).unsqueeze(1)),
@@ -301,7 +305,7 @@ fn what_cannot_be_generated() -> Result<()> {
 }
 
 #[test]
-fn a_cache_records_no_gradients() -> Result<()> {
+fn a_cache_records_no_gradients_and_keeps_to_its_batch() -> Result<()> {
     let _serial = serial();
     let mut peft = base::<Llama>("llama", &json!({}))?;
     peft.add("lora", LoraConfig::default())?;
@@ -310,5 +314,8 @@ fn a_cache_records_no_gradients() -> Result<()> {
     let batch = Batch::dense(Tensor::from_slice(&[5i64, 6]).unsqueeze(0));
     refused("with gradients", model.forward(&batch, pass), &["cache", "no_grad"])?;
     drop(tch::no_grad(|| model.forward(&batch, pass))?);
+    // Nor does it mix batches.
+    let three = Batch::dense(Tensor::from_slice(&[5i64, 6, 7]).unsqueeze(1));
+    refused("other rows", tch::no_grad(|| model.forward(&three, pass)), &["3 rows", "cache of 1"])?;
     Ok(())
 }
