@@ -67,11 +67,15 @@
 
 mod attention;
 mod cache;
+mod changes;
+pub mod combine;
+mod convert;
 mod device;
 mod error;
 mod init;
 pub mod io;
 mod layer;
+mod low_rank;
 mod merge;
 pub mod methods;
 mod model;
@@ -79,6 +83,7 @@ pub mod models;
 mod params;
 mod peft;
 mod report;
+mod rows;
 mod scope;
 mod site;
 pub mod target;
@@ -89,10 +94,12 @@ pub use attention::{
     Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
 };
 pub use cache::KvCache;
+pub use convert::{Conversion, SiteShare};
 pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 pub use error::{Error, Result};
 pub use init::Init;
 pub use layer::{Adapter, Base, Block, Body, Inner, Kernel, Layer, Pass, Weights};
+pub use low_rank::LowRank;
 pub use merge::MergeOptions;
 pub use methods::Method;
 pub use model::{Batch, Dims, Input, Model, Prompt, TaskType};

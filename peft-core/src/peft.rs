@@ -115,11 +115,16 @@ impl<M: Model> Peft<M> {
     }
 
     fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
-        if self.adapters.contains_key(name) {
-            return Err(Error::Exists { place: "adapters".into(), name: name.to_owned() });
-        }
+        self.check_new(name)?;
         method.prepare(&self.outline)?;
         Ok(method)
+    }
+
+    pub(crate) fn check_new(&self, name: &str) -> Result<()> {
+        match self.adapters.contains_key(name) {
+            true => Err(Error::Exists { place: "adapters".into(), name: name.to_owned() }),
+            false => Ok(()),
+        }
     }
 
     /// A store of copies of `tensors`, in the dtypes that the method trains.
