@@ -196,9 +196,12 @@ pub(crate) struct Assembly {
     pub modules: BTreeSet<String>,
 }
 
+/// What an adapter is added from.
+pub(crate) type Made = (Box<dyn Method>, Vec<(String, Tensor)>);
+
 impl Assembly {
     /// The configuration and the tensors; what describes the file is taken from `sources`.
-    pub fn finish(self, sources: &[Changes]) -> Result<(Box<dyn Method>, Vec<(String, Tensor)>)> {
+    pub fn finish(self, sources: &[Changes]) -> Result<Made> {
         let first = sources.first().map(|s| &s.config);
         let field = |name: &str| first.and_then(|f| f.get(name)).cloned().unwrap_or_default();
         let biased = self.sites.iter().any(|(_, _, change)| change.bias.is_some());

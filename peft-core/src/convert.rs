@@ -9,7 +9,7 @@ use crate::layer::Kernel;
 use crate::low_rank::{LowRank, Svd};
 use crate::model::Model;
 use crate::{Error, Peft, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use tch::{Kind, Tensor};
 
@@ -84,11 +84,8 @@ impl<M: Model> Peft<M> {
         let _guard = tch::no_grad_guard();
         let changes = Changes::read(self, name, true)?;
         let (mut sites, mut shares, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-        let mut copies = changes
-            .copies
-            .iter()
-            .map(|(k, t)| (k.clone(), t.shallow_clone()))
-            .collect::<std::collections::BTreeMap<_, _>>();
+        let own = changes.copies.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
+        let mut copies: BTreeMap<String, Tensor> = own.collect();
         let mut modules: BTreeSet<String> = changes.modules().into_iter().collect();
         for layer in &changes.layers {
             if matches!(layer.kernel, Kernel::LayerNorm { .. } | Kernel::RmsNorm { .. }) {

@@ -192,6 +192,19 @@ impl<M: Model> Peft<M> {
         Ok(())
     }
 
+    /// Gives an adapter another name.
+    ///
+    /// # Errors
+    /// A name that is unknown, and a new one that is taken.
+    pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
+        self.adapter(name)?;
+        self.check_new(new)?;
+        if let Some(adapted) = self.adapters.remove(name) {
+            self.adapters.insert(new.to_owned(), adapted);
+        }
+        Ok(())
+    }
+
     fn adapter(&self, name: &str) -> Result<&Adapted> {
         self.adapters.get(name).ok_or_else(|| self.unknown(name))
     }

@@ -100,7 +100,7 @@ impl Combination {
         };
         let sign = sign.unwrap_or_default();
         let arithmetic = match arithmetic {
-            "cat" => return Ok(Combination::Cat),
+            "cat" if !svd => return Ok(Combination::Cat),
             "linear" if name != "linear_svd" => Arithmetic::Linear,
             "magnitude_prune" => Arithmetic::MagnitudePrune { density: pruned()? },
             "ties" => Arithmetic::Ties { density: pruned()?, sign },
