@@ -71,7 +71,7 @@ impl<M: Model> Peft<M> {
     /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
     /// peft.add("mine", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
     /// println!("{}", peft.status()?); // a table
-    /// assert_eq!(peft.status()?.adapters[0].places, 4);
+    /// assert_eq!(peft.status()?.adapters[0].places, 2);
     /// # Ok(())
     /// # }
     /// ```
