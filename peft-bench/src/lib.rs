@@ -6,6 +6,7 @@
 pub mod cases;
 pub mod cli;
 pub mod driver;
+pub mod mixed;
 pub mod record;
 pub mod synthetic;
 pub mod table;

@@ -4,7 +4,7 @@
 //! `forward(x) == kernel(x; reweight(base))`
 
 use crate::attention::KvCache;
-use crate::{Error, Result};
+use crate::{Error, LowRank, Result};
 use std::fmt::Debug;
 use tch::{Kind, Tensor};
 
@@ -129,6 +129,12 @@ pub trait Adapter: Debug + Send {
     fn reweight(&self, site: &str, weights: Weights) -> Result<Weights> {
         drop(weights);
         Err(Error::NotMergeable { method: self.name(), site: site.to_owned() })
+    }
+
+    /// The change of the weights as a low-rank product, if it is one, whatever the weights are. Such adapters can be
+    /// combined, and mixed in one batch.
+    fn low_rank(&self) -> Result<Option<LowRank>> {
+        Ok(None)
     }
 
     /// The adapted computation. By default the adapted weights are formed; override it where that is wasteful.

@@ -68,12 +68,16 @@
 
 mod attention;
 mod cache;
+mod changes;
+pub mod combine;
+mod convert;
 mod device;
 mod error;
 mod generate;
 mod init;
 pub mod io;
 mod layer;
+mod low_rank;
 mod merge;
 pub mod methods;
 mod model;
@@ -81,8 +85,10 @@ pub mod models;
 mod params;
 mod peft;
 mod report;
+mod rows;
 mod scope;
 mod site;
+mod status;
 pub mod target;
 pub mod train;
 mod watch;
@@ -91,11 +97,13 @@ pub use attention::{
     Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
 };
 pub use cache::KvCache;
+pub use convert::{Conversion, SiteShare};
 pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 pub use error::{Error, Result};
 pub use generate::{GenerateConfig, Sampling, generate};
 pub use init::Init;
 pub use layer::{Adapter, Base, Block, Body, Inner, Kernel, Layer, Pass, Weights};
+pub use low_rank::LowRank;
 pub use merge::MergeOptions;
 pub use methods::Method;
 pub use model::{Batch, Dims, Input, Model, Prompt, TaskType};
@@ -104,3 +112,4 @@ pub use peft::Peft;
 pub use report::{Report, ReportRow, commas};
 pub use scope::Scope;
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
+pub use status::{AdapterStatus, DEFAULT, Status};

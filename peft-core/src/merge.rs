@@ -110,7 +110,12 @@ impl Watch for Fold<'_> {
         Ok(())
     }
 
-    fn param(&self, name: &str, value: &Tensor, copy: Option<(&Active<'_>, &Overlay)>) -> Result<()> {
+    fn param(
+        &self,
+        name: &str,
+        [_, value]: [&Tensor; 2],
+        copy: Option<(&Active<'_>, &Overlay)>,
+    ) -> Result<()> {
         let _guard = tch::no_grad_guard();
         if let Some((by, _)) = copy {
             self.check(name, by, &[value], &[])?;

@@ -117,11 +117,16 @@ impl<M: Model> Peft<M> {
     }
 
     fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
-        if self.adapters.contains_key(name) {
-            return Err(Error::Exists { place: "adapters".into(), name: name.to_owned() });
-        }
+        self.check_new(name)?;
         method.prepare(&self.outline)?;
         Ok(method)
+    }
+
+    pub(crate) fn check_new(&self, name: &str) -> Result<()> {
+        match self.adapters.contains_key(name) {
+            true => Err(Error::Exists { place: "adapters".into(), name: name.to_owned() }),
+            false => Ok(()),
+        }
     }
 
     /// A store of copies of `tensors`, in the dtypes that the method trains.
@@ -186,6 +191,19 @@ impl<M: Model> Peft<M> {
     pub fn delete(&mut self, name: &str) -> Result<()> {
         self.adapter(name)?;
         self.adapters.remove(name);
+        Ok(())
+    }
+
+    /// Gives an adapter another name.
+    ///
+    /// # Errors
+    /// A name that is unknown, and a new one that is taken.
+    pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
+        self.adapter(name)?;
+        self.check_new(new)?;
+        if let Some(adapted) = self.adapters.remove(name) {
+            self.adapters.insert(new.to_owned(), adapted);
+        }
         Ok(())
     }
 

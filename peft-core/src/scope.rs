@@ -120,9 +120,9 @@ impl<'a> Scope<'a> {
             return Ok(own);
         }
         let follows = |o: &Overlay| o.counting == Counting::Replaces;
-        let tensor = self.overlaid(other, dims, &base, follows)?.unwrap_or(base);
+        let tensor = self.overlaid(other, dims, &base, follows)?.unwrap_or_else(|| base.shallow_clone());
         if let Some(watch) = self.build.watch {
-            watch.param(&name, &tensor, None)?;
+            watch.param(&name, [&base, &tensor], None)?;
         }
         Ok(tensor)
     }
@@ -142,7 +142,7 @@ impl<'a> Scope<'a> {
             }
             let copy = a.params.get_or_else(&overlay.key, dims, || Ok(base.f_detach_copy()?))?;
             if let Some(watch) = self.build.watch {
-                watch.param(name, &copy, Some((a, &overlay)))?;
+                watch.param(name, [base, &copy], Some((a, &overlay)))?;
             }
             return Ok(Some(copy));
         }
@@ -272,7 +272,10 @@ impl<'a> Scope<'a> {
     /// What rewrites the model's input.
     pub fn prompts(&self) -> Result<Vec<Box<dyn Prompt>>> {
         let words = self.build.base.find(&self.build.dims.word_embedding);
-        self.weightless("the input", |m, p| m.prompt(&self.build.dims, words.as_ref(), p))
+        let mut prompts =
+            self.weightless("the input", |m, p| m.prompt(&self.build.dims, words.as_ref(), p))?;
+        prompts.extend(self.build.watch.and_then(Watch::input));
+        Ok(prompts)
     }
 }
 

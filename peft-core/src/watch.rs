@@ -3,6 +3,7 @@
 
 use crate::layer::Layer;
 use crate::methods::Overlay;
+use crate::model::Prompt;
 use crate::scope::Active;
 use crate::{Error, Result};
 use std::fmt::Debug;
@@ -13,13 +14,18 @@ pub(crate) trait Watch: Debug {
     /// A layer, before the model gets it: its adapters may be replaced.
     fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()>;
 
-    /// Parameter `name` of the base has another value: an active adapter's copy, or, where it is tied to another
-    /// parameter, that one's.
-    fn param(&self, name: &str, value: &Tensor, copy: Option<(&Active<'_>, &Overlay)>) -> Result<()>;
+    /// Parameter `name` has the second value in place of the first, its own: an active adapter's copy, or, where it is
+    /// tied to another parameter, that one's.
+    fn param(&self, name: &str, values: [&Tensor; 2], copy: Option<(&Active<'_>, &Overlay)>) -> Result<()>;
 
     /// An adapter around something without weights (a block, an attention core, the input) is in the way: the error
     /// that says so.
     fn refuse(&self, site: &str, method: &'static str) -> Error;
+
+    /// Something to look at every batch.
+    fn input(&self) -> Option<Box<dyn Prompt>> {
+        None
+    }
 }
 
 /// Where a layer's weights come from, and its adapters.

@@ -7,7 +7,7 @@ use super::config::{Common, FileForm, PeftConfig, whole};
 use super::Method;
 use crate::site::{Outline, Site, SiteKind};
 use crate::target::{Family, LayerFilter, Names, Selection, defaults};
-use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::Tensor;
@@ -187,6 +187,11 @@ impl Adapter for Lora {
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
         let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
+    }
+
+    fn low_rank(&self) -> Result<Option<LowRank>> {
+        let (a, b) = (self.a.shallow_clone(), self.b.shallow_clone());
+        Ok(Some(LowRank { a, b, scale: self.scaling, bias: None }))
     }
 
     /// The low-rank product is accumulated into the base's output: no second full-size tensor is formed.

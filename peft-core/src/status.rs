@@ -1,0 +1,172 @@
+//! The adapters of a model as users handle them: names, folders of several adapters, a table of what there is.
+
+use crate::methods::from_json;
+use crate::model::Model;
+use crate::peft::build;
+use crate::report::commas;
+use crate::scope::Scope;
+use crate::{Error, Peft, Result, io};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+/// The name of an adapter that lies in a folder itself and not in a sub-folder of it; PEFT's.
+pub const DEFAULT: &str = "default";
+
+/// A model and its adapters, as PEFT's `get_model_status` has them. Which of them are active or merged is not part of
+/// it: views are, and a model has any number of them at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// `model_type` of the Hub's configuration.
+    pub model_type: String,
+    /// Parameters of the base, a tied one once.
+    pub base_params: i64,
+    /// In the order of their names.
+    pub adapters: Vec<AdapterStatus>,
+}
+
+/// One adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterStatus {
+    pub name: String,
+    /// The method's name.
+    pub method: String,
+    /// `peft_type` of its file; `None` for a method that has no file form.
+    pub peft_type: Option<String>,
+    /// Places in the model that it adapts.
+    pub places: usize,
+    /// Parameters, trainable or not.
+    pub params: i64,
+    pub trainable: i64,
+    /// Dtypes of its tensors.
+    pub dtypes: Vec<String>,
+}
+
+impl fmt::Display for Status {
+    /// A table, one row an adapter.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
+        table.set_header(["adapter", "method", "peft_type", "places", "parameters", "trainable", "dtype"]);
+        for a in &self.adapters {
+            let kind = a.peft_type.clone().unwrap_or_else(|| "-".into());
+            let numbers = [a.places.to_string(), commas(a.params), commas(a.trainable)];
+            let texts = [a.name.clone(), a.method.clone(), kind];
+            table.add_row(texts.into_iter().chain(numbers).chain([a.dtypes.join(", ")]));
+        }
+        for column in table.column_iter_mut().skip(3).take(3) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+        write!(f, "{}, {} parameters\n{table}", self.model_type, commas(self.base_params))
+    }
+}
+
+impl<M: Model> Peft<M> {
+    /// The model and its adapters.
+    ///
+    /// ```
+    /// # use peft_core::{Peft, methods::LoraConfig, models::{Tiny, TinyConfig}, target::Names};
+    /// # fn main() -> peft_core::Result<()> {
+    /// # let config = TinyConfig::default();
+    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// peft.add("mine", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// println!("{}", peft.status()?); // a table
+    /// assert_eq!(peft.status()?.adapters[0].places, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn status(&self) -> Result<Status> {
+        let numel = |t: &tch::Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
+        let adapters = self.names().into_iter().map(|name| {
+            let params = self.params(name)?;
+            let build = build::<M>(self.base(), self.config(), self.active(&[name])?);
+            M::new(&Scope::root(&build), self.config())?;
+            let dtypes: BTreeSet<String> =
+                params.tensors().values().map(|t| format!("{:?}", t.kind())).collect();
+            Ok(AdapterStatus {
+                name: name.to_owned(),
+                method: self.method(name)?.name().to_owned(),
+                peft_type: self.file(name)?.get("peft_type").and_then(|t| t.as_str()).map(str::to_owned),
+                places: build.active.first().map_or(0, |a| a.hits.get()),
+                params: params.tensors().values().map(numel).sum(),
+                trainable: params.trainable().iter().map(|(_, t)| numel(t)).sum(),
+                dtypes: dtypes.into_iter().collect(),
+            })
+        });
+        Ok(Status {
+            model_type: self.outline().dims.model_type.clone(),
+            base_params: self.base().tensors().values().map(numel).sum(),
+            adapters: adapters.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Adds the adapter `new`, a copy of `name` that is trained independently of it.
+    ///
+    /// # Errors
+    /// Names that are unknown or taken; a method that has no file form.
+    pub fn copy(&mut self, name: &str, new: &str) -> Result<()> {
+        let (method, params) = (self.method(name)?, self.params(name)?);
+        let Some(config) = method.config(params)? else {
+            return Err(Error::config(method.name(), "copy", "this method has no file form to copy through"));
+        };
+        let tensors = method.export(params)?;
+        self.add_with(new, from_json(config, &format!("adapter `{name}`"))?, tensors)
+    }
+
+    /// Adds every adapter of a folder: the one that lies in it, as `default`, and those in its sub-folders, by the
+    /// sub-folders' names. That is how PEFT saves a model with several adapters. Returns the names.
+    ///
+    /// # Errors
+    /// As [`Peft::load`], and for a folder without any adapter; nothing is added then.
+    pub fn load_all(&mut self, dir: impl AsRef<Path>) -> Result<Vec<String>> {
+        let dir = dir.as_ref();
+        let mut found: Vec<(String, PathBuf)> = Vec::new();
+        if dir.join(io::adapter::CONFIG).exists() {
+            found.push((DEFAULT.to_owned(), dir.to_owned()));
+        }
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(|e| Error::file(dir, e))? {
+            folders.push(entry.map_err(|e| Error::file(dir, e))?.path());
+        }
+        folders.sort();
+        for path in folders.into_iter().filter(|p| p.join(io::adapter::CONFIG).exists()) {
+            let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+                return Err(Error::format(&path, "is not a name in UTF-8"));
+            };
+            found.push((name.to_owned(), path));
+        }
+        if found.is_empty() {
+            let message = format!("has no {}, nor a sub-folder with one", io::adapter::CONFIG);
+            return Err(Error::format(dir, message));
+        }
+        let mut names: Vec<String> = Vec::new();
+        for (name, path) in found {
+            if let Err(e) = self.load(&name, &path) {
+                names.iter().try_for_each(|name| self.delete(name))?;
+                return Err(e);
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// Writes every adapter as [`Peft::load_all`] and PEFT read them: `default` into `dir`, the others into sub-folders
+    /// of their names.
+    ///
+    /// # Errors
+    /// As [`Peft::save`], and for a name that is none of a folder.
+    pub fn save_all(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let places = self.names().into_iter().map(|name| {
+            let parts: Vec<_> = Path::new(name).components().collect();
+            match parts.as_slice() {
+                [Component::Normal(_)] if name == DEFAULT => Ok((name, dir.as_ref().to_owned())),
+                [Component::Normal(_)] => Ok((name, dir.as_ref().join(name))),
+                _ => Err(Error::Input(format!("adapter `{name}`: its name is none for a folder"))),
+            }
+        });
+        for (name, place) in places.collect::<Result<Vec<_>>>()? {
+            self.save(name, place)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! Several adapters made into one, against Python PEFT and against formulas.
+
+use anyhow::{Context, Result, ensure};
+use peft_core::combine::{Arithmetic, Combination, MajoritySign, Rank, Settings};
+use peft_core::io::{self, hub};
+use peft_core::methods::{Common, LoraConfig, PrefixTuningConfig};
+use peft_core::models::{Llama, Tiny};
+use peft_core::target::Names;
+use peft_core::{Batch, Model, Pass, Peft};
+use tch::{Device, Kind, Tensor};
+use tests::subject::{Subject, logits, move_away};
+use tests::{assert_close, golden, golden_tensors, refused, serial};
+
+const LINEAR: Combination = Combination::Factors(Arithmetic::Linear);
+const SVD: Combination = Combination::Svd(Arithmetic::Linear, Rank { rank: None, clamp: None });
+
+/// Every combination of the golden: logits, the first site's tensors, rank and scale.
+#[test]
+fn combinations_have_the_numbers_of_peft() -> Result<()> {
+    let _serial = serial();
+    let dir = golden("llama/x_multi_adapter");
+    let g = golden_tensors(&dir)?;
+    let mut peft = hub::open::<Llama>(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
+    for name in ["a", "b"] {
+        peft.load(name, dir.join(name))?;
+    }
+    let batch = Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()) };
+    let meta = io::read_json(&dir.join("meta.json"))?;
+    let combos = meta["combos"].as_object().context("combos")?;
+    for (name, combo) in combos {
+        let settings = Settings {
+            density: combo["density"].as_f64(),
+            majority_sign_method: combo
+                .get("majority_sign_method")
+                .map(|s| if s == "frequency" { MajoritySign::Frequency } else { MajoritySign::Total }),
+            svd_rank: combo["svd_rank"].as_i64(),
+            svd_clamp: None,
+        };
+        let how = Combination::named(combo["combination_type"].as_str().context("type")?, settings)?;
+        let weight = |i: usize| combo["weights"][i].as_f64().context("weight");
+        peft.combine(name, &[("a", weight(0)?), ("b", weight(1)?)], how)?;
+        let found = peft.view(&[name])?.forward(&batch, Pass::eval())?;
+        assert_close(name, &found, &g[&format!("logits.w_{name}")], 1e-5)?;
+        let prefix = format!("weight.w_{name}.");
+        for (key, expected) in g.iter().filter_map(|(k, t)| Some((k.strip_prefix(&prefix)?, t))) {
+            let found = peft.params(name)?.tensors().remove(key).with_context(|| key.to_owned())?;
+            assert_close(&format!("{name}: {key}"), &found, expected, 1e-5)?;
+        }
+        let out = tempfile::tempdir()?;
+        peft.save(name, out.path())?;
+        let config = io::read_json(&out.path().join("adapter_config.json"))?;
+        ensure!(config["r"] == combo["r"] && config["lora_alpha"] == combo["lora_alpha"], "{name}: {config}");
+        ensure!(config["target_modules"] == serde_json::json!(["down_proj", "q_proj"]), "{config}");
+        peft.load("again", out.path())?;
+        let again = peft.view(&["again"])?.forward(&batch, Pass::eval())?;
+        assert_close("saved and loaded", &again, &found, 0.0)?;
+        peft.delete("again")?;
+    }
+    ensure!(combos.len() == 10, "{} combinations", combos.len());
+    Ok(())
+}
+
+fn lora(r: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
+    let target_modules = Some(Names::list(targets.iter().copied()));
+    LoraConfig { r, lora_alpha: alpha, target_modules, ..LoraConfig::default() }
+}
+
+/// A model with moved adapters `a`, `b` and so on.
+fn with(configs: Vec<LoraConfig>) -> Result<Peft<Tiny>> {
+    let mut peft = Tiny::base()?;
+    for (i, (name, config)) in ["a", "b", "c"].into_iter().zip(configs).enumerate() {
+        peft.add(name, config)?;
+        move_away(peft.params(name)?, i as i64 + 3)?;
+    }
+    Ok(peft)
+}
+
+/// Merged weights beyond the base's, of one site.
+fn delta(peft: &Peft<Tiny>, name: &str, site: &str) -> Result<Tensor> {
+    let param = format!("{site}.weight");
+    let merged = peft.merged(&[name])?.base().tensors().remove(&param).context("merged")?;
+    Ok(merged.to_kind(Kind::Double) - peft.base().find(&param).context("base")?.to_kind(Kind::Double))
+}
+
+const SITE: &str = "layers.0.ff.0";
+
+/// cat and a wide enough svd are the weighted sum itself: other ranks, scales, targets and signs, rsLoRA among them.
+#[test]
+fn exact_combinations_are_the_weighted_sum_of_the_changes() -> Result<()> {
+    let _serial = serial();
+    let rs = LoraConfig { use_rslora: true, ..lora(3, 5.0, &["ff.0"]) };
+    let mut peft = with(vec![rs, lora(4, 6.0, &["ff.0", "ff.2"]), lora(2, 7.0, &["ff.0"])])?;
+    let weights = [("a", 0.8), ("b", -0.6), ("c", 1.3)];
+    let expected = |site: &str, names: &[&str]| -> Result<Tensor> {
+        let parts = weights.iter().filter(|(n, _)| names.contains(n));
+        let parts = parts.map(|(n, w)| Ok(delta(&peft, n, site)? * *w)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::stack(&parts, 0).sum_dim_intlist(0, false, Kind::Double))
+    };
+    let (both, one) = (expected(SITE, &["a", "b", "c"])?, expected("layers.1.ff.2", &["b"])?);
+    peft.combine("cat", &weights, Combination::Cat)?;
+    peft.combine("svd", &weights, Combination::Svd(Arithmetic::Linear, Rank { rank: Some(9), clamp: None }))?;
+    for name in ["cat", "svd"] {
+        assert_close(name, &delta(&peft, name, SITE)?, &both, 1e-5)?;
+        assert_close(name, &delta(&peft, name, "layers.1.ff.2")?, &one, 1e-5)?;
+        ensure!(peft.trainable(&[name])?.iter().all(|(_, t)| t.size().contains(&9)), "{name}: not rank 9");
+    }
+    // The largest rank of the three cannot hold it, and is the closest there is: the error is the rest of the spectrum.
+    peft.combine("closest", &weights, SVD)?;
+    let spectrum = both.svd(true, true).1;
+    let rest = f64::try_from(spectrum.slice(0, 4, None, 1).square().sum(Kind::Double).sqrt())?;
+    let error = f64::try_from((delta(&peft, "closest", SITE)? - &both).norm())?;
+    ensure!(rest > 1e-3 && (error / rest - 1.0).abs() < 1e-4, "{error} and {rest}");
+    Ok(())
+}
+
+/// A combination of one adapter at weight 1 is the adapter, in either form.
+#[test]
+fn one_adapter_alone_is_itself() -> Result<()> {
+    let _serial = serial();
+    let mut peft = with(vec![LoraConfig { use_rslora: true, ..lora(4, 10.0, &["ff.0"]) }])?;
+    for (name, how) in [("linear", LINEAR), ("cat", Combination::Cat), ("svd", SVD)] {
+        peft.combine(name, &[("a", 1.0)], how)?;
+        assert_close(name, &logits(&peft, &[name])?, &logits(&peft, &["a"])?, 1e-6)?;
+    }
+    Ok(())
+}
+
+/// DARE keeps a share of the values and makes up for the others; a density of 1 is no pruning.
+#[test]
+fn dare_keeps_the_expectation() -> Result<()> {
+    let _serial = serial();
+    let mut peft = with(vec![lora(4, 8.0, &["ff.0"]), lora(4, 8.0, &["ff.0"])])?;
+    let pair = [("a", 0.5), ("b", 0.5)];
+    let dare = |density| Combination::Factors(Arithmetic::DareLinear { density });
+    peft.combine("all", &pair, dare(1.0))?;
+    peft.combine("linear", &pair, LINEAR)?;
+    assert_close("density 1", &logits(&peft, &["all"])?, &logits(&peft, &["linear"])?, 0.0)?;
+    tch::manual_seed(3);
+    peft.combine("dare", &[("a", 1.0)], dare(0.25))?;
+    let key = format!("base_model.model.{SITE}.lora_A.weight");
+    let tensor = |name: &str| peft.params(name)?.find(&key).context("A");
+    let (pruned, whole) = (tensor("dare")?, tensor("a")?);
+    let kept = pruned.ne(0.0);
+    let share = f64::try_from(kept.to_kind(Kind::Double).mean(Kind::Double))?;
+    ensure!((0.15..0.35).contains(&share), "{share} kept");
+    // Scale s = 8/4 goes into A and B by its root.
+    let expected = whole * kept.to_kind(Kind::Float) * (2f64.sqrt() / 0.25);
+    assert_close("kept values", &pruned, &expected, 1e-6)?;
+    tch::manual_seed(3);
+    peft.combine(
+        "dare svd",
+        &pair,
+        Combination::named("dare_ties_svd", Settings { density: Some(0.5), ..Settings::default() })?,
+    )?;
+    Ok(())
+}
+
+#[test]
+fn clamping_bounds_both_factors() -> Result<()> {
+    let _serial = serial();
+    let mut peft = with(vec![lora(4, 8.0, &["ff.0"]), lora(4, 8.0, &["ff.0"])])?;
+    let pair = [("a", 0.5), ("b", 0.5)];
+    let svd = |clamp| Combination::Svd(Arithmetic::Linear, Rank { rank: None, clamp });
+    peft.combine("free", &pair, svd(None))?;
+    peft.combine("cut", &pair, svd(Some(0.9)))?;
+    let all = |name: &str| -> Result<Tensor> {
+        let site = peft.params(name)?.tensors().into_iter().filter(|(k, _)| k.contains(SITE));
+        Ok(Tensor::cat(&site.map(|(_, t)| t.flatten(0, -1)).collect::<Vec<_>>(), 0).abs())
+    };
+    let (free, cut) = (all("free")?, all("cut")?);
+    // The 90 % quantile of values with both signs is the 80 % quantile of sizes.
+    let most = free.quantile_scalar(0.8, 0, false, "linear");
+    assert_close("largest value", &cut.max(), &most, 1e-2)?;
+    Ok(())
+}
+
+/// A module that one of them trains whole comes along; two that do are refused.
+#[test]
+fn whole_modules_come_along() -> Result<()> {
+    let _serial = serial();
+    let saving = Common { modules_to_save: Some(vec!["n2".into()]), ..Common::default() };
+    let with_norm = LoraConfig { common: saving, ..lora(4, 8.0, &["ff.0"]) };
+    let mut peft = with(vec![with_norm.clone(), lora(4, 8.0, &["ff.0"]), with_norm])?;
+    peft.combine("ab", &[("a", 1.0), ("b", 0.0)], Combination::Cat)?;
+    assert_close("with the norms", &logits(&peft, &["ab"])?, &logits(&peft, &["a"])?, 1e-6)?;
+    let e = peft.combine("ac", &[("a", 1.0), ("c", 1.0)], Combination::Cat);
+    refused("two copies", e, &["modules_to_save", "`c`", "n2"])?;
+    Ok(())
+}
+
+#[test]
+fn wrong_calls_are_named_and_add_nothing() -> Result<()> {
+    let _serial = serial();
+    let mut peft = with(vec![lora(4, 8.0, &["ff.0"]), lora(2, 8.0, &["ff.0"]), lora(4, 8.0, &["ff.0"])])?;
+    peft.add("prefix", PrefixTuningConfig { num_virtual_tokens: 2, ..Default::default() })?;
+    let (a, b, c) = (("a", 0.5), ("b", 0.5), ("c", 0.5));
+    let ties = |density| Combination::Factors(Arithmetic::Ties { density, sign: MajoritySign::Total });
+    let svd = |rank, clamp| Combination::Svd(Arithmetic::Linear, Rank { rank, clamp });
+    type Call<'a> = (&'a str, &'a [(&'a str, f64)], Combination, &'a [&'a str]);
+    let calls: &[Call] = &[
+        ("new", &[a, b], LINEAR, &["ranks [4, 2] differ", SITE]),
+        ("new", &[a, b], ties(0.5), &["ranks [4, 2] differ"]),
+        ("new", &[a, c], ties(0.0), &["density", "(0, 1]", "is 0"]),
+        ("new", &[a, c], ties(1.5), &["density", "1.5"]),
+        ("new", &[a, c], ties(f64::NAN), &["density", "NaN"]),
+        ("new", &[a, c], svd(Some(0), None), &["svd_rank", "is 0"]),
+        ("new", &[a, c], svd(None, Some(1.5)), &["svd_clamp", "1.5"]),
+        ("new", &[a, ("none", 1.0)], LINEAR, &["`none`", "`a`"]),
+        ("new", &[a, a], LINEAR, &["`a` exists already"]),
+        ("new", &[], LINEAR, &["there is none"]),
+        ("new", &[a, ("c", f64::INFINITY)], LINEAR, &["weights", "`c`", "inf"]),
+        ("new", &[a, ("prefix", 1.0)], LINEAR, &["`prefix`", "prefix tuning"]),
+        ("b", &[a, c], LINEAR, &["`b` exists already"]),
+    ];
+    let before = peft.names().len();
+    for (new, parts, how, words) in calls {
+        refused(&format!("{parts:?} {how:?}"), peft.combine(new, parts, *how), words)?;
+    }
+    ensure!(peft.names().len() == before, "{:?}", peft.names());
+    Ok(())
+}
+
+#[test]
+fn names_of_combinations_are_checked() -> Result<()> {
+    let none = Settings::default();
+    let half = Settings { density: Some(0.5), ..none };
+    for (name, settings, words) in [
+        ("ties", none, &["density", "`ties`"] as &[&str]),
+        ("dare_linear_svd", none, &["density"]),
+        ("linear", half, &["density", "of no use"]),
+        ("cat", Settings { svd_rank: Some(3), ..none }, &["svd_rank", "of no use"]),
+        ("ties", Settings { svd_clamp: Some(0.5), ..half }, &["svd_clamp"]),
+        ("dare_linear", Settings { majority_sign_method: Some(MajoritySign::Total), ..half }, &["majority"]),
+        ("tise", none, &["combination_type", "`tise`"]),
+        ("linear_svd", none, &["combination_type", "`linear_svd`"]),
+        ("cat_svd", none, &["combination_type", "`cat_svd`"]),
+        ("catsvd", none, &["combination_type", "`catsvd`"]),
+    ] {
+        refused(name, Combination::named(name, settings), words)?;
+    }
+    Ok(())
+}

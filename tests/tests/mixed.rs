@@ -1,0 +1,163 @@
+//! Batches whose rows have different adapters: as good as every row alone.
+
+use anyhow::{Result, ensure};
+use peft_core::io::hub;
+use peft_core::methods::{BottleneckConfig, Common, FullConfig, LoraConfig, PromptTuningConfig};
+use peft_core::models::{Bert, Gpt2, Llama, Tiny};
+use peft_core::target::Names;
+use peft_core::{Batch, KvCache, Model, Pass, Peft};
+use tch::{Device, Kind, Tensor};
+use tests::subject::{Subject, move_away};
+use tests::{assert_close, golden, golden_tensors, refused, serial};
+
+fn lora(r: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
+    let target_modules = Some(Names::list(targets.iter().copied()));
+    LoraConfig { r, lora_alpha: alpha, target_modules, ..LoraConfig::default() }
+}
+
+/// Adapters `a`, `b` and `c` over `peft`: other ranks, scales and targets, all moved from their start.
+fn with<M: Model>(mut peft: Peft<M>, targets: [&[&str]; 3]) -> Result<Peft<M>> {
+    let configs = [
+        lora(4, 10.0, targets[0]),
+        LoraConfig { use_rslora: true, ..lora(3, 4.0, targets[1]) },
+        lora(1, 3.0, targets[2]),
+    ];
+    for (i, (name, config)) in ["a", "b", "c"].into_iter().zip(configs).enumerate() {
+        peft.add(name, config)?;
+        move_away(peft.params(name)?, i as i64 + 3)?;
+    }
+    Ok(peft)
+}
+
+fn open<M: hub::HubModel>(family: &str) -> Result<Peft<M>> {
+    Ok(hub::open::<M>(&golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
+}
+
+const ROWS: [Option<&str>; 5] = [Some("b"), None, Some("a"), Some("c"), Some("b")];
+
+/// Row by row with its own adapter, and in the batch.
+fn rows_alone<M: Model>(peft: &Peft<M>, vocab: i64, padded: bool) -> Result<()> {
+    tch::manual_seed(5);
+    let ids = Tensor::randint(vocab, [5, 7], (Kind::Int64, Device::Cpu));
+    let mask = padded.then(|| {
+        let lengths = Tensor::from_slice(&[7i64, 3, 5, 7, 1]).view([5, 1]);
+        Tensor::arange(7, (Kind::Int64, Device::Cpu)).unsqueeze(0).lt_tensor(&lengths).to_kind(Kind::Int64)
+    });
+    let batch = Batch { ids: ids.copy(), mask: mask.as_ref().map(Tensor::copy) };
+    let mixed = peft.view_rows(&ROWS)?.forward(&batch, Pass::eval())?;
+    for (i, row) in ROWS.iter().enumerate() {
+        let one = |t: &Tensor| t.narrow(0, i as i64, 1);
+        let batch = Batch { ids: one(&ids), mask: mask.as_ref().map(one) };
+        let active: Vec<&str> = row.iter().copied().collect();
+        let alone = peft.view(&active)?.forward(&batch, Pass::eval())?;
+        assert_close(&format!("row {i}, {row:?}"), &one(&mixed), &alone, 1e-6)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_row_is_as_if_alone() -> Result<()> {
+    let _serial = serial();
+    let tiny = with(Tiny::base()?, [&["ff.0"], &["ff.0", "ff.2"], &["ff.2", "head"]]);
+    rows_alone(&tiny?, 50, false)?;
+    let bert =
+        with(open::<Bert>("bert")?, [&["query"], &["query", "pooler.dense"], &["value", "output.dense"]]);
+    rows_alone(&bert?, 90, true)?;
+    let llama =
+        with(open::<Llama>("llama")?, [&["q_proj"], &["q_proj", "down_proj"], &["v_proj", "lm_head"]]);
+    rows_alone(&llama?, 90, true)?;
+    let gpt2 = with(open::<Gpt2>("gpt2")?, [&["c_attn"], &["c_attn", "c_fc"], &["mlp.c_proj", "lm_head"]]);
+    rows_alone(&gpt2?, 90, true)
+}
+
+#[test]
+fn mixed_rows_and_sums_have_the_numbers_of_peft() -> Result<()> {
+    let _serial = serial();
+    let dir = golden("llama/x_multi_adapter");
+    let g = golden_tensors(&dir)?;
+    let mut peft = open::<Llama>("llama")?;
+    for name in ["a", "b"] {
+        peft.load(name, dir.join(name))?;
+    }
+    let batch = Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()) };
+    let mixed = peft.view_rows(&[Some("a"), Some("b"), None])?.forward(&batch, Pass::eval())?;
+    assert_close("mixed", &mixed, &g["logits.mixed_a_b_base"], 1e-5)?;
+    for (active, key) in [
+        (&["a"] as &[&str], "a"),
+        (&["b"], "b"),
+        (&["a", "b"], "a+b"),
+        (&["b", "a"], "a+b"),
+        (&[], "disabled"),
+    ] {
+        let found = peft.view(active)?.forward(&batch, Pass::eval())?;
+        assert_close(key, &found, &g[&format!("logits.{key}")], 1e-5)?;
+    }
+    Ok(())
+}
+
+/// Tokens one by one with a cache, as in a pass over all of them.
+#[test]
+fn rows_decode_with_a_cache() -> Result<()> {
+    let _serial = serial();
+    let peft = with(open::<Llama>("llama")?, [&["q_proj"], &["k_proj", "down_proj"], &["v_proj"]])?;
+    let ids = Tensor::randint(90, [5, 8], (Kind::Int64, Device::Cpu));
+    let model = peft.view_rows(&ROWS)?;
+    let whole = model.forward(&Batch::dense(ids.copy()), Pass::eval())?;
+    let cache = KvCache::new();
+    let _guard = tch::no_grad_guard();
+    for (start, length) in [(0, 4), (4, 1), (5, 1), (6, 2)] {
+        let pass = Pass { cache: Some(&cache), ..Pass::eval() };
+        let step = model.forward(&Batch::dense(ids.narrow(1, start, length)), pass)?;
+        assert_close(&format!("from {start}"), &step, &whole.narrow(1, start, length), 1e-5)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn bf16_bases_and_one_adapter_for_all() -> Result<()> {
+    let _serial = serial();
+    let f32 = with(open::<Llama>("llama")?, [&["q_proj"], &["k_proj", "down_proj"], &["v_proj"]])?;
+    let peft = with(f32.to_kind(Kind::BFloat16)?, [&["q_proj"], &["k_proj", "down_proj"], &["v_proj"]])?;
+    let ids = Tensor::randint(90, [3, 6], (Kind::Int64, Device::Cpu));
+    let batch = || Batch::dense(ids.copy());
+    for peft in [&f32, &peft] {
+        let rows = peft.view_rows(&[Some("b"); 3])?.forward(&batch(), Pass::eval())?;
+        let all = peft.view(&["b"])?.forward(&batch(), Pass::eval())?;
+        ensure!(rows.kind() == all.kind(), "{:?}", rows.kind());
+        let tol = if rows.kind() == Kind::Float { 1e-6 } else { 2e-2 };
+        assert_close("one adapter for all rows", &rows, &all, tol)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_rows_cannot_have_is_refused_by_name() -> Result<()> {
+    let _serial = serial();
+    let mut peft = with(Tiny::base()?, [&["ff.0"], &["ff.2"], &["ff.2"]])?;
+    let saving = Common { modules_to_save: Some(vec!["n2".into()]), ..Common::default() };
+    peft.add("bottleneck", BottleneckConfig::default())?;
+    peft.add("prompt", PromptTuningConfig { num_virtual_tokens: 2, ..Default::default() })?;
+    peft.add("full", FullConfig::default())?;
+    peft.add("saving", LoraConfig { common: saving, ..lora(2, 2.0, &["ff.0"]) })?;
+    for (name, words) in [
+        ("bottleneck", &["bottleneck", "layers.0.attn"] as &[&str]),
+        ("prompt", &["prompt tuning", "the input"]),
+        ("full", &["full fine-tuning", "copy"]),
+        ("saving", &["LoRA", "layers.0.n2.weight"]),
+        ("none", &["`none`"]),
+    ] {
+        refused(name, peft.view_rows(&[Some("a"), Some(name)]).map(drop), words)?;
+    }
+    let batch = |rows| Batch::dense(Tensor::zeros([rows, 4], (Kind::Int64, Device::Cpu)));
+    for rows in [&[Some("a"), None, Some("b")] as &[_], &[None, None, None]] {
+        let model = peft.view_rows(rows)?;
+        let _ = model.forward(&batch(3), Pass::eval())?;
+        for wrong in [1, 2, 4] {
+            let words = [format!("a batch of {wrong} rows"), "a view of 3 rows".to_owned()];
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            refused("another batch", model.forward(&batch(wrong), Pass::eval()), &words)?;
+        }
+        refused("training", model.forward(&batch(3), Pass::train()), &["inference"])?;
+    }
+    Ok(())
+}
