@@ -1,37 +1,61 @@
 //! Bottleneck adapters. Houlsby et al. 2019, <https://arxiv.org/abs/1902.00751> (after attention and after
 //! feed-forward); Pfeiffer et al. 2021, <https://arxiv.org/abs/2005.00247> (after feed-forward alone); parallel:
-//! He et al. 2022, <https://arxiv.org/abs/2110.04366>.
+//! He et al. 2022, <https://arxiv.org/abs/2110.04366>. Options and names are those of AdapterHub's `adapters`
+//! (Poth et al. 2023, <https://arxiv.org/abs/2311.11077>).
 //!
-//! Around a block `f`: `y = f(x) + s · U σ(D h + b_d) + b_u`, with `h = f(x)` in sequence and `h = x` in parallel
-//! (the scale covers `b_u` as well).
+//! Around a block `f`: `y = f(x) + s · (U σ(D h + b_d) + b_u)`, with `h = f(x)` in sequence and `h = x` in parallel.
+//! With a layer norm before, `h = LN(f(x))`; with one after, `y = f(x) + LN(s · (..))` or `y = LN(f(x) + s · (..))`.
+
+mod adapter;
 
 use super::config::{Common, FileForm, PeftConfig};
 use super::Method;
 use crate::site::{Outline, Place, Role, Site, SiteKind};
-use crate::{Adapter, Error, Init, Inner, Params, Result};
+use crate::{Adapter, Error, Params, Result};
+use adapter::Bottleneck;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-/// Configuration of bottleneck adapters. PEFT has no such method; names follow AdapterHub.
+/// Configuration of bottleneck adapters. PEFT has no such method; names follow AdapterHub, with the two differences that
+/// `placement` stands for `mh_adapter` and `output_adapter`, and that a width can be given in numbers.
 ///
 /// | tensor | shape | stored as | start |
 /// |---|---|---|---|
-/// | D | `[size, width]` | `<block>.adapter_down.weight` | kaiming, or N(0, 0.02²) |
-/// | b_d | `[size]` | `<block>.adapter_down.bias` | U(±1/√width), or 0 |
-/// | U | `[width, size]` | `<block>.adapter_up.weight` | 0, or N(0, 0.02²) |
-/// | b_u | `[width]` | `<block>.adapter_up.bias` | 0 |
+/// | D | `[size, width]` | `<block>.adapter_down.weight` | see [`BottleneckInit`] |
+/// | b_d | `[size]` | `<block>.adapter_down.bias` | |
+/// | U | `[width, size]` | `<block>.adapter_up.weight` | |
+/// | b_u | `[width]` | `<block>.adapter_up.bias` | |
 /// | s | `[1]` | `<block>.adapter_scale` | 1, with `scaling: "learned"` alone |
+/// | LN before | `[width]` twice | `<block>.adapter_norm_before.weight`, `.bias` | 1, 0, with `ln_before` alone |
+/// | LN after | `[width]` twice | `<block>.adapter_norm_after.weight`, `.bias` | 1, 0, with `ln_after` alone |
+///
+/// A block ends before its residual connection, and the model's own norm is outside of it. So of AdapterHub's fields
+/// about that norm a file may have the values `original_ln_before: false`, `original_ln_after: true` and
+/// `residual_before_ln: true`; others are refused by name, and so are gates, invertible adapters, hypercomplex layers and
+/// adapters in cross-attention.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BottleneckConfig {
-    /// Width of the bottleneck.
+    /// Width of the bottleneck. One of this and `reduction_factor` is given; 0 is "not given".
     pub bottleneck_size: i64,
+    /// The block's width over that of the bottleneck (which is rounded down, to 1 at least).
+    pub reduction_factor: Option<f64>,
     pub non_linearity: Activation,
     /// Blocks that get an adapter.
     pub placement: Vec<Placement>,
+    /// Layers of the model without adapters.
+    pub leave_out: Vec<i64>,
     /// Read the block's input instead of its output.
     pub is_parallel: bool,
     pub scaling: Scaling,
+    /// A layer norm on what the adapter reads.
+    pub ln_before: bool,
+    /// A layer norm on what it gives.
+    pub ln_after: bool,
+    /// `ln_after` covers the sum with the block's output.
+    pub adapter_residual_before_ln: bool,
+    /// Probability that an element of what the adapter adds is dropped in training.
+    pub dropout: f64,
     pub init_weights: BottleneckInit,
     #[serde(flatten)]
     pub common: Common,
@@ -44,8 +68,12 @@ pub struct BottleneckConfig {
 pub enum Activation {
     Relu,
     Gelu,
+    /// `x σ(x)`; AdapterHub knows it as `"swish"` as well.
+    #[serde(alias = "swish")]
     Silu,
     Tanh,
+    /// With a slope of 0.01 below 0.
+    LeakyRelu,
 }
 
 impl Activation {
@@ -55,6 +83,7 @@ impl Activation {
             Activation::Gelu => x.f_gelu("none")?,
             Activation::Silu => x.f_silu()?,
             Activation::Tanh => x.f_tanh()?,
+            Activation::LeakyRelu => x.f_leaky_relu()?,
         })
     }
 }
@@ -97,21 +126,105 @@ pub enum Scaling {
 pub enum BottleneckInit {
     /// U = 0: exactly the identity. Draws what PyTorch draws for two `nn.Linear`, then zeroes the second.
     Zero,
-    /// All weights N(0, 0.02²), biases 0: nearly the identity, as BERT's weights start.
+    /// All weights N(0, 0.02²), biases 0: nearly the identity, as BERT's weights start. AdapterHub's `"bert"`.
+    #[serde(alias = "bert")]
     NearIdentity,
+    /// D as `nn.Linear` starts, all else 0.
+    MamAdapter,
 }
 
 impl Default for BottleneckConfig {
-    /// Houlsby's: after attention and feed-forward, 64 wide, starting as the identity.
+    /// After attention and feed-forward, 64 wide, starting as the identity.
     fn default() -> Self {
         Self {
             bottleneck_size: 64,
+            reduction_factor: None,
             non_linearity: Activation::Gelu,
             placement: vec![Placement::Attention, Placement::FeedForward],
+            leave_out: Vec::new(),
             is_parallel: false,
             scaling: Scaling::Fixed(1.0),
+            ln_before: false,
+            ln_after: false,
+            adapter_residual_before_ln: false,
+            dropout: 0.0,
             init_weights: BottleneckInit::Zero,
             common: Common::default(),
+        }
+    }
+}
+
+impl BottleneckConfig {
+    /// Houlsby et al. 2019, in AdapterHub's settings: after attention and feed-forward, a 16th of the width, silu.
+    pub fn houlsby() -> Self {
+        Self {
+            bottleneck_size: 0,
+            reduction_factor: Some(16.0),
+            non_linearity: Activation::Silu,
+            init_weights: BottleneckInit::NearIdentity,
+            ..Self::default()
+        }
+    }
+
+    /// Pfeiffer et al. 2021, in AdapterHub's settings: after feed-forward alone, a 16th of the width, relu. AdapterHub
+    /// sends what the adapter reads through the model's own norm first (`original_ln_before`); here it reads the
+    /// block's output as it is.
+    pub fn pfeiffer() -> Self {
+        Self { non_linearity: Activation::Relu, placement: vec![Placement::FeedForward], ..Self::houlsby() }
+    }
+
+    /// He et al. 2022, in AdapterHub's settings: beside feed-forward, half of the width, relu, four times over.
+    pub fn parallel() -> Self {
+        Self {
+            reduction_factor: Some(2.0),
+            is_parallel: true,
+            scaling: Scaling::Fixed(4.0),
+            init_weights: BottleneckInit::MamAdapter,
+            ..Self::pfeiffer()
+        }
+    }
+
+    /// Width of the bottleneck at a block of this width.
+    pub fn size(&self, width: i64) -> i64 {
+        self.reduction_factor.map_or(self.bottleneck_size, |factor| (width as f64 / factor) as i64).max(1)
+    }
+
+    fn check(&self, outline: &Outline) -> Result<()> {
+        let wrong = |field: &str, message: String| Err(Error::config(NAME, field, message));
+        match (self.bottleneck_size, self.reduction_factor) {
+            (size, None) if size <= 0 => {
+                return wrong("bottleneck_size", format!("should be a positive integer, is {size}"));
+            }
+            (_, Some(factor)) if !(factor.is_finite() && factor > 0.0) => {
+                return wrong("reduction_factor", format!("should be a positive number, is {factor}"));
+            }
+            (size, Some(_)) if size != 0 => {
+                let message = format!("says the width, and so does bottleneck_size: that should be 0, is {size}");
+                return wrong("reduction_factor", message);
+            }
+            _ => {}
+        }
+        match &self.scaling {
+            Scaling::Fixed(s) if s.is_finite() => {}
+            Scaling::Named(n) if n == "learned" => {}
+            other => return wrong("scaling", format!("{other:?}: a number or \"learned\"")),
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return wrong("dropout", format!("should be in [0, 1), is {}", self.dropout));
+        }
+        if self.adapter_residual_before_ln && !self.ln_after {
+            return wrong("adapter_residual_before_ln", "is for use with ln_after".into());
+        }
+        for placement in &self.placement {
+            let kind = SiteKind::Block((*placement).into());
+            if !outline.sites.iter().any(|s| s.kind == kind) {
+                return wrong("placement", format!("this model has no {placement:?} block"));
+            }
+        }
+        let layers = outline.dims.layers;
+        match self.leave_out.iter().find(|i| !(0..layers).contains(i)) {
+            Some(i) => wrong("leave_out", format!("there is no layer {i} in this model of {layers}")),
+            None => Ok(()),
         }
     }
 }
@@ -120,6 +233,10 @@ const NAME: &str = "bottleneck adapter";
 
 impl PeftConfig for BottleneckConfig {
     const TYPE: &'static str = "BOTTLENECK";
+    const DEFAULTS: &'static str = r#"{
+        "cross_adapter": false, "inv_adapter": null, "original_ln_after": true, "original_ln_before": false,
+        "phm_layer": false, "residual_before_ln": true, "stochastic_depth": 0.0, "use_gating": false
+    }"#;
     fn common(&self) -> &Common {
         &self.common
     }
@@ -131,96 +248,20 @@ impl Method for BottleneckConfig {
     }
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        if self.bottleneck_size <= 0 {
-            let message = format!("should be a positive integer, is {}", self.bottleneck_size);
-            return Err(Error::config(NAME, "bottleneck_size", message));
-        }
-        match &self.scaling {
-            Scaling::Fixed(s) if s.is_finite() => {}
-            Scaling::Named(n) if n == "learned" => {}
-            other => return Err(Error::config(NAME, "scaling", format!("{other:?}: a number or \"learned\""))),
-        }
-        for placement in &self.placement {
-            let kind = SiteKind::Block((*placement).into());
-            if !outline.sites.iter().any(|s| s.kind == kind) {
-                let message = format!("this model has no {placement:?} block");
-                return Err(Error::config(NAME, "placement", message));
-            }
-        }
+        self.check(outline)?;
         self.common.prepare(NAME, outline)
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
         let Place::Block { role, width } = site.place else { return Ok(None) };
-        if !self.placement.iter().any(|p| Role::from(*p) == role) {
+        let placed = self.placement.iter().any(|p| Role::from(*p) == role);
+        if !placed || site.layer.is_some_and(|i| self.leave_out.contains(&i)) {
             return Ok(None);
         }
-        let size = self.bottleneck_size;
-        let zero = self.init_weights == BottleneckInit::Zero;
-        let near = Init::Normal { std: 0.02 };
-        let (down, down_bias, up, up_bias) = if zero {
-            (Init::KaimingUniform, Init::linear_bias(width), Init::ZerosDrawn, Init::ZerosDrawn)
-        } else {
-            (near, Init::Zeros, near, Init::Zeros)
-        };
-        let param = |leaf: &str, dims: &[i64], init| site.param(params, leaf, dims, init);
-        let adapter = Bottleneck {
-            down: param("adapter_down.weight", &[size, width], down)?,
-            down_bias: param("adapter_down.bias", &[size], down_bias)?,
-            up: param("adapter_up.weight", &[width, size], up)?,
-            up_bias: param("adapter_up.bias", &[width], up_bias)?,
-            scale: match self.scaling {
-                Scaling::Fixed(s) => Scale::Fixed(s),
-                Scaling::Named(_) => Scale::Learned(param("adapter_scale", &[1], Init::Constant(1.0))?),
-            },
-            activation: self.non_linearity,
-            parallel: self.is_parallel,
-        };
-        Ok(Some(Box::new(adapter)))
+        Ok(Some(Box::new(Bottleneck::new(self, site, width, params)?)))
     }
 
     fn file(&self) -> Option<&dyn FileForm> {
         Some(self)
-    }
-}
-
-#[derive(Debug)]
-enum Scale {
-    Fixed(f64),
-    Learned(Tensor),
-}
-
-/// A bottleneck adapter around one block.
-#[derive(Debug)]
-struct Bottleneck {
-    /// `[size, width]`
-    down: Tensor,
-    /// `[size]`
-    down_bias: Tensor,
-    /// `[width, size]`
-    up: Tensor,
-    /// `[width]`
-    up_bias: Tensor,
-    scale: Scale,
-    activation: Activation,
-    parallel: bool,
-}
-
-impl Adapter for Bottleneck {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
-        let y = inner.forward(x)?;
-        let h = if self.parallel { x } else { &y }.f_to_kind(Kind::Float)?;
-        let h = self.activation.apply(&h.f_linear(&self.down, Some(&self.down_bias))?)?;
-        let h = h.f_linear(&self.up, Some(&self.up_bias))?;
-        let h = match &self.scale {
-            Scale::Fixed(1.0) => h,
-            Scale::Fixed(s) => h.f_mul_scalar(*s)?,
-            Scale::Learned(s) => h.f_mul(s)?,
-        };
-        Ok(y.f_add(&h)?.f_to_kind(y.kind())?)
     }
 }

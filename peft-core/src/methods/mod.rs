@@ -1,7 +1,9 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
 mod config;
+mod lycoris;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
+pub use lycoris::Rank;
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
@@ -136,6 +138,9 @@ macro_rules! methods {
 
 methods! {
     lora::LoraConfig,
+    loha::LoHaConfig,
+    lokr::LoKrConfig,
+    oft::OftConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
     prefix_tuning::PrefixTuningConfig,

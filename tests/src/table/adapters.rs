@@ -12,6 +12,8 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     // Down and up, with biases, at every block; `more` is what a block has beside them.
     let count =
         |blocks: i64, more: i64| s.layers * blocks * (size * (d + 1) + d * (size + 1) + more) + s.head;
+    let sixteenth = d / 16;
+    let houlsby = sixteenth * (d + 1) + d * (sixteenth + 1);
     let row = |name, site, count, config: BottleneckConfig| {
         Row::new(name, config, count).refused("bottleneck adapter", site)
     };
@@ -51,8 +53,49 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
             BottleneckConfig {
                 init_weights: BottleneckInit::NearIdentity,
                 non_linearity: Activation::Tanh,
-                ..bottleneck
+                ..bottleneck.clone()
             },
+        )
+        .starts(Start::Near(3e-2)),
+        row(
+            "bottleneck, norms of its own",
+            s.feed_forward,
+            count(1, 4 * d),
+            BottleneckConfig {
+                placement: vec![Placement::FeedForward],
+                ln_before: true,
+                ln_after: true,
+                init_weights: BottleneckInit::MamAdapter,
+                ..bottleneck.clone()
+            },
+        ),
+        Row {
+            dropout: true,
+            ..row(
+                "bottleneck, norm of the sum, dropout",
+                s.attention,
+                count(2, 2 * d),
+                BottleneckConfig {
+                    ln_after: true,
+                    adapter_residual_before_ln: true,
+                    dropout: 0.2,
+                    ..bottleneck
+                },
+            )
+            .starts(Start::Other)
+        },
+        row(
+            "bottleneck, Houlsby",
+            s.attention,
+            s.layers * 2 * houlsby + s.head,
+            BottleneckConfig { common: common.clone(), ..BottleneckConfig::houlsby() },
+        )
+        .starts(Start::Near(3e-2)),
+        row(
+            "bottleneck, Pfeiffer, one layer left out",
+            s.feed_forward,
+            (s.layers - 1) * houlsby + s.head,
+            BottleneckConfig { leave_out: vec![1], common: common.clone(), ..BottleneckConfig::pfeiffer() },
         )
         .starts(Start::Near(3e-2)),
         Row {

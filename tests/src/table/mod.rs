@@ -2,6 +2,7 @@
 
 mod adapters;
 mod lora;
+mod products;
 mod prompts;
 
 use crate::subject::Sizes;
@@ -130,7 +131,7 @@ impl Row {
 
 /// The rows for a model of these sizes, trained for a task.
 pub fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
-    [lora::rows(s, common), adapters::rows(s, common), prompts::rows(s, common)]
+    [lora::rows(s, common), products::rows(s, common), adapters::rows(s, common), prompts::rows(s, common)]
         .into_iter()
         .flatten()
         .collect()

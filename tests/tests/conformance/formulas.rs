@@ -36,7 +36,7 @@ fn check<F: Formula>(
     Ok(())
 }
 
-/// `f(x) + s (U σ(D h + b_d) + b_u)`, h = f(x), or x in parallel.
+/// `f(x) + s (U σ(D h + b_d) + b_u)`, h = f(x), or x in parallel; layer norms of h, of what is added, or of the sum.
 struct Bottleneck {
     tensors: Tensors,
     config: BottleneckConfig,
@@ -53,19 +53,35 @@ impl Formula for Bottleneck {
             Role::FeedForward => ".ff",
             Role::Layer => "",
         };
+        if self.config.leave_out.contains(&layer) {
+            return y;
+        }
         let own = |leaf: &str| &self.tensors[&format!("base_model.model.layers.{layer}{block}.{leaf}")];
-        let h = if self.config.is_parallel { x } else { &y };
+        let norm = |x: Tensor, name: &str| {
+            let centred = &x - x.mean_dim(-1, true, None::<Kind>);
+            let variance = centred.square().mean_dim(-1, true, None::<Kind>);
+            let weight = own(&format!("adapter_norm_{name}.weight"));
+            centred / (variance + 1e-5).sqrt() * weight + own(&format!("adapter_norm_{name}.bias"))
+        };
+        let h = if self.config.is_parallel { x.copy() } else { y.copy() };
+        let h = if self.config.ln_before { norm(h, "before") } else { h };
         let h = h.matmul(&own("adapter_down.weight").tr()) + own("adapter_down.bias");
         let h = match self.config.non_linearity {
             Activation::Relu => h.clamp_min(0),
             Activation::Gelu => &h * 0.5 * ((&h / 2f64.sqrt()).erf() + 1),
             Activation::Silu => &h * h.sigmoid(),
             Activation::Tanh => h.tanh(),
+            Activation::LeakyRelu => h.clamp_min(0) + h.clamp_max(0) * 0.01,
         };
         let h = h.matmul(&own("adapter_up.weight").tr()) + own("adapter_up.bias");
-        match self.config.scaling {
-            Scaling::Fixed(s) => y + h * s,
-            Scaling::Named(_) => y + h * own("adapter_scale"),
+        let h = match self.config.scaling {
+            Scaling::Fixed(s) => h * s,
+            Scaling::Named(_) => h * own("adapter_scale"),
+        };
+        match (self.config.ln_after, self.config.adapter_residual_before_ln) {
+            (false, _) => y + h,
+            (true, false) => y + norm(h, "after"),
+            (true, true) => norm(y + h, "after"),
         }
     }
 }
@@ -92,6 +108,41 @@ fn bottlenecks() -> Result<()> {
         check(&what, config.clone(), |tensors| Bottleneck { tensors, config })?;
     }
     Ok(())
+}
+
+#[test]
+fn bottlenecks_with_adapterhubs_options() -> Result<()> {
+    let norms = |ln_before, ln_after, adapter_residual_before_ln| BottleneckConfig {
+        bottleneck_size: 5,
+        non_linearity: Activation::LeakyRelu,
+        scaling: Scaling::Fixed(1.5),
+        ln_before,
+        ln_after,
+        adapter_residual_before_ln,
+        ..BottleneckConfig::default()
+    };
+    for config in [
+        norms(true, false, false),
+        norms(false, true, false),
+        norms(true, true, true),
+        BottleneckConfig { is_parallel: true, ..norms(true, true, false) },
+        BottleneckConfig { leave_out: vec![0], ..norms(false, false, false) },
+        BottleneckConfig::houlsby(),
+        BottleneckConfig::pfeiffer(),
+        BottleneckConfig::parallel(),
+    ] {
+        check(&format!("{config:?}"), config.clone(), |tensors| Bottleneck { tensors, config })?;
+    }
+    Ok(())
+}
+
+/// The width of a bottleneck by either field: AdapterHub divides, rounds down, and stops at 1.
+#[test]
+fn bottlenecks_of_a_share_of_the_width() {
+    let size =
+        |factor| BottleneckConfig { reduction_factor: Some(factor), ..BottleneckConfig::houlsby() }.size(32);
+    assert_eq!([16.0, 2.0, 5.0, 0.5, 100.0].map(size), [2, 16, 6, 64, 1]);
+    assert_eq!(BottleneckConfig { bottleneck_size: 7, ..BottleneckConfig::default() }.size(32), 7);
 }
 
 /// `attention([P; x])`, and its first rows cut off again.

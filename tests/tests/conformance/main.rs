@@ -3,5 +3,6 @@
 mod files;
 mod formulas;
 mod numbers;
+mod products;
 mod stacks;
 mod training;

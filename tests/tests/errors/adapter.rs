@@ -10,7 +10,7 @@ const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 
 /// Loads the golden adapter with its config changed; the message has to name the file and hold `parts`.
-fn load_with(folder: &str, edit: impl FnOnce(&mut Value), parts: &[&str]) -> Result<()> {
+pub(crate) fn load_with(folder: &str, edit: impl FnOnce(&mut Value), parts: &[&str]) -> Result<()> {
     let dir = copy(folder)?;
     let path = dir.path().join(CONFIG);
     edit_json(&path, edit)?;
@@ -25,8 +25,8 @@ fn load_with(folder: &str, edit: impl FnOnce(&mut Value), parts: &[&str]) -> Res
 fn an_unknown_peft_type_names_the_known_ones() -> Result<()> {
     load_with(
         "bert/lora",
-        |c| c["peft_type"] = "LOHA".into(),
-        &["peft_type", "`LOHA`", "LORA", "PREFIX_TUNING"],
+        |c| c["peft_type"] = "BOFT".into(),
+        &["peft_type", "`BOFT`", "LORA", "PREFIX_TUNING"],
     )?;
     load_with("bert/lora", |c| c["peft_type"] = 7.into(), &["peft_type", "not a string"])?;
     load_with(

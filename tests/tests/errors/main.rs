@@ -5,6 +5,7 @@ mod adapter;
 mod hub;
 mod methods;
 mod model;
+mod products;
 mod text;
 
 use anyhow::Result;

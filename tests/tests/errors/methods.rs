@@ -4,7 +4,8 @@ use crate::{bert, tiny};
 use anyhow::{Result, ensure};
 use peft_core::Error;
 use peft_core::methods::{
-    BottleneckConfig, Common, InitLora, LoraConfig, PrefixTuningConfig, PromptTuningConfig, Scaling,
+    BottleneckConfig, Common, InitLora, LoraConfig, Placement, PrefixTuningConfig, PromptTuningConfig,
+    Scaling,
 };
 use peft_core::target::Names;
 use std::path::Path;
@@ -15,7 +16,7 @@ fn lora(targets: &[&str]) -> LoraConfig {
 }
 
 /// Adds a method to Tiny; the message has to hold `parts`.
-fn add(what: &str, method: impl peft_core::Method + 'static, parts: &[&str]) -> Result<Error> {
+pub(crate) fn add(what: &str, method: impl peft_core::Method + 'static, parts: &[&str]) -> Result<Error> {
     let mut peft = tiny()?;
     let error = refused(what, peft.add("a", method), parts)?;
     ensure!(peft.names().is_empty(), "{what}: it was added all the same");
@@ -54,6 +55,20 @@ fn other_methods_check_their_numbers() -> Result<()> {
         let config = BottleneckConfig { scaling, ..BottleneckConfig::default() };
         add("scaling", config, &["bottleneck", "scaling", "learned"])?;
     }
+    let size = BottleneckConfig { reduction_factor: Some(4.0), ..BottleneckConfig::default() };
+    add("both sizes", size, &["bottleneck", "reduction_factor", "bottleneck_size", "is 64"])?;
+    for factor in [0.0, -2.0, f64::NAN] {
+        let config = BottleneckConfig { reduction_factor: Some(factor), ..BottleneckConfig::houlsby() };
+        add("factor", config, &["bottleneck", "reduction_factor", "positive", &format!("is {factor}")])?;
+    }
+    let norm = BottleneckConfig { adapter_residual_before_ln: true, ..BottleneckConfig::default() };
+    add("norm", norm, &["bottleneck", "adapter_residual_before_ln", "ln_after"])?;
+    let dropout = BottleneckConfig { dropout: 1.0, ..BottleneckConfig::default() };
+    add("dropout", dropout, &["bottleneck", "dropout", "[0, 1)", "is 1"])?;
+    let layers = BottleneckConfig { leave_out: vec![1, 2], ..BottleneckConfig::default() };
+    add("layers", layers, &["bottleneck", "leave_out", "no layer 2", "2"])?;
+    let layers = BottleneckConfig { leave_out: vec![1, 0], ..BottleneckConfig::default() };
+    add("layers", layers, &["bottleneck", "adapts nothing"])?;
     let prompt = || PromptTuningConfig { num_virtual_tokens: 0, ..PromptTuningConfig::default() };
     add("tokens", prompt(), &["prompt tuning", "num_virtual_tokens", "positive", "0"])?;
     let other = PromptTuningConfig { token_dim: Some(768), num_virtual_tokens: 2, ..prompt() };
@@ -173,5 +188,37 @@ fn the_same_adapter_twice_in_a_view() -> Result<()> {
     let mut peft = tiny()?;
     peft.add("a", lora(&["ff.0"]))?;
     refused("view", peft.view(&["a", "a"]), &["`a`"])?;
+    Ok(())
+}
+
+/// AdapterHub's options about the model's own norm have one value here, and files say so.
+#[test]
+fn adapterhubs_other_options_are_refused() -> Result<()> {
+    use peft_core::methods::{from_json, to_json};
+    let json = to_json(&BottleneckConfig::pfeiffer())?;
+    for (field, value) in [
+        ("original_ln_before", true.into()),
+        ("original_ln_after", false.into()),
+        ("residual_before_ln", "post_add".into()),
+        ("use_gating", true.into()),
+        ("phm_layer", true.into()),
+        ("inv_adapter", serde_json::json!("nice")),
+    ] {
+        let mut other = json.clone();
+        other[field] = value;
+        refused(field, from_json(other, "a file"), &["a file", field, "not supported"])?;
+    }
+    let mut swish = json.clone();
+    swish["non_linearity"] = "swish".into();
+    from_json(swish, "a file")?;
+    // As this crate wrote it before it had the other fields.
+    let old = serde_json::json!({
+        "peft_type": "BOTTLENECK", "bottleneck_size": 4, "non_linearity": "gelu", "placement": ["layer"],
+        "is_parallel": false, "scaling": 1.0, "init_weights": "zero", "task_type": null, "modules_to_save": null
+    });
+    let config =
+        BottleneckConfig { bottleneck_size: 4, placement: vec![Placement::Layer], ..Default::default() };
+    let read = from_json(old, "an old file")?;
+    ensure!(format!("{read:?}") == format!("{config:?}"), "{read:?}");
     Ok(())
 }

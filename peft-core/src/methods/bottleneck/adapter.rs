@@ -1,0 +1,111 @@
+//! The bottleneck itself: its tensors and its computation.
+
+use super::{Activation, BottleneckConfig, BottleneckInit, NAME, Scaling};
+use crate::site::Site;
+use crate::{Adapter, Init, Inner, Params, Result};
+use tch::{Kind, Tensor};
+
+/// PyTorch's default, which AdapterHub's layer norms have.
+const EPS: f64 = 1e-5;
+
+/// A bottleneck adapter around one block.
+#[derive(Debug)]
+pub(super) struct Bottleneck {
+    norm_before: Option<Norm>,
+    /// `[size, width]`
+    down: Tensor,
+    /// `[size]`
+    down_bias: Tensor,
+    /// `[width, size]`
+    up: Tensor,
+    /// `[width]`
+    up_bias: Tensor,
+    norm_after: Option<Norm>,
+    scale: Scale,
+    activation: Activation,
+    parallel: bool,
+    residual_before_norm: bool,
+    dropout: f64,
+}
+
+#[derive(Debug)]
+enum Scale {
+    Fixed(f64),
+    Learned(Tensor),
+}
+
+/// A layer norm of the adapter's own.
+#[derive(Debug)]
+struct Norm {
+    /// `[width]`
+    weight: Tensor,
+    /// `[width]`
+    bias: Tensor,
+}
+
+impl Norm {
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), EPS, true)?)
+    }
+}
+
+impl Bottleneck {
+    pub fn new(c: &BottleneckConfig, site: &Site<'_>, width: i64, params: &Params) -> Result<Self> {
+        let size = c.size(width);
+        let near = Init::Normal { std: 0.02 };
+        let (down, down_bias, up, up_bias) = match c.init_weights {
+            BottleneckInit::Zero => {
+                (Init::KaimingUniform, Init::linear_bias(width), Init::ZerosDrawn, Init::ZerosDrawn)
+            }
+            BottleneckInit::NearIdentity => (near, Init::Zeros, near, Init::Zeros),
+            BottleneckInit::MamAdapter => (Init::KaimingUniform, Init::Zeros, Init::Zeros, Init::Zeros),
+        };
+        let param = |leaf: &str, dims: &[i64], init| site.param(params, leaf, dims, init);
+        let norm = |wanted: bool, name: &str| -> Result<Option<Norm>> {
+            let one = |leaf: &str, start| param(&format!("{name}.{leaf}"), &[width], Init::Constant(start));
+            Ok(if wanted { Some(Norm { weight: one("weight", 1.0)?, bias: one("bias", 0.0)? }) } else { None })
+        };
+        Ok(Self {
+            norm_before: norm(c.ln_before, "adapter_norm_before")?,
+            down: param("adapter_down.weight", &[size, width], down)?,
+            down_bias: param("adapter_down.bias", &[size], down_bias)?,
+            up: param("adapter_up.weight", &[width, size], up)?,
+            up_bias: param("adapter_up.bias", &[width], up_bias)?,
+            norm_after: norm(c.ln_after, "adapter_norm_after")?,
+            scale: match c.scaling {
+                Scaling::Fixed(s) => Scale::Fixed(s),
+                Scaling::Named(_) => Scale::Learned(param("adapter_scale", &[1], Init::Constant(1.0))?),
+            },
+            activation: c.non_linearity,
+            parallel: c.is_parallel,
+            residual_before_norm: c.adapter_residual_before_ln,
+            dropout: c.dropout,
+        })
+    }
+}
+
+impl Adapter for Bottleneck {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        let y = inner.forward(x)?;
+        let h = if self.parallel { x } else { &y }.f_to_kind(Kind::Float)?;
+        let h = self.norm_before.as_ref().map(|norm| norm.apply(&h)).transpose()?.unwrap_or(h);
+        let h = self.activation.apply(&h.f_linear(&self.down, Some(&self.down_bias))?)?;
+        let h = h.f_linear(&self.up, Some(&self.up_bias))?;
+        let h = match &self.scale {
+            Scale::Fixed(1.0) => h,
+            Scale::Fixed(s) => h.f_mul_scalar(*s)?,
+            Scale::Learned(s) => h.f_mul(s)?,
+        };
+        let h = inner.pass.dropped(h, self.dropout)?;
+        let sum = match &self.norm_after {
+            None => y.f_add(&h)?,
+            Some(norm) if self.residual_before_norm => norm.apply(&h.f_add(&y)?)?,
+            Some(norm) => norm.apply(&h)?.f_add(&y)?,
+        };
+        Ok(sum.f_to_kind(y.kind())?)
+    }
+}

@@ -1,0 +1,196 @@
+//! LoHa: a low-rank Hadamard product. Hyeon-Woo et al. 2021 (FedPara), <https://arxiv.org/abs/2108.06098>,
+//! section 2.2; Yeh et al. 2023 (LyCORIS), <https://arxiv.org/abs/2309.14859>.
+//!
+//! `y = W x + b + s · (W₁ₐ W₁ᵦ ⊙ W₂ₐ W₂ᵦ) x`, with `s = alpha/r`: a rank of up to r² from two products of rank r.
+
+use super::config::{Common, FileForm, PeftConfig, whole};
+use super::lycoris::{Dropout, Rank, Ranks};
+use super::Method;
+use crate::site::{Outline, Site, SiteKind};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
+use crate::{Adapter, Init, Inner, Params, Result, Weights};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tch::{Kind, Tensor};
+
+/// Configuration of LoHa; field names and defaults are PEFT's.
+///
+/// | tensor | shape | stored as | start |
+/// |---|---|---|---|
+/// | W₁ₐ | `[out, r]` | `<site>.hada_w1_a` | U(±1/√r) |
+/// | W₁ᵦ | `[r, in]` | `<site>.hada_w1_b` | U(±1/√in) |
+/// | W₂ₐ | `[out, r]` | `<site>.hada_w2_a` | U(±1/√r) |
+/// | W₂ᵦ | `[r, in]` | `<site>.hada_w2_b` | 0; U(±1/√in) for `init_weights: false` |
+///
+/// PEFT has no LoHa on GPT-2's `Conv1D`, and cannot read an adapter with one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoHaConfig {
+    /// Rank of each of the two products.
+    pub r: i64,
+    /// Numerator of the scale.
+    #[serde(serialize_with = "whole")]
+    pub alpha: f64,
+    /// Probability in training that an output is not adapted; the others are scaled up by their share.
+    pub rank_dropout: f64,
+    /// Probability in training that a call of a layer goes past its adapter.
+    pub module_dropout: f64,
+    /// Whether ΔW starts as 0.
+    pub init_weights: bool,
+    /// Linear layers to adapt; `None` is PEFT's default for the model type.
+    pub target_modules: Option<Names>,
+    pub exclude_modules: Option<Names>,
+    /// Only these layers of the model.
+    pub layers_to_transform: Option<LayerIndices>,
+    pub layers_pattern: Option<Names>,
+    /// Ranks of some sites that differ from `r`.
+    pub rank_pattern: Patterns,
+    /// Values of `alpha` for some sites.
+    pub alpha_pattern: Patterns,
+    #[serde(flatten)]
+    pub common: Common,
+    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
+    #[serde(skip)]
+    pub sites: BTreeMap<String, Rank>,
+}
+
+impl Default for LoHaConfig {
+    fn default() -> Self {
+        Self {
+            r: 8,
+            alpha: 8.0,
+            rank_dropout: 0.0,
+            module_dropout: 0.0,
+            init_weights: true,
+            target_modules: None,
+            exclude_modules: None,
+            layers_to_transform: None,
+            layers_pattern: None,
+            rank_pattern: Patterns::default(),
+            alpha_pattern: Patterns::default(),
+            common: Common::default(),
+            sites: BTreeMap::new(),
+        }
+    }
+}
+
+impl LoHaConfig {
+    fn dropout(&self) -> Dropout {
+        Dropout { rank: self.rank_dropout, rescaled: true, module: self.module_dropout }
+    }
+}
+
+const NAME: &str = "LoHa";
+
+impl PeftConfig for LoHaConfig {
+    const TYPE: &'static str = "LOHA";
+    const DEFAULTS: &'static str = r#"{"use_effective_conv2d": false}"#;
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Method for LoHaConfig {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        self.dropout().check(NAME)?;
+        self.common.prepare(NAME, outline)?;
+        let found = Selection {
+            method: NAME,
+            supported: &[SiteKind::Linear],
+            target_modules: self.target_modules.as_ref(),
+            default: defaults(Family::Lora, &outline.dims.model_type),
+            exclude_modules: self.exclude_modules.as_ref(),
+            layers: LayerFilter {
+                layers_to_transform: self.layers_to_transform.as_ref(),
+                layers_pattern: self.layers_pattern.as_ref(),
+            },
+            modules_to_save: self.common.saved(),
+        }
+        .resolve(outline)?;
+        let (rank_pattern, alpha_pattern) = (&self.rank_pattern, &self.alpha_pattern);
+        let ranks = Ranks { method: NAME, r: self.r, alpha: self.alpha, rank_pattern, alpha_pattern };
+        self.sites = ranks.resolve(found.sites)?;
+        self.target_modules = Some(found.names);
+        Ok(())
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+        let (Some(&Rank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear()) else {
+            return Ok(None);
+        };
+        let last = if self.init_weights { Init::Zeros } else { Init::KaimingUniform };
+        Ok(Some(Box::new(LoHa {
+            w1_a: site.param(params, "hada_w1_a", &[out, r], Init::KaimingUniform)?,
+            w1_b: site.param(params, "hada_w1_b", &[r, inp], Init::KaimingUniform)?,
+            w2_a: site.param(params, "hada_w2_a", &[out, r], Init::KaimingUniform)?,
+            w2_b: site.param(params, "hada_w2_b", &[r, inp], last)?,
+            scaling,
+            dropout: self.dropout(),
+        })))
+    }
+
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
+    }
+}
+
+/// LoHa at one linear layer.
+#[derive(Debug)]
+struct LoHa {
+    /// `[out, r]`
+    w1_a: Tensor,
+    /// `[r, in]`
+    w1_b: Tensor,
+    /// `[out, r]`
+    w2_a: Tensor,
+    /// `[r, in]`
+    w2_b: Tensor,
+    scaling: f64,
+    dropout: Dropout,
+}
+
+impl LoHa {
+    /// `ΔW`, `[out, in]`.
+    fn delta(&self) -> Result<Tensor> {
+        let first = self.w1_a.f_mul_scalar(self.scaling)?.f_mm(&self.w1_b)?;
+        Ok(first.f_mul(&self.w2_a.f_mm(&self.w2_b)?)?)
+    }
+
+    /// `ΔW x`, `[.., out]`. ΔW is itself a product of rank r²: entry (o, i) is
+    /// `Σₖₗ (W₁ₐ[o, k] W₂ₐ[o, l]) (W₁ᵦ[k, i] W₂ᵦ[l, i])`. Where that is thin, ΔW is not formed.
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let ((out, r), (_, inp)) = (self.w1_a.size2()?, self.w1_b.size2()?);
+        let rank = r.saturating_mul(r);
+        if rank.saturating_mul(out.saturating_add(inp)) >= out.saturating_mul(inp) {
+            return Ok(x.f_linear(&self.delta()?, None::<Tensor>)?);
+        }
+        let first = self.w1_a.f_mul_scalar(self.scaling)?;
+        let up = first.f_unsqueeze(2)?.f_mul(&self.w2_a.f_unsqueeze(1)?)?.f_view([out, rank])?;
+        let down = self.w1_b.f_unsqueeze(1)?.f_mul(&self.w2_b.f_unsqueeze(0)?)?.f_view([rank, inp])?;
+        Ok(x.f_linear(&down, None::<Tensor>)?.f_linear(&up, None::<Tensor>)?)
+    }
+}
+
+impl Adapter for LoHa {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+        let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
+        Ok(Weights { weight, ..w })
+    }
+
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        let mut y = inner.forward(x)?;
+        if self.dropout.skips(inner.pass)? {
+            return Ok(y);
+        }
+        let delta = self.product(&x.f_to_kind(Kind::Float)?)?;
+        Ok(y.f_add_(&self.dropout.rows(delta, inner.pass)?)?)
+    }
+}
