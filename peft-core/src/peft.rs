@@ -43,6 +43,7 @@ impl<M: Model> Peft<M> {
             dims: M::dims(&config),
             sites: build.sites.into_inner(),
             params: build.params.into_inner(),
+            tied: build.tied.into_inner().into_iter().collect(),
         };
         let unread: Vec<String> =
             base.tensors().into_keys().filter(|n| !outline.params.contains(n)).collect();
