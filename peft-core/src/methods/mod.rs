@@ -1,11 +1,13 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
+mod accumulate;
+mod adalora_allocator;
 mod config;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
-use crate::site::{Outline, Site};
+use crate::site::{Outline, PREFIX, Site};
 use crate::{Adapter, Params, Result};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -110,6 +112,13 @@ pub struct Overlay {
     pub beside: bool,
 }
 
+impl Overlay {
+    /// A copy that stands for the parameter, stored under its name.
+    pub fn replacing(param: &str) -> Self {
+        Self { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, beside: false }
+    }
+}
+
 /// How an overlay enters the count of all parameters. Either way the base itself stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counting {
@@ -135,4 +144,10 @@ methods! {
     prefix_tuning::PrefixTuningConfig,
     hidden_prefix::HiddenPrefixConfig,
     full::FullConfig,
+    partial::PartialConfig,
+    bitfit::BitFitConfig,
+    ln_tuning::LnTuningConfig,
+    ia3::Ia3Config,
+    vera::VeraConfig,
+    adalora::AdaLoraConfig,
 }
