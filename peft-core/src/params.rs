@@ -168,8 +168,7 @@ impl Params {
     /// A tensor that belongs to the adapter and not to its file: computed from the base (a norm, a factorisation) or
     /// in training (an average). Made on the first call, sealed or not; never trained, counted or written.
     pub fn state(&self, name: &str, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let found = self.states().get(name).map(Tensor::shallow_clone);
-        match found {
+        match self.find_state(name) {
             Some(tensor) => Ok(tensor),
             None => {
                 let tensor = make()?.f_detach()?.f_to(self.device())?;
@@ -177,6 +176,16 @@ impl Params {
                 Ok(tensor)
             }
         }
+    }
+
+    /// The tensor of [`Params::state`], if there is one.
+    pub fn find_state(&self, name: &str) -> Option<Tensor> {
+        self.states().get(name).map(Tensor::shallow_clone)
+    }
+
+    /// Forgets a tensor of [`Params::state`].
+    pub fn remove_state(&self, name: &str) {
+        self.states().remove(name);
     }
 
     /// Replaces a tensor of [`Params::state`].

@@ -1,6 +1,7 @@
 // The few things libtorch has and tch does not. Every entry point returns nullptr, or a message that the
 // Rust side frees; no exception crosses the border. Tensors come as tch passes them: `at::Tensor*`.
 #include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/GradMode.h>
@@ -130,6 +131,16 @@ char* peft_scale(Tensor** g, size_t n, double factor) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     for (size_t i = 0; i < n; i++) g[i]->mul_(factor);
+  });
+}
+
+// Fills tensor after tensor with U(-bound, bound) from a generator of its own, as `torch.Generator().manual_seed(seed)`
+// gives them: the global generator's sequence goes on undisturbed.
+char* peft_seeded_uniform(Tensor** t, const double* bounds, size_t n, uint64_t seed) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+    for (size_t i = 0; i < n; i++) t[i]->uniform_(-bounds[i], bounds[i], generator);
   });
 }
 

@@ -41,6 +41,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn peft_grad_norm(g: *const *mut C_tensor, n: usize, out: *mut f64) -> *mut c_char;
     fn peft_scale(g: *const *mut C_tensor, n: usize, factor: f64) -> *mut c_char;
+    fn peft_seeded_uniform(t: *const *mut C_tensor, bounds: *const f64, n: usize, seed: u64) -> *mut c_char;
     fn peft_memory_install();
     fn peft_memory_live() -> usize;
     fn peft_memory_peak() -> usize;
@@ -145,6 +146,15 @@ pub fn scale(grads: &[Tensor], factor: f64) -> Result<(), ShimError> {
     let g = handles(grads);
     // SAFETY: an array of live tensors.
     check(unsafe { peft_scale(g.as_ptr(), g.len(), factor) })
+}
+
+/// Fills each CPU tensor with U(−bound, bound), one after another, with the numbers of
+/// `torch.Generator().manual_seed(seed)`. libtorch's global generator is not touched.
+pub fn seeded_uniform(seed: u64, tensors: &[(&Tensor, f64)]) -> Result<(), ShimError> {
+    let handles: Vec<_> = tensors.iter().map(|(t, _)| t.as_ptr().cast_mut()).collect();
+    let bounds: Vec<f64> = tensors.iter().map(|(_, bound)| *bound).collect();
+    // SAFETY: two arrays of the same length, of live tensors and of numbers.
+    check(unsafe { peft_seeded_uniform(handles.as_ptr(), bounds.as_ptr(), handles.len(), seed) })
 }
 
 /// Counters of the bytes that CPU tensors hold. They count from [`memory::install`] on, so call it before the

@@ -84,7 +84,7 @@ fn saves(module: &str, param: &str) -> bool {
 }
 
 /// The modules that a parameter is in, innermost first.
-fn modules(param: &str) -> impl Iterator<Item = &str> {
+pub(super) fn modules(param: &str) -> impl Iterator<Item = &str> {
     fn parent(path: &str) -> Option<&str> {
         path.rsplit_once('.').map(|(parent, _)| parent)
     }

@@ -4,9 +4,9 @@
 //! beside this one; merging gives an ordinary model.
 
 use super::config::{Common, FileForm, PeftConfig};
-use super::{Counting, Method, Overlay};
+use super::{Method, Overlay};
 use crate::Result;
-use crate::site::{Outline, PREFIX};
+use crate::site::Outline;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.
@@ -36,7 +36,7 @@ impl Method for FullConfig {
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        Some(Overlay { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, beside: false })
+        Some(Overlay::replacing(param))
     }
 
     fn file(&self) -> Option<&dyn FileForm> {

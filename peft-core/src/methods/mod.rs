@@ -1,5 +1,7 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
+mod accumulate;
+mod adalora_allocator;
 mod config;
 mod lycoris;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
@@ -7,7 +9,7 @@ pub use lycoris::Rank;
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
-use crate::site::{Outline, Site};
+use crate::site::{Outline, PREFIX, Site};
 use crate::{Adapter, Params, Result};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -118,6 +120,13 @@ pub struct Overlay {
     pub beside: bool,
 }
 
+impl Overlay {
+    /// A copy that stands for the parameter, stored under its name.
+    pub fn replacing(param: &str) -> Self {
+        Self { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, beside: false }
+    }
+}
+
 /// How an overlay enters the count of all parameters. Either way the base itself stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counting {
@@ -146,4 +155,10 @@ methods! {
     prefix_tuning::PrefixTuningConfig,
     hidden_prefix::HiddenPrefixConfig,
     full::FullConfig,
+    partial::PartialConfig,
+    bitfit::BitFitConfig,
+    ln_tuning::LnTuningConfig,
+    ia3::Ia3Config,
+    vera::VeraConfig,
+    adalora::AdaLoraConfig,
 }

@@ -9,7 +9,7 @@ pub use defaults::{Family, defaults};
 pub use layers::{LayerFilter, LayerIndices};
 pub use patterns::Patterns;
 
-use crate::site::{Outline, SiteKind, SiteOutline};
+use crate::site::{Outline, SiteKind};
 use crate::{Error, Result};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,35 @@ impl Names {
     /// Whether this stands for every linear layer.
     pub fn is_all_linear(&self) -> bool {
         matches!(self, Names::Pattern(p) if p.eq_ignore_ascii_case("all-linear"))
+    }
+
+    /// Those of the candidates that it stands for.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] for an entry that stands for none, [`Error::Config`] for a pattern that is none.
+    pub(crate) fn hits<'a>(
+        &self,
+        method: &'static str,
+        field: &'static str,
+        candidates: impl Iterator<Item = &'a str>,
+    ) -> Result<BTreeSet<String>> {
+        let candidates: Vec<&str> = candidates.collect();
+        let mut all = BTreeSet::new();
+        for m in self.matchers(method, field)? {
+            let mut any = false;
+            for name in &candidates {
+                let hit = m.matches(name);
+                if hit.map_err(|e| Error::config(method, field, format!("`{}`: {e}", m.text())))? {
+                    any = true;
+                    all.insert((*name).to_owned());
+                }
+            }
+            if !any {
+                let close = closest(m.text(), candidates.into_iter());
+                return Err(Error::NoTarget { method, field, pattern: m.text().to_owned(), close });
+            }
+        }
+        Ok(all)
     }
 
     fn matchers(&self, method: &'static str, field: &'static str) -> Result<Vec<Matcher<'_>>> {
@@ -94,6 +123,8 @@ pub struct Selected {
     pub sites: BTreeSet<String>,
     /// `target_modules` as PEFT writes it: never a default and never `all-linear`.
     pub names: Names,
+    /// `fan_in_fan_out` as PEFT writes it: whether the last of the sites is stored as `[in, out]`.
+    pub transposed: bool,
 }
 
 impl Selection<'_> {
@@ -131,7 +162,9 @@ impl Selection<'_> {
         }
         self.check_kinds(outline, &sites)?;
         let names = if target.is_all_linear() { Names::List(condensed(&sites, outline)) } else { target };
-        Ok(Selected { sites, names })
+        let transposed =
+            outline.sites.iter().rev().find(|s| sites.contains(&s.name)).is_some_and(|s| s.transposed);
+        Ok(Selected { sites, names, transposed })
     }
 
     /// Every name must be that of a site which the method has a formula for (a block may share its name with one).
@@ -150,21 +183,7 @@ impl Selection<'_> {
 
     /// The sites that `names` stands for; every entry must stand for one.
     fn hits(&self, names: &Names, field: &'static str, outline: &Outline) -> Result<BTreeSet<String>> {
-        let mut all = BTreeSet::new();
-        for m in names.matchers(self.method, field)? {
-            let mut any = false;
-            for SiteOutline { name, .. } in &outline.sites {
-                let hit = m.matches(name);
-                if hit.map_err(|e| Error::config(self.method, field, format!("`{}`: {e}", m.text())))? {
-                    any = true;
-                    all.insert(name.clone());
-                }
-            }
-            if !any {
-                return Err(self.no_target(field, m.text(), outline));
-            }
-        }
-        Ok(all)
+        names.hits(self.method, field, outline.sites.iter().map(|s| s.name.as_str()))
     }
 
     fn no_target(&self, field: &'static str, pattern: &str, outline: &Outline) -> Error {
@@ -223,6 +242,8 @@ pub fn closest<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<S
 mod tests {
     use super::*;
     use crate::model::Dims;
+    use crate::site::SiteOutline;
+    use std::collections::BTreeMap;
 
     fn outline() -> Outline {
         let dims = Dims {
@@ -248,7 +269,7 @@ mod tests {
             tied: None,
             layer: n.split('.').nth(1).and_then(|i| i.parse().ok()),
         };
-        Outline { dims, sites: names.iter().map(site).collect(), params: vec![] }
+        Outline { dims, sites: names.iter().map(site).collect(), params: vec![], tied: BTreeMap::new() }
     }
 
     fn select(target: Names, exclude: Option<Names>, save: &[String]) -> Result<Vec<String>> {

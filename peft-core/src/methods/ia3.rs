@@ -1,0 +1,192 @@
+//! (IA)³: learned vectors that scale keys, values and the feed-forward's hidden units. Liu et al. 2022,
+//! <https://arxiv.org/abs/2205.05638>, section 3.3.
+//!
+//! `y = l ⊙ (W x + b)`, and at a feed-forward layer `y = W (l ⊙ x) + b`.
+
+use super::Method;
+use super::config::{Common, FileForm, PeftConfig};
+use crate::site::{Outline, Site, SiteKind};
+use crate::target::{Family, LayerFilter, Names, Selection, closest, defaults};
+use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use tch::Tensor;
+
+/// Configuration of (IA)³; field names and defaults are PEFT's.
+///
+/// | tensor | shape | stored as | start |
+/// |---|---|---|---|
+/// | l | `[out, 1]`; at a feed-forward layer `[1, in]` | `<site>.ia3_l` | 1; N(0, 1) for `false` |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ia3Config {
+    /// Linear layers to adapt; `None` is PEFT's default for the model type.
+    pub target_modules: Option<Names>,
+    pub exclude_modules: Option<Names>,
+    /// Those of the targets whose input is scaled and not their output: sites whose path ends in an entry (PEFT's rule:
+    /// no dot needed before it), or which a single regular expression matches whole. In a list every entry is one of the
+    /// targets. `None` is PEFT's default for the model type, as far as it is among the targets.
+    pub feedforward_modules: Option<Names>,
+    pub init_ia3_weights: bool,
+    /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
+    pub fan_in_fan_out: bool,
+    #[serde(flatten)]
+    pub common: Common,
+    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
+    #[serde(skip)]
+    pub sites: BTreeSet<String>,
+    /// Those of them that are feed-forward layers.
+    #[serde(skip)]
+    pub feedforward: BTreeSet<String>,
+}
+
+impl Default for Ia3Config {
+    fn default() -> Self {
+        Self {
+            target_modules: None,
+            exclude_modules: None,
+            feedforward_modules: None,
+            init_ia3_weights: true,
+            fan_in_fan_out: false,
+            common: Common::default(),
+            sites: BTreeSet::new(),
+            feedforward: BTreeSet::new(),
+        }
+    }
+}
+
+impl Ia3Config {
+    /// `feedforward_modules` as the file has it, for the targets as the file has them: `listed` says whether the
+    /// config listed those itself.
+    fn feedforward_names(&self, targets: &Names, listed: bool, model_type: &str) -> Result<Names> {
+        let default = defaults(Family::Ia3FeedForward, model_type).map(|d| Names::list(d.iter().copied()));
+        let given = self.feedforward_modules.is_some();
+        let Some(names) = self.feedforward_modules.clone().or(default) else {
+            let message = format!("there is no default for model type `{model_type}`: name them, or none (`[]`)");
+            return Err(Error::config(NAME, FIELD, message));
+        };
+        let (Names::List(names), Names::List(targets)) = (&names, targets) else { return Ok(names) };
+        let mut kept = Vec::new();
+        for name in names {
+            if targets.contains(name) {
+                kept.push(name.clone());
+            } else if given && listed {
+                return Err(Error::config(NAME, FIELD, format!("`{name}` is not one of target_modules")));
+            } else {
+                // The targets that it stands for, so that the file is one which PEFT accepts.
+                kept.extend(targets.iter().filter(|t| t.ends_with(name)).cloned());
+            }
+        }
+        Ok(Names::List(kept))
+    }
+
+    /// Those of the sites that `names` stands for, none of which may be in vain if the config named them.
+    fn feedforward_sites(&self, names: &Names) -> Result<BTreeSet<String>> {
+        let sites = || self.sites.iter().map(String::as_str);
+        let in_vain = |pattern: &str| Error::NoTarget {
+            method: NAME,
+            field: FIELD,
+            pattern: pattern.to_owned(),
+            close: closest(pattern, sites()),
+        };
+        match names {
+            Names::Pattern(_) => names.hits(NAME, FIELD, sites()),
+            Names::List(list) => {
+                let given = self.feedforward_modules.is_some();
+                if let Some(name) = list.iter().find(|n| given && !sites().any(|s| s.ends_with(*n))) {
+                    return Err(in_vain(name));
+                }
+                Ok(sites().filter(|s| list.iter().any(|n| s.ends_with(n))).map(str::to_owned).collect())
+            }
+        }
+    }
+}
+
+const NAME: &str = "(IA)³";
+const FIELD: &str = "feedforward_modules";
+
+impl PeftConfig for Ia3Config {
+    const TYPE: &'static str = "IA3";
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Method for Ia3Config {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        self.common.prepare(NAME, outline)?;
+        let model_type = &outline.dims.model_type;
+        let found = Selection {
+            method: NAME,
+            supported: &[SiteKind::Linear],
+            target_modules: self.target_modules.as_ref(),
+            default: defaults(Family::Ia3, model_type),
+            exclude_modules: self.exclude_modules.as_ref(),
+            layers: LayerFilter::default(),
+            modules_to_save: self.common.saved(),
+        }
+        .resolve(outline)?;
+        let listed = matches!(self.target_modules, Some(Names::List(_)));
+        let names = self.feedforward_names(&found.names, listed, model_type)?;
+        self.sites = found.sites;
+        self.feedforward = self.feedforward_sites(&names)?;
+        self.target_modules = Some(found.names);
+        self.feedforward_modules = Some(names);
+        self.fan_in_fan_out = found.transposed;
+        Ok(())
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
+            return Ok(None);
+        };
+        let feedforward = self.feedforward.contains(site.name);
+        let shape = if feedforward { [1, inp] } else { [out, 1] };
+        let init = if self.init_ia3_weights { Init::Constant(1.0) } else { Init::Normal { std: 1.0 } };
+        let l = site.param(params, "ia3_l", &shape, init)?;
+        Ok(Some(Box::new(Ia3 { l, feedforward })))
+    }
+
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
+    }
+}
+
+/// (IA)³ at one linear layer.
+#[derive(Debug)]
+pub struct Ia3 {
+    /// `[out, 1]`; `[1, in]` at a feed-forward layer.
+    pub l: Tensor,
+    pub feedforward: bool,
+}
+
+impl Ia3 {
+    /// `l ⊙ x`, in the dtype of x.
+    fn scale(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_mul(&self.l.f_view([-1])?)?.f_to_kind(x.kind())?)
+    }
+}
+
+impl Adapter for Ia3 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// `diag(l) W` and `l ⊙ b`; `W diag(l)` at a feed-forward layer. The shape of l says which.
+    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+        let weight = w.weight.f_mul(&self.l)?.f_to_kind(w.weight.kind())?;
+        let bias = match w.bias {
+            Some(b) if !self.feedforward => Some(self.scale(&b)?),
+            bias => bias,
+        };
+        Ok(Weights { weight, bias })
+    }
+
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        if self.feedforward { inner.forward(&self.scale(x)?) } else { self.scale(&inner.forward(x)?) }
+    }
+}

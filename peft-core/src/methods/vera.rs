@@ -1,0 +1,228 @@
+//! VeRA: one pair of frozen random matrices for all layers, and two trained vectors a layer. Kopiczko et al. 2023,
+//! <https://arxiv.org/abs/2310.11454>, section 3.1.
+//!
+//! `y = W x + b + λ_b ⊙ (B (λ_d ⊙ (A drop(x))))`, with the first `in` columns of A and the first `out` rows of B.
+
+use super::Method;
+use super::config::{Common, FileForm, PeftConfig};
+use crate::site::{Outline, Site, SiteKind};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection, defaults};
+use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use tch::{Device, Kind, Tensor};
+
+/// Configuration of VeRA; field names and defaults are PEFT's.
+///
+/// | tensor | shape | stored as | start |
+/// |---|---|---|---|
+/// | λ_b | `[out]` | `<site>.vera_lambda_b` | 0; 1 for `init_weights: false` |
+/// | λ_d | `[r]` | `<site>.vera_lambda_d` | `d_initial`; N(0, 1) for `init_weights: false` |
+/// | A | `[r, widest in]` | `base_model.vera_A` | U(±√(6/widest in)), never trained |
+/// | B | `[widest out, r]` | `base_model.vera_B` | U(±√(6/r)), never trained |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VeraConfig {
+    /// Rank; larger than LoRA's.
+    pub r: i64,
+    /// Linear layers to adapt; `None` is PEFT's default for the model type.
+    pub target_modules: Option<Names>,
+    /// Seed of A and B, which come from a random generator of their own: the same numbers as PEFT's.
+    pub projection_prng_key: i64,
+    /// Whether the file has A and B; if not, they are drawn again from the seed.
+    pub save_projection: bool,
+    /// Probability that an input of A is dropped in training.
+    pub vera_dropout: f64,
+    pub d_initial: f64,
+    pub init_weights: bool,
+    /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
+    pub fan_in_fan_out: bool,
+    pub layers_to_transform: Option<LayerIndices>,
+    pub layers_pattern: Option<Names>,
+    #[serde(flatten)]
+    pub common: Common,
+    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
+    #[serde(skip)]
+    pub sites: BTreeSet<String>,
+    /// Widest output and input of those layers.
+    #[serde(skip)]
+    pub widest: (i64, i64),
+}
+
+impl Default for VeraConfig {
+    fn default() -> Self {
+        Self {
+            r: 256,
+            target_modules: None,
+            projection_prng_key: 0,
+            save_projection: true,
+            vera_dropout: 0.0,
+            d_initial: 0.1,
+            init_weights: true,
+            fan_in_fan_out: false,
+            layers_to_transform: None,
+            layers_pattern: None,
+            common: Common::default(),
+            sites: BTreeSet::new(),
+            widest: (0, 0),
+        }
+    }
+}
+
+const NAME: &str = "VeRA";
+const A: &str = "base_model.vera_A";
+const B: &str = "base_model.vera_B";
+
+impl VeraConfig {
+    fn check(&self) -> Result<()> {
+        if self.r <= 0 {
+            return Err(Error::config(NAME, "r", format!("should be a positive integer, is {}", self.r)));
+        }
+        if !(0.0..1.0).contains(&self.vera_dropout) {
+            let message = format!("should be in [0, 1), is {}", self.vera_dropout);
+            return Err(Error::config(NAME, "vera_dropout", message));
+        }
+        if !self.d_initial.is_finite() {
+            return Err(Error::config(NAME, "d_initial", "is not finite"));
+        }
+        Ok(())
+    }
+
+    fn shapes(&self) -> ([i64; 2], [i64; 2]) {
+        let (out, inp) = self.widest;
+        ([self.r, inp], [out, self.r])
+    }
+
+    /// A and B, from a fresh generator.
+    fn draw(&self) -> Result<(Tensor, Tensor)> {
+        let (a, b) = self.shapes();
+        let float = (Kind::Float, Device::Cpu);
+        let (a, b) = (Tensor::f_zeros(a, float)?, Tensor::f_zeros(b, float)?);
+        // PyTorch's `kaiming_uniform_`; the detour over √2 and √3 is Python's.
+        let bound = |fan_in: i64| 3f64.sqrt() * (2f64.sqrt() / (fan_in as f64).sqrt());
+        // A negative key is taken as its two's complement, as PyTorch does.
+        let seed = u64::from_ne_bytes(self.projection_prng_key.to_ne_bytes());
+        peft_sys::seeded_uniform(seed, &[(&a, bound(self.widest.1)), (&b, bound(self.r))])?;
+        Ok((a, b))
+    }
+
+    /// The shared projections; drawn at the first site, unless they come from a file.
+    fn projections(&self, params: &Params) -> Result<(Tensor, Tensor)> {
+        let (a, b) = self.shapes();
+        if !self.save_projection {
+            let a = params.state(A, || Ok(self.draw()?.0))?;
+            return Ok((a, params.state(B, || Ok(self.draw()?.1))?));
+        }
+        let a = params.get_or_else(A, &a, || Ok(self.draw()?.0))?;
+        Ok((a, params.get_or_else(B, &b, || Ok(self.draw()?.1))?))
+    }
+}
+
+impl PeftConfig for VeraConfig {
+    const TYPE: &'static str = "VERA";
+    const DEFAULTS: &'static str = r#"{"bias": "none"}"#;
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Method for VeraConfig {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        self.check()?;
+        self.common.prepare(NAME, outline)?;
+        let found = Selection {
+            method: NAME,
+            supported: &[SiteKind::Linear],
+            target_modules: self.target_modules.as_ref(),
+            default: defaults(Family::Lora, &outline.dims.model_type),
+            exclude_modules: None,
+            layers: LayerFilter {
+                layers_to_transform: self.layers_to_transform.as_ref(),
+                layers_pattern: self.layers_pattern.as_ref(),
+            },
+            modules_to_save: self.common.saved(),
+        }
+        .resolve(outline)?;
+        let shapes = outline.sites.iter().filter(|s| found.sites.contains(&s.name));
+        self.widest = shapes.fold((0, 0), |(out, inp), s| match s.shape.as_slice() {
+            &[o, i] => (out.max(o), inp.max(i)),
+            _ => (out, inp),
+        });
+        self.target_modules = Some(found.names);
+        self.sites = found.sites;
+        self.fan_in_fan_out = found.transposed;
+        Ok(())
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
+            return Ok(None);
+        };
+        let (a, b) = self.projections(params)?;
+        let (start_b, start_d) = match self.init_weights {
+            true => (Init::Zeros, Init::Constant(self.d_initial)),
+            false => (Init::Constant(1.0), Init::Normal { std: 1.0 }),
+        };
+        let lambda_b = site.param(params, "vera_lambda_b", &[out], start_b)?;
+        let lambda_d = site.param(params, "vera_lambda_d", &[self.r], start_d)?;
+        let (a, b) = (a.f_narrow(1, 0, inp)?, b.f_narrow(0, 0, out)?);
+        Ok(Some(Box::new(Vera { a, b, lambda_b, lambda_d, dropout: self.vera_dropout })))
+    }
+
+    fn frozen(&self, name: &str) -> bool {
+        name == A || name == B
+    }
+
+    /// PEFT keeps the projections in buffers, which it does not count.
+    fn uncounted(&self, params: &Params) -> i64 {
+        let sizes = [A, B].iter().filter_map(|name| i64::try_from(params.find(name)?.numel()).ok());
+        sizes.fold(0, i64::saturating_sub)
+    }
+
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
+    }
+}
+
+/// VeRA at one linear layer.
+#[derive(Debug)]
+pub struct Vera {
+    /// `[r, in]`
+    pub a: Tensor,
+    /// `[out, r]`
+    pub b: Tensor,
+    /// `[out]`
+    pub lambda_b: Tensor,
+    /// `[r]`
+    pub lambda_d: Tensor,
+    pub dropout: f64,
+}
+
+impl Adapter for Vera {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// `W + (λ_b ⊙ B) (λ_d ⊙ A)`
+    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+        let b = self.b.f_mul(&self.lambda_b.f_unsqueeze(1)?)?;
+        let delta = b.f_matmul(&self.a.f_mul(&self.lambda_d.f_unsqueeze(1)?)?)?;
+        let weight = w.weight.f_add(&delta)?.f_to_kind(w.weight.kind())?;
+        Ok(Weights { weight, ..w })
+    }
+
+    /// λ_b scales the wide tensor: over B it would be cheaper to apply, but its gradient would be one more product.
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        let mut y = inner.forward(x)?;
+        let x = inner.pass.dropped(x.f_to_kind(self.a.kind())?, self.dropout)?;
+        let h = x.f_matmul(&self.a.f_tr()?)?.f_mul(&self.lambda_d)?.f_matmul(&self.b.f_tr()?)?;
+        if y.kind() == h.kind() {
+            return Ok(y.f_addcmul_(&h, &self.lambda_b)?);
+        }
+        Ok(y.f_add(&h.f_mul(&self.lambda_b)?)?.f_to_kind(y.kind())?)
+    }
+}
