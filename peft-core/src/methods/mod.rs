@@ -1,7 +1,11 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
 mod config;
+mod dora;
+mod tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
+pub use dora::{Dora, EmbeddingDora};
+pub use tokens::{Rows, TokenRows};
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
@@ -136,6 +140,7 @@ macro_rules! methods {
 
 methods! {
     lora::LoraConfig,
+    trainable_tokens::TrainableTokensConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
     prefix_tuning::PrefixTuningConfig,

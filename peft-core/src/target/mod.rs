@@ -37,6 +37,11 @@ impl Names {
         matches!(self, Names::Pattern(p) if p.eq_ignore_ascii_case("all-linear"))
     }
 
+    /// Whether this is an empty list.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Names::List(list) if list.is_empty())
+    }
+
     fn matchers(&self, method: &'static str, field: &'static str) -> Result<Vec<Matcher<'_>>> {
         match self {
             Names::List(list) => Ok(list.iter().map(|n| Matcher::Suffix(n)).collect()),
