@@ -92,6 +92,12 @@ pub trait Method: Debug + Send + Sync {
         0
     }
 
+    /// Its pairs of low-rank factors, for optimizers that treat the two apart. A pair that the adapter's tensors lack (an
+    /// embedding's) is none.
+    fn low_rank(&self) -> Vec<LowRank> {
+        Vec::new()
+    }
+
     /// What is written to `adapter_config.json`; `None` for a method that has no file form.
     fn config(&self, params: &Params) -> Result<Option<serde_json::Value>> {
         let _ = params;
@@ -118,6 +124,14 @@ pub struct Overlay {
     pub counting: Counting,
     /// Trained beside the method (a head), so that it is not what the method adapts.
     pub beside: bool,
+}
+
+/// Names of two factors, `ΔW = s · B A`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRank {
+    pub a: String,
+    pub b: String,
+    pub scaling: f64,
 }
 
 /// How an overlay enters the count of all parameters. Either way the base itself stays as it is.
