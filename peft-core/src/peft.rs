@@ -39,7 +39,6 @@ impl<M: Model> Peft<M> {
         base.freeze()?;
         let build = build::<M>(&base, &config, vec![]);
         M::new(&Scope::root(&build), &config)?;
-        let tied: BTreeMap<String, String> = build.tied.into_inner().into_iter().collect();
         let outline = Outline {
             dims: M::dims(&config),
             sites: build.sites.into_inner(),
@@ -47,7 +46,7 @@ impl<M: Model> Peft<M> {
             tied: build.tied.into_inner().into_iter().collect(),
         };
         // A tied parameter is another one's tensor: nothing reads one of its own.
-        let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
+        let read = |n: &String| outline.params.contains(n) && !outline.tied.contains_key(n);
         let unread: Vec<String> = base.tensors().into_keys().filter(|n| !read(n)).collect();
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
@@ -85,7 +84,7 @@ impl<M: Model> Peft<M> {
         self.attach(name, method, params)
     }
 
-    /// Adds an adapter with copies of the given tensors, named as in its file; nothing is drawn. They are cast to f32,
+    /// Adds an adapter with copies of the given tensors, named as in [`Params`]; nothing is drawn. They are cast to f32,
     /// and copies of base parameters to the base's dtype, as PEFT does.
     ///
     /// # Errors
@@ -111,6 +110,7 @@ impl<M: Model> Peft<M> {
         let add = || -> Result<()> {
             let method = self.prepare(name, method)?;
             let place = dir.join(io::adapter::TENSORS).display().to_string();
+            let tensors = method.import(&place, tensors)?;
             let params = self.fit(method.as_ref(), place, tensors)?;
             self.attach(name, method, params)
         };
@@ -141,13 +141,7 @@ impl<M: Model> Peft<M> {
         let overlays =
             self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, base.get(p)?.kind())));
         let kinds: BTreeMap<String, Kind> = overlays.collect();
-        let mut named = BTreeMap::new();
-        for (name, tensor) in tensors {
-            if named.insert(name.clone(), tensor).is_some() {
-                return Err(Error::Exists { place, name });
-            }
-        }
-        let fitted = method.import(&place, named)?.into_iter().map(|(name, t)| {
+        let fitted = tensors.into_iter().map(|(name, t)| {
             if !is_float(&t) {
                 return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
             }

@@ -50,6 +50,17 @@ impl Site<'_> {
         params.get_or_init(&format!("{PREFIX}{}.{leaf}", self.name), dims, init)
     }
 
+    /// As [`Site::param`], with the fresh tensor computed by `make`.
+    pub fn param_from(
+        &self,
+        params: &Params,
+        leaf: &str,
+        dims: &[i64],
+        make: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        params.get_or_else(&format!("{PREFIX}{}.{leaf}", self.name), dims, make)
+    }
+
     /// The dense weight `[out, in]` (`[vocab, dim]`) of a layer.
     ///
     /// # Errors
@@ -103,8 +114,6 @@ pub struct SiteOutline {
     pub shape: Vec<i64>,
     /// The weight is stored as `[in, out]`, as GPT-2 has it; `shape` is `[out, in]` all the same.
     pub transposed: bool,
-    /// Full name of the parameter whose tensor the weight is, for the head of a model with tied embeddings.
-    pub tied: Option<String>,
     /// Index of the model's layer it is in, if it is in one.
     pub layer: Option<i64>,
 }

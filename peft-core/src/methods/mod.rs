@@ -3,9 +3,13 @@
 mod accumulate;
 mod adalora_allocator;
 mod config;
+mod dora;
 mod lycoris;
+mod tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
+pub use dora::{Dora, EmbeddingDora};
 pub use lycoris::Rank;
+pub use tokens::{Rows, TokenRows};
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
@@ -92,6 +96,12 @@ pub trait Method: Debug + Send + Sync {
         0
     }
 
+    /// Its pairs of low-rank factors, for optimizers that treat the two apart. A pair that the adapter's tensors lack (an
+    /// embedding's) is none.
+    fn factors(&self) -> Vec<Factors> {
+        Vec::new()
+    }
+
     /// What is written to `adapter_config.json`; `None` for a method that has no file form.
     fn config(&self, params: &Params) -> Result<Option<serde_json::Value>> {
         let _ = params;
@@ -127,6 +137,14 @@ impl Overlay {
     }
 }
 
+/// Names of two factors, `ΔW = s · B A`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factors {
+    pub a: String,
+    pub b: String,
+    pub scaling: f64,
+}
+
 /// How an overlay enters the count of all parameters. Either way the base itself stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counting {
@@ -150,6 +168,7 @@ methods! {
     loha::LoHaConfig,
     lokr::LoKrConfig,
     oft::OftConfig,
+    trainable_tokens::TrainableTokensConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
     prefix_tuning::PrefixTuningConfig,
