@@ -50,6 +50,17 @@ impl Site<'_> {
         params.get_or_init(&format!("{PREFIX}{}.{leaf}", self.name), dims, init)
     }
 
+    /// As [`Site::param`], with the fresh tensor computed by `make`.
+    pub fn param_from(
+        &self,
+        params: &Params,
+        leaf: &str,
+        dims: &[i64],
+        make: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        params.get_or_else(&format!("{PREFIX}{}.{leaf}", self.name), dims, make)
+    }
+
     /// The dense weight `[out, in]` (`[vocab, dim]`) of a layer.
     ///
     /// # Errors

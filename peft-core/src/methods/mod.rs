@@ -3,9 +3,13 @@
 mod accumulate;
 mod adalora_allocator;
 mod config;
+mod dora;
 mod lycoris;
+mod tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
+pub use dora::{Dora, EmbeddingDora};
 pub use lycoris::Rank;
+pub use tokens::{Rows, TokenRows};
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
@@ -150,6 +154,7 @@ methods! {
     loha::LoHaConfig,
     lokr::LoKrConfig,
     oft::OftConfig,
+    trainable_tokens::TrainableTokensConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
     prefix_tuning::PrefixTuningConfig,

@@ -66,6 +66,11 @@ impl Names {
         Ok(all)
     }
 
+    /// Whether this is an empty list.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Names::List(list) if list.is_empty())
+    }
+
     fn matchers(&self, method: &'static str, field: &'static str) -> Result<Vec<Matcher<'_>>> {
         match self {
             Names::List(list) => Ok(list.iter().map(|n| Matcher::Suffix(n)).collect()),

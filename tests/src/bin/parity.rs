@@ -60,7 +60,7 @@ fn print_json(outcomes: &[Outcome], tol: f64) -> Result<()> {
 fn print_table(family: &str, outcomes: &[Outcome], tol: f64) {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header([family, "base", "logits", "merged", "loss", "gradients", ""]);
+    table.set_header([family, "base", "start", "logits", "merged", "loss", "gradients", ""]);
     for (dir, outcome) in outcomes {
         let number = |e: f64| format!("{e:.1e}");
         let optional = |e: Option<f64>| e.map_or("-".into(), number);
@@ -68,10 +68,18 @@ fn print_table(family: &str, outcomes: &[Outcome], tol: f64) {
         match outcome {
             Ok(e) => {
                 let (merged, loss, gradients) = (optional(e.merged), optional(e.loss), optional(e.gradients));
-                let row = [number(e.base), number(e.logits), merged, loss, gradients, verdict.into()];
+                let row = [
+                    number(e.base),
+                    optional(e.start),
+                    number(e.logits),
+                    merged,
+                    loss,
+                    gradients,
+                    verdict.into(),
+                ];
                 table.add_row([e.method.clone()].into_iter().chain(row));
             }
-            Err(_) => drop(table.add_row([&folder_name(dir), "", "", "", "", "", verdict])),
+            Err(_) => drop(table.add_row([&folder_name(dir), "", "", "", "", "", "", verdict])),
         }
     }
     for column in table.column_iter_mut().skip(1) {

@@ -1,0 +1,133 @@
+//! LoRA at a linear layer.
+
+use super::start::{InitLora, Start};
+use super::{LoraConfig, NAME, Rank};
+use crate::site::Site;
+use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use tch::Tensor;
+
+/// `y = W x + b + s · (B A drop(x) + b_B)`.
+#[derive(Debug)]
+pub struct Lora {
+    /// `[r, in]`
+    pub a: Tensor,
+    /// `[out, r]`
+    pub b: Tensor,
+    /// b_B, `[out]`
+    pub bias: Option<Tensor>,
+    /// A₀ `[r, in]` and B₀ `[out, r]` of a start that was taken from the base, which then counts as W − s·B₀A₀.
+    pub start: Option<(Tensor, Tensor)>,
+    pub scaling: f64,
+    pub dropout: f64,
+}
+
+impl Lora {
+    pub(super) fn new(
+        config: &LoraConfig,
+        rank: Rank,
+        site: &Site<'_>,
+        [out, inp]: [i64; 2],
+        params: &Params,
+    ) -> Result<Self> {
+        let (r, scaling) = (rank.r, rank.scaling);
+        let start = config.init_lora_weights.start(r)?;
+        let (a, b, start) = match start {
+            Start::Drawn(a, b) => {
+                let a = site.param(params, "lora_A.weight", &[r, inp], a)?;
+                (a, site.param(params, "lora_B.weight", &[out, r], b)?, None)
+            }
+            Start::Taken(factors) => {
+                let (a0, b0) = factors.of(site, params, r, scaling)?;
+                let a = site.param_from(params, "lora_A.weight", &a0.size(), || Ok(a0.f_detach_copy()?))?;
+                let b = site.param_from(params, "lora_B.weight", &b0.size(), || Ok(b0.f_detach_copy()?))?;
+                (a, b, Some((a0, b0)))
+            }
+        };
+        let drawn = config.init_lora_weights == InitLora::Flag(false);
+        let b_start = if drawn { Init::linear_bias(r) } else { Init::Zeros };
+        let bias = config.lora_bias.then(|| site.param(params, "lora_B.bias", &[out], b_start)).transpose()?;
+        Ok(Self { a, b, bias, start, scaling, dropout: config.lora_dropout })
+    }
+
+    /// Whether inputs are dropped in this call.
+    pub(in crate::methods) fn drops(&self, train: bool) -> bool {
+        train && self.dropout > 0.0
+    }
+
+    /// A, and A₀ below it: `[r or 2r, in]`.
+    pub(in crate::methods) fn down(&self) -> Result<Tensor> {
+        Ok(match &self.start {
+            None => self.a.shallow_clone(),
+            Some((a0, _)) => Tensor::f_cat(&[&self.a, a0], 0)?,
+        })
+    }
+
+    /// B, and −B₀ beside it: `[out, r or 2r]`.
+    pub(in crate::methods) fn up(&self) -> Result<Tensor> {
+        Ok(match &self.start {
+            None => self.b.shallow_clone(),
+            Some((_, b0)) => Tensor::f_cat(&[&self.b, &b0.f_neg()?], 1)?,
+        })
+    }
+
+    /// `ΔW = s · B A`, less `s · B₀A₀`: `[out, in]`.
+    pub fn delta(&self) -> Result<Tensor> {
+        Ok(self.up()?.f_matmul(&self.down()?)?.f_mul_scalar(self.scaling)?)
+    }
+
+    /// `s · x Aᵀ`, `[rows, r]`, for A or A₀: the scale is applied here, where the tensor is thin.
+    pub(in crate::methods) fn thin(&self, x: &Tensor, a: &Tensor) -> Result<Tensor> {
+        Ok(x.f_mm(&a.f_tr()?)?.f_mul_scalar(self.scaling)?)
+    }
+
+    /// `s · A drop(x)` and, beside it, `s · A₀ x`: `[rows, r or 2r]`.
+    pub(in crate::methods) fn project(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let x = x.f_to_kind(self.a.kind())?;
+        let dropped = if self.drops(train) { x.f_dropout(self.dropout, true)? } else { x.shallow_clone() };
+        let h = self.thin(&dropped, &self.a)?;
+        Ok(match &self.start {
+            None => h,
+            Some((a0, _)) => Tensor::f_cat(&[&h, &self.thin(&x, a0)?], 1)?,
+        })
+    }
+}
+
+impl Adapter for Lora {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn reweight(&self, site: &str, w: Weights) -> Result<Weights> {
+        let bias = match (&self.bias, w.bias) {
+            (None, bias) => bias,
+            (Some(own), Some(b)) => {
+                Some(b.f_add(&own.f_mul_scalar(self.scaling)?)?.f_to_kind(b.kind())?)
+            }
+            (Some(_), None) => {
+                let why = "lora_bias can only be merged into a layer that has a bias".to_owned();
+                return Err(Error::Unsupported { method: NAME, site: site.to_owned(), why });
+            }
+        };
+        let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
+        Ok(Weights { weight, bias })
+    }
+
+    /// The low-rank product is accumulated into the base's output: no second full-size tensor is formed.
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        let mut shape = x.size();
+        let width = shape.pop().unwrap_or_default();
+        let x = x.f_contiguous()?;
+        // Two views and not one: the gradients of the two paths then meet at x in the order that y0 + s·BAx has.
+        let mut y = inner.forward(&x.f_view([-1, width])?)?;
+        let h = self.project(&x.f_view([-1, width])?, inner.pass.train)?;
+        let b = self.up()?.f_tr()?;
+        let kind = y.kind();
+        let mut y =
+            if kind == h.kind() { y.f_addmm_(&h, &b)? } else { y.f_add(&h.f_mm(&b)?)? };
+        if let Some(bias) = &self.bias {
+            y = y.f_add_(&bias.f_mul_scalar(self.scaling)?)?;
+        }
+        shape.push(self.b.size2()?.0);
+        Ok(y.f_to_kind(kind)?.f_view(shape.as_slice())?)
+    }
+}

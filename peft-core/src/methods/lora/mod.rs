@@ -1,0 +1,125 @@
+//! LoRA: low-rank adaptation. Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, section 4.1; rsLoRA: Kalajdzievski
+//! 2023, <https://arxiv.org/abs/2312.03732>.
+//!
+//! `y = W x + b + s · B A drop(x)`, with `s = alpha/r`, or `alpha/√r` for rsLoRA. At an embedding,
+//! `y = E[ids] + s · (B A)ᵀ[ids]`. PEFT gives the padding token's column of A no gradient; here it has what the model
+//! gives it, which is none where padding is masked.
+
+mod bias;
+mod config;
+mod embedding;
+mod linear;
+mod start;
+
+pub use bias::Bias;
+pub use config::{LoraConfig, Plan, Rank, TokenIndices};
+pub use embedding::EmbeddingLora;
+pub use linear::Lora;
+pub use start::InitLora;
+
+use super::config::{Common, FileForm, PeftConfig};
+use super::dora::{Dora, EmbeddingDora};
+use super::{Counting, Method, Overlay};
+use crate::site::{Outline, PREFIX, Site};
+use crate::{Adapter, Params, Result};
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+const NAME: &str = "LoRA";
+
+impl PeftConfig for LoraConfig {
+    const TYPE: &'static str = "LORA";
+    const DEFAULTS: &'static str = r#"{
+        "alora_invocation_tokens": null, "arrow_config": null, "corda_config": null, "ensure_weight_tying": false,
+        "eva_config": null, "kasa_config": null, "layer_replication": null, "loftq_config": {},
+        "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
+        "monteclora_config": null, "qalora_group_size": 16, "use_bdlora": null, "use_qalora": false,
+        "velora_config": null
+    }"#;
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Method for LoraConfig {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        self.check()?;
+        self.common.prepare(NAME, outline)?;
+        self.resolve(outline)
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+        if self.bias == Bias::All {
+            for name in params.tensors().into_keys().filter(|n| bias::is_original(n)) {
+                params.find(&name);
+            }
+        }
+        if let Some(rows) = self.plan.tokens.adapt(NAME, site, params, false)? {
+            return Ok(Some(rows));
+        }
+        let Some(rank) = self.plan.sites.get(site.name) else { return Ok(None) };
+        let adapter: Box<dyn Adapter> = if let Some((out, inp)) = site.linear() {
+            let lora = Lora::new(self, *rank, site, [out, inp], params)?;
+            if self.use_dora { Box::new(Dora::new(lora, site, params)?) } else { Box::new(lora) }
+        } else if let Some((vocab, dim)) = site.embedding() {
+            let lora = EmbeddingLora::new(self, *rank, site, [vocab, dim], params)?;
+            if self.use_dora { Box::new(EmbeddingDora::new(lora, site, params)?) } else { Box::new(lora) }
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(adapter))
+    }
+
+    fn overlay(&self, param: &str) -> Option<Overlay> {
+        let saved = self.common.overlay(PREFIX, param);
+        let base = || {
+            let site = param.strip_suffix(".weight")?;
+            let tied = *self.plan.bases.get(site)?;
+            let counting = if tied { Counting::Adds } else { Counting::Replaces };
+            Some(Overlay { key: format!("{PREFIX}{site}{BASE}"), counting, beside: true })
+        };
+        let bias = || {
+            let key = self.bias.key(param, |site| self.plan.sites.contains_key(site))?;
+            Some(Overlay { key, counting: Counting::Replaces, beside: true })
+        };
+        saved.or_else(base).or_else(bias)
+    }
+
+    fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = params.tensors();
+        bias::restore_copies(&mut tensors);
+        Ok(tensors)
+    }
+
+    fn import(&self, place: &str, mut tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        if self.bias == Bias::All {
+            bias::drop_copies(place, &mut tensors)?;
+        }
+        Ok(tensors)
+    }
+
+    fn frozen(&self, name: &str) -> bool {
+        name.ends_with(BASE) || bias::is_original(name)
+    }
+
+    /// Neither what PEFT wrote by accident nor a copy of a tied weight is a parameter of its own.
+    fn uncounted(&self, params: &Params) -> i64 {
+        let tied = |name: &str| {
+            let site = name.strip_prefix(PREFIX).and_then(|n| n.strip_suffix(BASE));
+            site.is_some_and(|site| self.plan.bases.get(site) == Some(&true))
+        };
+        let extra = params.tensors().into_iter().filter(|(name, _)| bias::is_original(name) || tied(name));
+        extra.map(|(_, t)| i64::try_from(t.numel()).unwrap_or(i64::MAX)).fold(0, i64::saturating_sub)
+    }
+
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
+    }
+}
+
+/// Ends the name of a base weight that is in the file.
+const BASE: &str = ".base_layer.weight";

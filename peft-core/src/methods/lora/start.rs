@@ -1,0 +1,96 @@
+//! How LoRA's factors start (`init_lora_weights`).
+
+use super::NAME;
+use crate::site::{PREFIX, Site};
+use crate::{Error, Init, Params, Result};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// PEFT's `init_lora_weights`. Embeddings have one start, A = 0 and B ~ N(0, 1), and draw both for `false`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum InitLora {
+    /// `true`: the paper's reference code; `false`: B is drawn too, so the start is not the identity.
+    Flag(bool),
+    /// `"gaussian"`, `"pissa"` or `"olora"`.
+    Named(String),
+}
+
+/// A start, once its name is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Start {
+    /// A and B are drawn.
+    Drawn(Init, Init),
+    /// A₀ and B₀ are computed from W, and the base continues as W − s·B₀A₀.
+    Taken(Factors),
+}
+
+/// How A₀ and B₀ come from W.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Factors {
+    /// PiSSA, Meng et al. 2024, <https://arxiv.org/abs/2404.02948>, section 3: with `W = U S Vᵀ` cut to rank r,
+    /// `A₀ = √(S/s) Vᵀ` and `B₀ = U √(S/s)`.
+    Pissa,
+    /// OLoRA, Büyükakyüz 2024, <https://arxiv.org/abs/2406.01775>: with `W = Q R`, A₀ is R's first r rows and B₀ Q's
+    /// first r columns. PEFT forgets that a `Conv1D` stores Wᵀ and changes the model there; here W is W.
+    Olora,
+}
+
+impl InitLora {
+    /// The start of a linear layer's factors of rank `r`.
+    pub(super) fn start(&self, r: i64) -> Result<Start> {
+        Ok(match self {
+            InitLora::Flag(true) => Start::Drawn(Init::KaimingUniform, Init::Zeros),
+            InitLora::Flag(false) => Start::Drawn(Init::KaimingUniform, Init::KaimingUniform),
+            InitLora::Named(name) => match name.to_ascii_lowercase().as_str() {
+                "gaussian" => Start::Drawn(Init::Normal { std: 1.0 / r as f64 }, Init::Zeros),
+                "pissa" => Start::Taken(Factors::Pissa),
+                "olora" => Start::Taken(Factors::Olora),
+                other => {
+                    let why = match other.starts_with("pissa_niter_") {
+                        true => " (its randomised factors could not be found again when the adapter is loaded)",
+                        false => "",
+                    };
+                    let message = format!(
+                        "`{name}` is not supported{why}: true, false, \"gaussian\", \"pissa\" and \"olora\" are"
+                    );
+                    return Err(Error::config(NAME, "init_lora_weights", message));
+                }
+            },
+        })
+    }
+}
+
+impl Factors {
+    /// A₀ `[k, in]` and B₀ `[out, k]` of the site's weight, k = min(r, in, out). They are the adapter's state: computed
+    /// when it is added or loaded, and never again.
+    pub(super) fn of(self, site: &Site<'_>, params: &Params, r: i64, s: f64) -> Result<(Tensor, Tensor)> {
+        let name = |leaf: &str| format!("{PREFIX}{}.{leaf}", site.name);
+        let make = || -> Result<(Tensor, Tensor)> {
+            let _guard = tch::no_grad_guard();
+            let w = site.weight()?.f_to_kind(Kind::Float)?;
+            let k = w.size().into_iter().fold(r, i64::min);
+            match self {
+                Factors::Pissa => {
+                    // In f64: B₀A₀ must be the same whenever and wherever the adapter is loaded.
+                    let (u, values, v) = w.f_to_kind(Kind::Double)?.f_svd(true, true)?;
+                    let root = values.f_narrow(0, 0, k)?.f_div_scalar(s)?.f_sqrt()?;
+                    let a = v.f_narrow(1, 0, k)?.f_mul(&root)?.f_tr()?.f_contiguous()?;
+                    let b = u.f_narrow(1, 0, k)?.f_mul(&root)?;
+                    Ok((a.f_to_kind(Kind::Float)?, b.f_to_kind(Kind::Float)?))
+                }
+                Factors::Olora => {
+                    let (q, r) = Tensor::f_linalg_qr(&w, "reduced")?;
+                    Ok((r.f_narrow(0, 0, k)?.f_contiguous()?, q.f_narrow(1, 0, k)?.f_contiguous()?))
+                }
+            }
+        };
+        let a = params.state(&name("start_A"), || {
+            let (a, b) = make()?;
+            params.set_state(&name("start_B"), b.f_to(params.device())?);
+            Ok(a)
+        })?;
+        let missing = || Err(Error::Input(format!("{}: no start of `{}`", params.place(), site.name)));
+        Ok((a, params.state(&name("start_B"), missing)?))
+    }
+}
