@@ -85,7 +85,7 @@ impl<M: Model> Peft<M> {
         self.attach(name, method, params)
     }
 
-    /// Adds an adapter with copies of the given tensors, named as in its file; nothing is drawn. They are cast to f32,
+    /// Adds an adapter with copies of the given tensors, named as in [`Params`]; nothing is drawn. They are cast to f32,
     /// and copies of base parameters to the base's dtype, as PEFT does.
     ///
     /// # Errors
@@ -111,6 +111,7 @@ impl<M: Model> Peft<M> {
         let add = || -> Result<()> {
             let method = self.prepare(name, method)?;
             let place = dir.join(io::adapter::TENSORS).display().to_string();
+            let tensors = method.import(&place, tensors)?;
             let params = self.fit(method.as_ref(), place, tensors)?;
             self.attach(name, method, params)
         };
@@ -141,13 +142,7 @@ impl<M: Model> Peft<M> {
         let overlays =
             self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, base.get(p)?.kind())));
         let kinds: BTreeMap<String, Kind> = overlays.collect();
-        let mut named = BTreeMap::new();
-        for (name, tensor) in tensors {
-            if named.insert(name.clone(), tensor).is_some() {
-                return Err(Error::Exists { place, name });
-            }
-        }
-        let fitted = method.import(&place, named)?.into_iter().map(|(name, t)| {
+        let fitted = tensors.into_iter().map(|(name, t)| {
             if !is_float(&t) {
                 return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
             }

@@ -96,6 +96,12 @@ pub trait Method: Debug + Send + Sync {
         0
     }
 
+    /// Its pairs of low-rank factors, for optimizers that treat the two apart. A pair that the adapter's tensors lack (an
+    /// embedding's) is none.
+    fn factors(&self) -> Vec<Factors> {
+        Vec::new()
+    }
+
     /// What is written to `adapter_config.json`; `None` for a method that has no file form.
     fn config(&self, params: &Params) -> Result<Option<serde_json::Value>> {
         let _ = params;
@@ -129,6 +135,14 @@ impl Overlay {
     pub fn replacing(param: &str) -> Self {
         Self { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, beside: false }
     }
+}
+
+/// Names of two factors, `ΔW = s · B A`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factors {
+    pub a: String,
+    pub b: String,
+    pub scaling: f64,
 }
 
 /// How an overlay enters the count of all parameters. Either way the base itself stays as it is.

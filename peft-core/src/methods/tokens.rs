@@ -132,16 +132,24 @@ impl TokenRows {
     /// The inverse of [`TokenRows::export`].
     ///
     /// # Errors
-    /// Rows of a tied head that differ from the embedding's.
+    /// Rows of a tied head that are missing, or differ from the embedding's.
     pub(super) fn import(&self, place: &str, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
         for Chosen { key, again, .. } in self.sites.values() {
-            let Some(again) = again else { continue };
-            match (tensors.remove(again), tensors.get(key)) {
-                (Some(second), Some(first)) if !first.f_equal(&second)? => {
-                    let message = format!("{place}: `{again}` and `{key}` should be equal: the head is tied");
-                    return Err(Error::Input(message));
-                }
-                _ => {}
+            let (Some(again), Some(first)) = (again, tensors.get(key).map(Tensor::shallow_clone)) else {
+                continue;
+            };
+            let (name, place) = (again.clone(), place.to_owned());
+            let Some(second) = tensors.remove(again) else {
+                let hint = "; the head is tied, and PEFT stores its rows as well".into();
+                return Err(Error::Missing { place, name, expected: first.size(), hint });
+            };
+            if second.size() != first.size() {
+                let (expected, found) = (first.size(), second.size());
+                return Err(Error::Shape { place, name, expected, found, hint: String::new() });
+            }
+            if !first.f_equal(&second)? {
+                let message = format!("{place}: `{name}` and `{key}` should be equal: the head is tied");
+                return Err(Error::Input(message));
             }
         }
         Ok(())

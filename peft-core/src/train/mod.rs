@@ -1,9 +1,13 @@
 //! Training: optimizers over plain tensors, schedules, clipping, and the step that ties them together.
 
+mod lora_fa;
+mod lora_plus;
 mod optimizer;
 mod schedule;
 mod trainer;
 
-pub use optimizer::{Adam, AdamConfig, Update};
+pub use lora_fa::{LoraFa, Product};
+pub use lora_plus::LoraPlus;
+pub use optimizer::{Adam, AdamConfig, Decay, Group, Update};
 pub use schedule::Schedule;
 pub use trainer::{StepReport, Trainer, cross_entropy, next_token_loss};

@@ -3,7 +3,7 @@
 //!
 //! With gradient g at step t: `m ← β₁ m + (1−β₁) g`, `v ← β₂ v + (1−β₂) g²`,
 //! `p ← p − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`; weight decay λ is `p ← (1 − lr λ) p` before that (AdamW), or
-//! `g ← g + λ p` (Adam).
+//! `g ← g + λ p` (Adam), or follows it (transformers' AdamW). Parameters come in groups with rates of their own.
 
 use crate::{Error, Result};
 use peft_sys::AdamStep;
@@ -17,9 +17,19 @@ pub struct AdamConfig {
     pub beta2: f64,
     pub eps: f64,
     pub weight_decay: f64,
-    /// AdamW's decoupled weight decay.
-    pub decoupled: bool,
+    pub decay: Decay,
     pub update: Update,
+}
+
+/// How the weights decay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decay {
+    /// Through the gradient: Adam.
+    Gradient,
+    /// Before the step: AdamW.
+    Before,
+    /// After the step, and ε stands beside the uncorrected √v: the AdamW that transformers had.
+    After,
 }
 
 /// How an update is computed. Both agree up to rounding.
@@ -38,7 +48,7 @@ impl Default for AdamConfig {
             beta2: 0.999,
             eps: 1e-8,
             weight_decay: 0.01,
-            decoupled: true,
+            decay: Decay::Before,
             update: Update::Fused,
         }
     }
@@ -47,13 +57,30 @@ impl Default for AdamConfig {
 impl AdamConfig {
     /// `torch.optim.Adam`: no weight decay.
     pub fn adam() -> Self {
-        Self { weight_decay: 0.0, decoupled: false, ..Self::default() }
+        Self { weight_decay: 0.0, decay: Decay::Gradient, ..Self::default() }
     }
 
     /// With the bits of Python's default path.
     pub fn exact(self) -> Self {
         Self { update: Update::Exact, ..self }
     }
+}
+
+/// Parameters that share a learning rate and a weight decay.
+#[derive(Debug)]
+pub struct Group {
+    pub params: Vec<(String, Tensor)>,
+    /// Learning rate, in multiples of the step's.
+    pub rate: f64,
+    pub weight_decay: f64,
+}
+
+/// A [`Group`], of which the optimizer holds the parameters.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    count: usize,
+    rate: f64,
+    weight_decay: f64,
 }
 
 /// The optimizer's state: two moments a parameter, and the number of steps.
@@ -64,6 +91,7 @@ pub struct Adam {
     m: Vec<Tensor>,
     v: Vec<Tensor>,
     step: i64,
+    groups: Vec<Rates>,
     config: AdamConfig,
 }
 
@@ -73,13 +101,24 @@ impl Adam {
     /// # Errors
     /// When there are none: then nothing would be trained.
     pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig) -> Result<Self> {
+        Self::grouped(vec![Group { params, rate: 1.0, weight_decay: config.weight_decay }], config)
+    }
+
+    /// As [`Adam::new`], over groups, whose weight decay replaces the configuration's.
+    pub fn grouped(groups: Vec<Group>, config: AdamConfig) -> Result<Self> {
+        let rates = groups.iter().map(|g| Rates {
+            count: g.params.len(),
+            rate: g.rate,
+            weight_decay: g.weight_decay,
+        });
+        let rates = rates.collect();
+        let (names, params): (Vec<_>, Vec<_>) = groups.into_iter().flat_map(|g| g.params).unzip();
         if params.is_empty() {
             return Err(Error::Input("there is nothing to train: no tensor requires a gradient".into()));
         }
-        let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
         let zeros = || params.iter().map(|p| Ok(p.f_detach()?.f_zeros_like()?)).collect::<Result<Vec<_>>>();
         let (m, v) = (zeros()?, zeros()?);
-        Ok(Self { names, params, m, v, step: 0, config })
+        Ok(Self { names, params, m, v, step: 0, groups: rates, config })
     }
 
     /// Number of steps taken, those of a state that was loaded included.
@@ -103,28 +142,42 @@ impl Adam {
     /// One update with learning rate `lr`. Parameters without a gradient stay as they are.
     pub fn step(&mut self, lr: f64) -> Result<()> {
         self.step = self.step.saturating_add(1);
+        let mut all = self.params.iter().zip(&self.m).zip(&self.v);
+        for group in &self.groups {
+            let [mut params, mut grads, mut ms, mut vs] = [const { Vec::<Tensor>::new() }; 4];
+            for ((p, m), v) in all.by_ref().take(group.count) {
+                let grad = p.f_grad()?;
+                if grad.defined() {
+                    params.push(p.shallow_clone());
+                    grads.push(grad);
+                    ms.push(m.shallow_clone());
+                    vs.push(v.shallow_clone());
+                }
+            }
+            let constants = self.constants(lr * group.rate, group.weight_decay);
+            peft_sys::adam_step(&params, &grads, &ms, &vs, &constants)?;
+            if self.config.decay == Decay::After && group.weight_decay > 0.0 {
+                peft_sys::scale(&params, 1.0 - constants.lr * group.weight_decay)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn constants(&self, lr: f64, weight_decay: f64) -> AdamStep {
         let c = self.config;
-        let constants = AdamStep {
+        let after = c.decay == Decay::After;
+        // ε beside √v is ε/√(1−β₂ᵗ) beside the corrected one.
+        let eps = if after { c.eps / (1.0 - c.beta2.powf(self.step as f64)).sqrt() } else { c.eps };
+        AdamStep {
             step: self.step,
             lr,
             beta1: c.beta1,
             beta2: c.beta2,
-            eps: c.eps,
-            weight_decay: c.weight_decay,
-            decoupled: c.decoupled,
+            eps,
+            weight_decay: if after { 0.0 } else { weight_decay },
+            decoupled: c.decay == Decay::Before,
             fused: c.update == Update::Fused,
-        };
-        let [mut params, mut grads, mut ms, mut vs] = [const { Vec::<Tensor>::new() }; 4];
-        for ((p, m), v) in self.params.iter().zip(&self.m).zip(&self.v) {
-            let grad = p.f_grad()?;
-            if grad.defined() {
-                params.push(p.shallow_clone());
-                grads.push(grad);
-                ms.push(m.shallow_clone());
-                vs.push(v.shallow_clone());
-            }
         }
-        Ok(peft_sys::adam_step(&params, &grads, &ms, &vs, &constants)?)
     }
 
     /// The state as named tensors: `step`, and `m.<name>` and `v.<name>` for each parameter.
@@ -204,7 +257,8 @@ mod tests {
         for config in [
             AdamConfig::default(),
             AdamConfig::adam(),
-            AdamConfig { decoupled: false, ..AdamConfig::default() },
+            AdamConfig { decay: Decay::Gradient, ..AdamConfig::default() },
+            AdamConfig { decay: Decay::After, ..AdamConfig::default() },
         ] {
             let (_, a) = run(config, 40, None);
             let (_, b) = run(config.exact(), 40, None);

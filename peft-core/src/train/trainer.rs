@@ -1,6 +1,6 @@
 //! One training step: backward, clip, schedule, update, with every way of going wrong reported.
 
-use super::{Adam, AdamConfig, Schedule};
+use super::{Adam, AdamConfig, Group, LoraFa, Schedule};
 use crate::model::Model;
 use crate::{Error, Peft, Result};
 use tch::{Reduction, Tensor};
@@ -12,6 +12,7 @@ pub struct Trainer {
     lr: f64,
     schedule: Schedule,
     max_grad_norm: Option<f64>,
+    lora_fa: Option<LoraFa>,
 }
 
 /// What one step did.
@@ -33,7 +34,18 @@ impl Trainer {
         lr: f64,
         schedule: Schedule,
     ) -> Result<Self> {
-        Ok(Self { adam: Adam::new(params, config)?, lr, schedule, max_grad_norm: None })
+        Self::grouped(
+            vec![Group { params, rate: 1.0, weight_decay: config.weight_decay }],
+            config,
+            lr,
+            schedule,
+        )
+    }
+
+    /// Over groups with rates of their own ([`super::LoraPlus::groups`]); `lr` is what their rates multiply.
+    pub fn grouped(groups: Vec<Group>, config: AdamConfig, lr: f64, schedule: Schedule) -> Result<Self> {
+        let adam = Adam::grouped(groups, config)?;
+        Ok(Self { adam, lr, schedule, max_grad_norm: None, lora_fa: None })
     }
 
     /// Over the trainable tensors of the named adapters.
@@ -51,6 +63,13 @@ impl Trainer {
     #[must_use]
     pub fn clip(self, max_norm: f64) -> Self {
         Self { max_grad_norm: Some(max_norm), ..self }
+    }
+
+    /// Projects the gradients of LoRA's factors before every update, as LoRA-FA does. Make it before the trainer: what
+    /// it freezes is not trained.
+    #[must_use]
+    pub fn lora_fa(self, lora_fa: LoraFa) -> Self {
+        Self { lora_fa: Some(lora_fa), ..self }
     }
 
     /// Number of steps taken.
@@ -77,6 +96,9 @@ impl Trainer {
         self.adam.zero_grad();
         loss.f_backward()?;
         let grad_norm = self.max_grad_norm.map(|max| self.clip_grads(max, step)).transpose()?;
+        if let Some(lora_fa) = &self.lora_fa {
+            lora_fa.project()?;
+        }
         let lr = self.lr * self.schedule.factor(done);
         self.adam.step(lr)?;
         Ok(StepReport { loss: value, lr, grad_norm })

@@ -19,7 +19,7 @@ pub use start::InitLora;
 
 use super::config::{Common, FileForm, PeftConfig};
 use super::dora::{Dora, EmbeddingDora};
-use super::{Counting, Method, Overlay};
+use super::{Counting, Factors, Method, Overlay};
 use crate::site::{Outline, PREFIX, Site};
 use crate::{Adapter, Params, Result};
 use std::collections::BTreeMap;
@@ -114,6 +114,14 @@ impl Method for LoraConfig {
         };
         let extra = params.tensors().into_iter().filter(|(name, _)| bias::is_original(name) || tied(name));
         extra.map(|(_, t)| i64::try_from(t.numel()).unwrap_or(i64::MAX)).fold(0, i64::saturating_sub)
+    }
+
+    fn factors(&self) -> Vec<Factors> {
+        let pair = |(site, rank): (&String, &Rank)| {
+            let [a, b] = ["lora_A", "lora_B"].map(|leaf| format!("{PREFIX}{site}.{leaf}.weight"));
+            Factors { a, b, scaling: rank.scaling }
+        };
+        self.plan.sites.iter().map(pair).collect()
     }
 
     fn file(&self) -> Option<&dyn FileForm> {
