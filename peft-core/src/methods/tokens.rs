@@ -145,7 +145,8 @@ impl TokenRows {
             };
             if second.size() != first.size() {
                 let (expected, found) = (first.size(), second.size());
-                return Err(Error::Shape { place, name, expected, found, hint: String::new() });
+                let hint = format!(", as `{key}` has");
+                return Err(Error::Shape { place, name, expected, found, hint });
             }
             if !first.f_equal(&second)? {
                 let message = format!("{place}: `{name}` and `{key}` should be equal: the head is tied");

@@ -1,7 +1,7 @@
 //! LoRA at a linear layer.
 
 use super::start::{InitLora, Start};
-use super::{LoraConfig, NAME, Rank};
+use super::{LoraConfig, NAME, SiteRank};
 use crate::site::Site;
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use tch::Tensor;
@@ -24,7 +24,7 @@ pub struct Lora {
 impl Lora {
     pub(super) fn new(
         config: &LoraConfig,
-        rank: Rank,
+        rank: SiteRank,
         site: &Site<'_>,
         [out, inp]: [i64; 2],
         params: &Params,
