@@ -39,6 +39,7 @@ impl<M: Model> Peft<M> {
         base.freeze()?;
         let build = build::<M>(&base, &config, vec![]);
         M::new(&Scope::root(&build), &config)?;
+        let tied: BTreeMap<String, String> = build.tied.into_inner().into_iter().collect();
         let outline = Outline {
             dims: M::dims(&config),
             sites: build.sites.into_inner(),
@@ -46,7 +47,7 @@ impl<M: Model> Peft<M> {
             tied: build.tied.into_inner().into_iter().collect(),
         };
         // A tied parameter is another one's tensor: nothing reads one of its own.
-        let read = |n: &String| outline.params.contains(n) && !outline.tied.contains_key(n);
+        let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
         let unread: Vec<String> = base.tensors().into_keys().filter(|n| !read(n)).collect();
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });

@@ -95,6 +95,7 @@ impl<'a> Scope<'a> {
             kind: SiteKind::from(&place),
             shape: stored.map(|s| s.shape.to_vec()).unwrap_or_default(),
             transposed: stored.is_some_and(|s| s.transposed),
+            tied: stored.and_then(|s| s.tied).map(str::to_owned),
             layer: self.layer,
         });
         Site { name, place, layer: self.layer, dims: &self.build.dims }

@@ -114,6 +114,8 @@ pub struct SiteOutline {
     pub shape: Vec<i64>,
     /// The weight is stored as `[in, out]`, as GPT-2 has it; `shape` is `[out, in]` all the same.
     pub transposed: bool,
+    /// Full name of the parameter whose tensor the weight is, for the head of a model with tied embeddings.
+    pub tied: Option<String>,
     /// Index of the model's layer it is in, if it is in one.
     pub layer: Option<i64>,
 }

@@ -25,6 +25,10 @@ pub struct Sizes {
     pub all: i64,
     /// Linear layers for LoRA, once a layer of the model.
     pub targets: &'static [Target],
+    /// The word embedding: vocabulary and width.
+    pub words: Target,
+    /// Parameters of all biases, those of the head that is trained beside the method not counted.
+    pub biases: i64,
     /// Parameters of the head that is trained beside the method.
     pub head: i64,
     /// A module to train whole, with the number of its parameters in the whole model.
@@ -83,6 +87,8 @@ impl Subject for Tiny {
             causal: false,
             all: TINY.vocab * d + n * layer + head,
             targets: TINY_TARGETS,
+            words: target("embed", TINY.vocab, d),
+            biases: n * (3 * d + d + f + d + 2 * d) + TINY.classes,
             head: 0,
             whole: ("n2", n * norm),
             attention: "layers.0.attn",
@@ -125,6 +131,8 @@ impl Subject for Bert {
             causal: false,
             all: embeddings + n * layer + pooler + head,
             targets: BERT_TARGETS,
+            words: target("word_embeddings", 96, d),
+            biases: d + n * (4 * d + d + f + d + d) + d,
             head,
             whole: ("pooler", pooler),
             attention: "bert.encoder.layer.0.attention",
@@ -166,6 +174,8 @@ impl Subject for Llama {
             causal: true,
             all: 2 * words + n * layer + d,
             targets: LLAMA_TARGETS,
+            words: target("model.embed_tokens", 96, d),
+            biases: 0,
             head: 0,
             whole: ("lm_head", words),
             attention: "model.layers.0.self_attn",
@@ -205,6 +215,8 @@ impl Subject for Gpt2 {
             causal: true,
             all: (96 + 64) * d + n * layer + norm,
             targets: GPT2_TARGETS,
+            words: target("wte", 96, d),
+            biases: n * (3 * d + d + f + d + 2 * d) + d,
             head: 0,
             whole: ("ln_f", norm),
             attention: "transformer.h.0.attn",

@@ -76,8 +76,8 @@ impl TokenRows {
         }
         let key = |site: &str| format!("{PREFIX}{site}.{}", ask.leaf);
         let weight = format!("{site}.weight");
-        let tied = outline.tied.iter().filter(|(_, other)| **other == weight);
-        let tied: Vec<&str> = tied.filter_map(|(name, _)| name.strip_suffix(".weight")).collect();
+        let tied = outline.sites.iter().filter(|s| s.tied.as_ref() == Some(&weight));
+        let tied: Vec<&str> = tied.map(|s| s.name.as_str()).collect();
         let mut known = tied.iter().copied().chain([site]).filter_map(|s| self.sites.get(s));
         if known.any(|c| c.indices != indices) {
             return Err(wrong("a layer whose weight is tied to it has other indices".into()));
@@ -145,7 +145,8 @@ impl TokenRows {
             };
             if second.size() != first.size() {
                 let (expected, found) = (first.size(), second.size());
-                return Err(Error::Shape { place, name, expected, found, hint: String::new() });
+                let hint = format!(", as `{key}` has");
+                return Err(Error::Shape { place, name, expected, found, hint });
             }
             if !first.f_equal(&second)? {
                 let message = format!("{place}: `{name}` and `{key}` should be equal: the head is tied");

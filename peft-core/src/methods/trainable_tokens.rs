@@ -8,7 +8,7 @@ use super::config::{Common, FileForm, PeftConfig, to_json};
 use super::tokens::{Request, TokenRows};
 use crate::site::{Outline, Site, SiteKind};
 use crate::target::{LayerFilter, Names, Selection};
-use crate::{Adapter, Error, Params, Result};
+use crate::{Adapter, Params, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Method for TrainableTokensConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         if self.common.modules_to_save.is_some() {
-            return Err(Error::config(NAME, "modules_to_save", "is not a field of this method"));
+            self.common.prepare(NAME, outline)?;
         }
         let names = self.target_modules.take().unwrap_or_else(|| Names::Pattern(words(outline).to_owned()));
         let found = Selection {
@@ -106,10 +106,12 @@ impl Method for TrainableTokensConfig {
         Ok(tensors)
     }
 
-    /// PEFT's file has no `modules_to_save` here.
+    /// PEFT has no `modules_to_save` here, and trains no head by itself.
     fn config(&self, _: &Params) -> Result<Option<Value>> {
         let mut json = to_json(self)?;
-        json.as_object_mut().and_then(|fields| fields.remove("modules_to_save"));
+        if let (None, Some(fields)) = (&self.common.modules_to_save, json.as_object_mut()) {
+            fields.remove("modules_to_save");
+        }
         Ok(Some(json))
     }
 

@@ -271,6 +271,7 @@ mod tests {
             kind: kind(n),
             shape: vec![8, 8],
             transposed: false,
+            tied: None,
             layer: n.split('.').nth(1).and_then(|i| i.parse().ok()),
         };
         Outline { dims, sites: names.iter().map(site).collect(), params: vec![], tied: BTreeMap::new() }

@@ -95,6 +95,10 @@ pub struct Row {
     pub hides: bool,
     /// Whether it gives the same above a LoRA and below it.
     pub commutes: bool,
+    /// Whether the gradient is the whole slope. DoRA's leaves out what its norm would add.
+    pub slope: bool,
+    /// Whether the adapter's start is taken from the base, so that it is another adapter over another base.
+    pub from_base: bool,
     /// Whether the file has the very tensors that are trained.
     pub stored: bool,
 }
@@ -112,6 +116,8 @@ impl Row {
             more: count,
             hides: false,
             commutes: true,
+            slope: true,
+            from_base: false,
             stored: true,
         }
     }

@@ -97,12 +97,11 @@ fn a_config_with_wrong_types_names_the_field() -> Result<()> {
 #[test]
 fn what_would_change_the_numbers_is_refused_by_name() -> Result<()> {
     for (field, value) in [
-        ("use_dora", json!(true)),
-        ("rank_pattern", json!({ "layer.0": 2 })),
-        ("alpha_pattern", json!({ "layer.0": 2 })),
-        ("bias", json!("all")),
-        ("layers_to_transform", json!([0])),
-        ("fan_in_fan_out", json!(true)),
+        ("layer_replication", json!([[0, 1]])),
+        ("ensure_weight_tying", json!(true)),
+        ("use_qalora", json!(true)),
+        ("loftq_config", json!({ "loftq_bits": 4 })),
+        ("eva_config", json!({ "rho": 2 })),
         ("a_field_of_next_year", json!("something")),
         ("a_number_of_next_year", json!(0)),
         ("a_switch_of_next_year", json!(true)),

@@ -4,7 +4,7 @@ use crate::{bert, tiny};
 use anyhow::{Result, ensure};
 use peft_core::Error;
 use peft_core::methods::{
-    BottleneckConfig, Common, InitLora, LoraConfig, Placement, PrefixTuningConfig, PromptTuningConfig,
+    BottleneckConfig, Common, LoraConfig, Placement, PrefixTuningConfig, PromptTuningConfig,
     Scaling,
 };
 use peft_core::target::Names;
@@ -38,9 +38,6 @@ fn lora_checks_its_numbers() -> Result<()> {
         )?;
     }
     add("alpha", LoraConfig { lora_alpha: f64::INFINITY, ..lora() }, &["LoRA", "lora_alpha", "finite"])?;
-    let init = InitLora::Named("pissa".into());
-    let parts = ["LoRA", "init_lora_weights", "`pissa`", "gaussian"];
-    add("init", LoraConfig { init_lora_weights: init, ..lora() }, &parts)?;
     let none = LoraConfig { target_modules: None, ..lora() };
     add("no targets", none, &["LoRA", "target_modules", "`tiny`"])?;
     Ok(())
@@ -89,12 +86,11 @@ fn bottlenecks_nowhere_are_refused() -> Result<()> {
 }
 
 #[test]
-fn lora_is_for_linear_layers() -> Result<()> {
+fn lora_is_for_linear_layers_and_embeddings() -> Result<()> {
     let _serial = serial();
-    for (target, site) in
-        [("embed", "`embed`"), ("ff", "`layers.0.ff`"), ("n1", "`layers.0.n1`"), ("1", "`layers.1`")]
-    {
-        let error = add(target, lora(&["ff.0", target]), &["LoRA", site, "not a linear layer"])?;
+    for (target, site) in [("ff", "`layers.0.ff`"), ("n1", "`layers.0.n1`"), ("1", "`layers.1`")] {
+        let error =
+            add(target, lora(&["ff.0", target]), &["LoRA", site, "not a linear layer or an embedding"])?;
         ensure!(matches!(error, Error::Unsupported { .. }), "{error:?}");
     }
     Ok(())

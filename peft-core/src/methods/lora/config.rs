@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoraConfig {
-    /// Rank.
+    /// SiteRank.
     pub r: i64,
     /// Numerator of the scale.
     #[serde(serialize_with = "whole")]
@@ -65,7 +65,7 @@ pub struct LoraConfig {
     pub common: Common,
     /// Filled when the adapter is added.
     #[serde(skip)]
-    pub plan: Plan,
+    pub plan: LoraPlan,
 }
 
 /// Tokens of the word embedding, or of several layers by the ends of their names.
@@ -78,17 +78,17 @@ pub enum TokenIndices {
 
 /// What a configuration comes to in a model.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Plan {
+pub struct LoraPlan {
     /// The adapted sites.
-    pub sites: BTreeMap<String, Rank>,
+    pub sites: BTreeMap<String, SiteRank>,
     /// The sites whose base weight is in the file, and whether it is another parameter's tensor.
     pub bases: BTreeMap<String, bool>,
     pub tokens: TokenRows,
 }
 
-/// Rank and scale of one site.
+/// SiteRank and scale of one site.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rank {
+pub struct SiteRank {
     pub r: i64,
     /// `alpha/r`, or `alpha/√r` for rsLoRA.
     pub scaling: f64,
@@ -115,7 +115,7 @@ impl Default for LoraConfig {
             trainable_token_indices: None,
             fan_in_fan_out: false,
             common: Common::default(),
-            plan: Plan::default(),
+            plan: LoraPlan::default(),
         }
     }
 }
@@ -213,7 +213,7 @@ impl LoraConfig {
             let message = format!("`{site}` is adapted already, by target_modules");
             return Err(Error::config(NAME, "trainable_token_indices", message));
         }
-        self.plan = Plan { bases: self.bases(outline, &adapted), tokens, sites: self.ranks(&sites)? };
+        self.plan = LoraPlan { bases: self.bases(outline, &adapted), tokens, sites: self.ranks(&sites)? };
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl LoraConfig {
         Ok(owners)
     }
 
-    fn ranks(&self, sites: &BTreeSet<String>) -> Result<BTreeMap<String, Rank>> {
+    fn ranks(&self, sites: &BTreeSet<String>) -> Result<BTreeMap<String, SiteRank>> {
         let map = |patterns: &Patterns, field| -> Result<BTreeMap<String, f64>> {
             Ok(patterns.resolve(NAME, field, sites)?.into_iter().collect())
         };
@@ -267,7 +267,7 @@ impl LoraConfig {
         let rank = |site: &String| {
             let r = ranks.get(site).map_or(self.r, |r| *r as i64);
             let alpha = alphas.get(site).copied().unwrap_or(self.lora_alpha);
-            (site.clone(), Rank { r, scaling: self.scale(alpha, r) })
+            (site.clone(), SiteRank { r, scaling: self.scale(alpha, r) })
         };
         Ok(sites.iter().map(rank).collect())
     }
@@ -309,7 +309,6 @@ impl LoraConfig {
         }
         let ends = [words(outline), outline.dims.head.as_str()];
         let saved = adapted.iter().filter(|s| ends.contains(&s.name.as_str()));
-        let tied = |s: &SiteOutline| outline.tied.contains_key(&format!("{}.weight", s.name));
-        saved.map(|s| (s.name.clone(), tied(s))).collect()
+        saved.map(|s| (s.name.clone(), s.tied.is_some())).collect()
     }
 }

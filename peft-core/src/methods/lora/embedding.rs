@@ -1,6 +1,6 @@
 //! LoRA at an embedding.
 
-use super::{LoraConfig, NAME, Rank};
+use super::{LoraConfig, NAME, SiteRank};
 use super::start::InitLora;
 use crate::site::Site;
 use crate::{Adapter, Init, Inner, Params, Result, Weights};
@@ -19,7 +19,7 @@ pub struct EmbeddingLora {
 impl EmbeddingLora {
     pub(super) fn new(
         config: &LoraConfig,
-        rank: Rank,
+        rank: SiteRank,
         site: &Site<'_>,
         [vocab, dim]: [i64; 2],
         params: &Params,

@@ -12,7 +12,7 @@ mod linear;
 mod start;
 
 pub use bias::Bias;
-pub use config::{LoraConfig, Plan, Rank, TokenIndices};
+pub use config::{LoraConfig, LoraPlan, SiteRank, TokenIndices};
 pub use embedding::EmbeddingLora;
 pub use linear::Lora;
 pub use start::InitLora;
@@ -117,7 +117,7 @@ impl Method for LoraConfig {
     }
 
     fn factors(&self) -> Vec<Factors> {
-        let pair = |(site, rank): (&String, &Rank)| {
+        let pair = |(site, rank): (&String, &SiteRank)| {
             let [a, b] = ["lora_A", "lora_B"].map(|leaf| format!("{PREFIX}{site}.{leaf}.weight"));
             Factors { a, b, scaling: rank.scaling }
         };
