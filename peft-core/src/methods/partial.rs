@@ -61,7 +61,9 @@ impl Method for PartialConfig {
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.common.prepare(NAME, outline)?;
         let mut chosen = match &self.target_parameters {
-            Some(names) => names.hits(NAME, "target_parameters", outline.params.iter().flat_map(|p| paths(p)))?,
+            Some(names) => {
+                names.hits(NAME, "target_parameters", outline.params.iter().flat_map(|p| paths(p)))?
+            }
             None if self.last_layers.is_none() => {
                 let message = "is missing, and so is last_layers: nothing would be trained";
                 return Err(Error::config(NAME, "target_parameters", message));
