@@ -44,7 +44,6 @@ impl<M: Model> Peft<M> {
             dims: M::dims(&config),
             sites: build.sites.into_inner(),
             params: build.params.into_inner(),
-            tied: build.tied.into_inner().into_iter().collect(),
         };
         // A tied parameter is another one's tensor: nothing reads one of its own.
         let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);

@@ -3,7 +3,6 @@
 use crate::layer::{Base, Kernel};
 use crate::model::Dims;
 use crate::{Error, Init, Params, Result};
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use tch::Tensor;
 
@@ -101,8 +100,6 @@ pub struct Outline {
     pub sites: Vec<SiteOutline>,
     /// Every parameter of the base, in the constructor's order.
     pub params: Vec<String>,
-    /// Parameters that are another one's tensor (a tied head), with the other's name.
-    pub tied: BTreeMap<String, String>,
 }
 
 /// A [`Site`] without its tensors.

@@ -33,6 +33,12 @@ pub struct Sizes {
     pub head: i64,
     /// A module to train whole, with the number of its parameters in the whole model.
     pub whole: (&'static str, i64),
+    /// Parameters of one layer of the model.
+    pub layer_params: i64,
+    /// The norms, with the number of their parameters in the whole model.
+    pub norms: (&'static [&'static str], i64),
+    /// Biases of the whole model, without those of the head that is trained beside the method.
+    pub biases: i64,
     /// Names of the first blocks.
     pub attention: &'static str,
     pub feed_forward: &'static str,
@@ -91,6 +97,9 @@ impl Subject for Tiny {
             biases: n * (3 * d + d + f + d + 2 * d) + TINY.classes,
             head: 0,
             whole: ("n2", n * norm),
+            layer_params: layer,
+            norms: (&["n1", "n2"], n * 2 * norm),
+            biases: n * (3 * d + d + f + d + 2 * d) + TINY.classes,
             attention: "layers.0.attn",
             feed_forward: "layers.0.ff",
             layer: "layers.0",
@@ -135,6 +144,9 @@ impl Subject for Bert {
             biases: d + n * (4 * d + d + f + d + d) + d,
             head,
             whole: ("pooler", pooler),
+            layer_params: layer,
+            norms: (&["LayerNorm"], (1 + 2 * n) * norm),
+            biases: d + n * (4 * d + d + f + d + d) + d,
             attention: "bert.encoder.layer.0.attention",
             feed_forward: "bert.encoder.layer.0.ffn",
             layer: "bert.encoder.layer.0",
@@ -178,6 +190,9 @@ impl Subject for Llama {
             biases: 0,
             head: 0,
             whole: ("lm_head", words),
+            layer_params: layer,
+            norms: (&["input_layernorm", "post_attention_layernorm", "norm"], (2 * n + 1) * d),
+            biases: 0,
             attention: "model.layers.0.self_attn",
             feed_forward: "model.layers.0.mlp",
             layer: "model.layers.0",
@@ -219,6 +234,9 @@ impl Subject for Gpt2 {
             biases: n * (3 * d + d + f + d + 2 * d) + d,
             head: 0,
             whole: ("ln_f", norm),
+            layer_params: layer,
+            norms: (&["ln_1", "ln_2", "ln_f"], (2 * n + 1) * norm),
+            biases: n * (3 * d + d + f + d + 2 * d) + d,
             attention: "transformer.h.0.attn",
             feed_forward: "transformer.h.0.mlp",
             layer: "transformer.h.0",

@@ -122,13 +122,19 @@ impl AdaLoraConfig {
             return wrong("init_r", format!("should not be negative, is {}", self.init_r));
         }
         if !(0..=self.init_r).contains(&self.target_r) {
-            return wrong("target_r", format!("should be from 0 to init_r ({}), is {}", self.init_r, self.target_r));
+            return wrong(
+                "target_r",
+                format!("should be from 0 to init_r ({}), is {}", self.init_r, self.target_r),
+            );
         }
         if self.delta_t == 0 {
             return wrong("deltaT", "should be positive, is 0".into());
         }
         if self.total_step.is_none_or(|t| t == 0) {
-            return wrong("total_step", "should be the number of training steps: the pruning is planned by it".into());
+            return wrong(
+                "total_step",
+                "should be the number of training steps: the pruning is planned by it".into(),
+            );
         }
         // The first step alone has no average to prune by.
         if self.tinit >= self.last_pruning() || self.last_pruning() < 2 {

@@ -6,7 +6,7 @@
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, Names, Selection, closest, defaults};
+use crate::target::{Family, LayerFilter, Names, Selected, Selection, closest, defaults};
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -56,50 +56,47 @@ impl Default for Ia3Config {
 }
 
 impl Ia3Config {
-    /// `feedforward_modules` as the file has it, for the targets as the file has them: `listed` says whether the
-    /// config listed those itself.
-    fn feedforward_names(&self, targets: &Names, listed: bool, model_type: &str) -> Result<Names> {
-        let default = defaults(Family::Ia3FeedForward, model_type).map(|d| Names::list(d.iter().copied()));
-        let given = self.feedforward_modules.is_some();
+    /// `feedforward_modules` as the file has it: in a list, names that are among the targets, or PEFT refuses it.
+    fn feedforward_names(&self, found: &Selected, default: Option<&[&str]>) -> Result<Names> {
+        let wrong = |message: String| Err(Error::config(NAME, FIELD, message));
+        let default = default.map(|list| Names::list(list.iter().copied()));
         let Some(names) = self.feedforward_modules.clone().or(default) else {
-            let message = format!("there is no default for model type `{model_type}`: name them, or none (`[]`)");
-            return Err(Error::config(NAME, FIELD, message));
+            return wrong("there is no default for this model type: name them, or none (`[]`)".into());
         };
-        let (Names::List(names), Names::List(targets)) = (&names, targets) else { return Ok(names) };
+        let (Names::List(names), Names::List(targets)) = (&names, &found.names) else { return Ok(names) };
+        let given = self.feedforward_modules.is_some();
+        let listed = given && matches!(self.target_modules, Some(Names::List(_)));
         let mut kept = Vec::new();
         for name in names {
             if targets.contains(name) {
                 kept.push(name.clone());
-            } else if given && listed {
-                return Err(Error::config(NAME, FIELD, format!("`{name}` is not one of target_modules")));
-            } else {
-                // The targets that it stands for, so that the file is one which PEFT accepts.
-                kept.extend(targets.iter().filter(|t| t.ends_with(name)).cloned());
+                continue;
             }
+            // A default, or a part of `all-linear`: the targets that it stands for say the same.
+            let longer: Vec<String> = targets.iter().filter(|t| t.ends_with(name)).cloned().collect();
+            let needed = given || found.sites.iter().any(|s| s.ends_with(name));
+            if listed || (longer.is_empty() && needed) {
+                return wrong(format!("`{name}` is not one of target_modules"));
+            }
+            kept.extend(longer);
         }
         Ok(Names::List(kept))
     }
+}
 
-    /// Those of the sites that `names` stands for, none of which may be in vain if the config named them.
-    fn feedforward_sites(&self, names: &Names) -> Result<BTreeSet<String>> {
-        let sites = || self.sites.iter().map(String::as_str);
-        let in_vain = |pattern: &str| Error::NoTarget {
-            method: NAME,
-            field: FIELD,
-            pattern: pattern.to_owned(),
-            close: closest(pattern, sites()),
-        };
-        match names {
-            Names::Pattern(_) => names.hits(NAME, FIELD, sites()),
-            Names::List(list) => {
-                let given = self.feedforward_modules.is_some();
-                if let Some(name) = list.iter().find(|n| given && !sites().any(|s| s.ends_with(*n))) {
-                    return Err(in_vain(name));
-                }
-                Ok(sites().filter(|s| list.iter().any(|n| s.ends_with(n))).map(str::to_owned).collect())
-            }
-        }
+/// Those of the sites that the names stand for. A name that is neither a target nor a default must not be in vain.
+fn feedforward_sites(names: &Names, found: &Selected, default: Option<&[&str]>) -> Result<BTreeSet<String>> {
+    let sites = || found.sites.iter().map(String::as_str);
+    let Names::List(list) = names else { return names.hits(NAME, FIELD, sites()) };
+    let known = |name: &str| match &found.names {
+        Names::List(_) => true,
+        Names::Pattern(_) => default.is_some_and(|d| d.contains(&name)) || sites().any(|s| s.ends_with(name)),
+    };
+    if let Some(name) = list.iter().find(|name| !known(name)) {
+        let (pattern, close) = (name.clone(), closest(name, sites()));
+        return Err(Error::NoTarget { method: NAME, field: FIELD, pattern, close });
     }
+    Ok(sites().filter(|s| list.iter().any(|n| s.ends_with(n))).map(str::to_owned).collect())
 }
 
 const NAME: &str = "(IA)³";
@@ -130,12 +127,12 @@ impl Method for Ia3Config {
             modules_to_save: self.common.saved(),
         }
         .resolve(outline)?;
-        let listed = matches!(self.target_modules, Some(Names::List(_)));
-        let names = self.feedforward_names(&found.names, listed, model_type)?;
-        self.sites = found.sites;
-        self.feedforward = self.feedforward_sites(&names)?;
-        self.target_modules = Some(found.names);
+        let default = defaults(Family::Ia3FeedForward, model_type);
+        let names = self.feedforward_names(&found, default)?;
+        self.feedforward = feedforward_sites(&names, &found, default)?;
         self.feedforward_modules = Some(names);
+        self.target_modules = Some(found.names);
+        self.sites = found.sites;
         self.fan_in_fan_out = found.transposed;
         Ok(())
     }

@@ -61,7 +61,9 @@ impl Method for PartialConfig {
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.common.prepare(NAME, outline)?;
         let mut chosen = match &self.target_parameters {
-            Some(names) => names.hits(NAME, "target_parameters", outline.params.iter().flat_map(|p| paths(p)))?,
+            Some(names) => {
+                names.hits(NAME, "target_parameters", outline.params.iter().flat_map(|p| paths(p)))?
+            }
             None if self.last_layers.is_none() => {
                 let message = "is missing, and so is last_layers: nothing would be trained";
                 return Err(Error::config(NAME, "target_parameters", message));
@@ -70,7 +72,7 @@ impl Method for PartialConfig {
         };
         chosen.extend(self.layers(outline)?.into_iter().map(str::to_owned));
         let named = outline.params.iter().filter(|p| paths(p).any(|path| chosen.contains(path)));
-        let own = named.map(|p| outline.tied.get(p).unwrap_or(p));
+        let own = named.map(|p| tied(outline, p).unwrap_or(p));
         self.params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).cloned().collect();
         Ok(())
     }
@@ -83,6 +85,13 @@ impl Method for PartialConfig {
     fn file(&self) -> Option<&dyn FileForm> {
         Some(self)
     }
+}
+
+/// The parameter whose tensor a tied head's weight is.
+fn tied<'o>(outline: &'o Outline, param: &str) -> Option<&'o String> {
+    let head =
+        outline.sites.iter().find(|s| s.tied.is_some() && param.strip_prefix(&s.name) == Some(".weight"))?;
+    head.tied.as_ref()
 }
 
 /// A parameter's name and those of the modules it is in.

@@ -248,7 +248,6 @@ mod tests {
     use super::*;
     use crate::model::Dims;
     use crate::site::SiteOutline;
-    use std::collections::BTreeMap;
 
     fn outline() -> Outline {
         let dims = Dims {
@@ -274,7 +273,7 @@ mod tests {
             tied: None,
             layer: n.split('.').nth(1).and_then(|i| i.parse().ok()),
         };
-        Outline { dims, sites: names.iter().map(site).collect(), params: vec![], tied: BTreeMap::new() }
+        Outline { dims, sites: names.iter().map(site).collect(), params: vec![] }
     }
 
     fn select(target: Names, exclude: Option<Names>, save: &[String]) -> Result<Vec<String>> {

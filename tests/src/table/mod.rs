@@ -1,9 +1,11 @@
 //! The conformance table: one row a method variant. Every law runs over every row, on every model.
 
 mod adapters;
+mod copies;
 mod lora;
 mod products;
 mod prompts;
+mod vectors;
 
 use crate::subject::Sizes;
 use anyhow::{Context, Result};
@@ -91,7 +93,7 @@ pub struct Row {
     pub dropout: bool,
     /// Parameters that are counted beside those of the base. By default, all trained ones.
     pub more: i64,
-    /// Whether the adapter hides the base's parameters behind copies of all of them.
+    /// Whether the adapter hides parameters that a LoRA changes behind copies of its own.
     pub hides: bool,
     /// Whether it gives the same above a LoRA and below it.
     pub commutes: bool,
@@ -101,6 +103,8 @@ pub struct Row {
     pub from_base: bool,
     /// Whether the file has the very tensors that are trained.
     pub stored: bool,
+    /// Tensors that are never trained.
+    pub frozen: &'static [&'static str],
 }
 
 impl Row {
@@ -119,6 +123,7 @@ impl Row {
             slope: true,
             from_base: false,
             stored: true,
+            frozen: &[],
         }
     }
 
@@ -137,8 +142,6 @@ impl Row {
 
 /// The rows for a model of these sizes, trained for a task.
 pub fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
-    [lora::rows(s, common), products::rows(s, common), adapters::rows(s, common), prompts::rows(s, common)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let groups = [lora::rows, vectors::rows, products::rows, adapters::rows, copies::rows, prompts::rows];
+    groups.into_iter().flat_map(|rows| rows(s, common)).collect()
 }

@@ -204,6 +204,9 @@ fn typo<M: Subject>(row: &Row) -> Result<()> {
     let suggestion = format!("did you mean `{last}`");
     let names = [targets, vec![wrong.as_str().into()]].concat();
     refuse(config.with("target_modules", names)?, "target_modules", &wrong, &[&suggestion])?;
+    if config.json()?.get("exclude_modules").is_none() {
+        return Ok(());
+    }
     let method = config.with("exclude_modules", json!([last, wrong]))?;
     refuse(method, "exclude_modules", &wrong, &[&suggestion])
 }

@@ -46,7 +46,7 @@ fn merged_below<M: Subject>(row: &Row) -> Result<()> {
         let both = peft.merged(&["lora", "a"])?;
         assert_close("both merged", &logits(&both, &[])?, &stacked, 1e-5)?;
     }
-    // A copy of all parameters hides the merged ones: there is no such law for it, nor for a start taken from the base.
+    // A copy of what was merged hides it: there is no such law for it, nor for a start taken from the base.
     if !row.hides && !row.from_base {
         let mut merged = peft.merged(&["lora"])?;
         merged.add_with("a", row.config.method(), peft.params("a")?.tensors())?;

@@ -44,7 +44,8 @@ fn base<M: Subject>(row: &Row) -> Result<()> {
         ensure!(!t.requires_grad() && !t.grad().defined(), "{name} of the base has a gradient");
     }
     for (name, t) in peft.params("a")?.tensors() {
-        ensure!(relative_error(&t.detach(), &adapter[&name])? > 0.0, "{name} was not trained");
+        let trained = relative_error(&t.detach(), &adapter[&name])? > 0.0;
+        ensure!(trained != row.frozen.contains(&name.as_str()), "{name}: trained is {trained}");
     }
     ensure!(relative_error(&logits(&peft, &["a"])?, &adapted)? > 1e-3, "training changed nothing");
     Ok(())
@@ -60,7 +61,8 @@ fn gradient<M: Subject>(row: &Row) -> Result<()> {
     let peft = moved::<M>(&row.config)?;
     loss(&peft, &["a"])?.backward();
     let trained = peft.trainable(&["a"])?;
-    ensure!(trained.len() == peft.params("a")?.len(), "a tensor of the adapter is not trainable");
+    let tensors = peft.params("a")?.len();
+    ensure!(trained.len() + row.frozen.len() == tensors, "a tensor of the adapter is not trainable");
     for (name, p) in trained {
         let grad = p.grad();
         ensure!(grad.defined() && grad.size() == p.size(), "no gradient of {name}");
@@ -166,7 +168,7 @@ fn bf16_tolerance<M: Subject>() -> Result<f64> {
 /// Whether an adapter's tensor is a copy of a parameter of the base, which keeps the base's dtype.
 fn is_copy<M: Subject>(peft: &Peft<M>, name: &str) -> bool {
     let own = name.strip_prefix("base_model.model.").or_else(|| name.strip_prefix("base_model."));
-    let own = own.map(|own| own.replace(".base_layer.", "."));
+    let own = own.map(|own| own.replace(".base_layer.", ".").replace(".ln_tuning_layers.", "."));
     own.is_some_and(|own| peft.outline().params.contains(&own))
 }
 

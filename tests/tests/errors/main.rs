@@ -8,6 +8,7 @@ mod methods;
 mod model;
 mod products;
 mod text;
+mod weights;
 
 use anyhow::Result;
 use peft_core::io::{self, read_json, tensors, write_json};
