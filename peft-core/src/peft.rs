@@ -148,6 +148,9 @@ impl<M: Model> Peft<M> {
             }
         }
         let fitted = method.import(&place, named)?.into_iter().map(|(name, t)| {
+            if !is_float(&t) && method.frozen(&name) {
+                return Ok((name, t.f_detach_copy()?));
+            }
             if !is_float(&t) {
                 return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
             }
