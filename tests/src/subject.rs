@@ -25,6 +25,8 @@ pub struct Sizes {
     pub all: i64,
     /// Linear layers for LoRA, once a layer of the model.
     pub targets: &'static [Target],
+    /// Whether they have biases.
+    pub biases: bool,
     /// Parameters of the head that is trained beside the method.
     pub head: i64,
     /// A module to train whole, with the number of its parameters in the whole model.
@@ -83,6 +85,7 @@ impl Subject for Tiny {
             causal: false,
             all: TINY.vocab * d + n * layer + head,
             targets: TINY_TARGETS,
+            biases: true,
             head: 0,
             whole: ("n2", n * norm),
             attention: "layers.0.attn",
@@ -125,6 +128,7 @@ impl Subject for Bert {
             causal: false,
             all: embeddings + n * layer + pooler + head,
             targets: BERT_TARGETS,
+            biases: true,
             head,
             whole: ("pooler", pooler),
             attention: "bert.encoder.layer.0.attention",
@@ -166,6 +170,7 @@ impl Subject for Llama {
             causal: true,
             all: 2 * words + n * layer + d,
             targets: LLAMA_TARGETS,
+            biases: false,
             head: 0,
             whole: ("lm_head", words),
             attention: "model.layers.0.self_attn",
@@ -205,6 +210,7 @@ impl Subject for Gpt2 {
             causal: true,
             all: (96 + 64) * d + n * layer + norm,
             targets: GPT2_TARGETS,
+            biases: true,
             head: 0,
             whole: ("ln_f", norm),
             attention: "transformer.h.0.attn",

@@ -80,7 +80,8 @@ pub trait Method: Debug + Send + Sync {
         Ok(tensors)
     }
 
-    /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say).
+    /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say). Such a one may have whole
+    /// numbers.
     fn frozen(&self, name: &str) -> bool {
         let _ = name;
         false
@@ -150,6 +151,7 @@ methods! {
     loha::LoHaConfig,
     lokr::LoKrConfig,
     oft::OftConfig,
+    diff_pruning::DiffPruningConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
     prefix_tuning::PrefixTuningConfig,
