@@ -77,6 +77,13 @@ impl Base {
         }
     }
 
+    /// Whether there is a bias.
+    pub fn has_bias(&self) -> bool {
+        match self {
+            Base::Dense(w) => w.bias.is_some(),
+        }
+    }
+
     fn apply(&self, kernel: Kernel, x: &Tensor) -> Result<Tensor> {
         match self {
             Base::Dense(w) => kernel.apply(x, w),

@@ -142,6 +142,9 @@ impl<M: Model> Peft<M> {
             self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, base.get(p)?.kind())));
         let kinds: BTreeMap<String, Kind> = overlays.collect();
         let fitted = tensors.into_iter().map(|(name, t)| {
+            if !is_float(&t) && method.frozen(&name) {
+                return Ok((name, t.f_detach_copy()?));
+            }
             if !is_float(&t) {
                 return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
             }

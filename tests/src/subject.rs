@@ -37,8 +37,6 @@ pub struct Sizes {
     pub layer_params: i64,
     /// The norms, with the number of their parameters in the whole model.
     pub norms: (&'static [&'static str], i64),
-    /// Biases of the whole model, without those of the head that is trained beside the method.
-    pub biases: i64,
     /// Names of the first blocks.
     pub attention: &'static str,
     pub feed_forward: &'static str,
@@ -94,7 +92,6 @@ impl Subject for Tiny {
             all: TINY.vocab * d + n * layer + head,
             targets: TINY_TARGETS,
             words: target("embed", TINY.vocab, d),
-            biases: n * (3 * d + d + f + d + 2 * d) + TINY.classes,
             head: 0,
             whole: ("n2", n * norm),
             layer_params: layer,
@@ -141,7 +138,6 @@ impl Subject for Bert {
             all: embeddings + n * layer + pooler + head,
             targets: BERT_TARGETS,
             words: target("word_embeddings", 96, d),
-            biases: d + n * (4 * d + d + f + d + d) + d,
             head,
             whole: ("pooler", pooler),
             layer_params: layer,
@@ -187,7 +183,6 @@ impl Subject for Llama {
             all: 2 * words + n * layer + d,
             targets: LLAMA_TARGETS,
             words: target("model.embed_tokens", 96, d),
-            biases: 0,
             head: 0,
             whole: ("lm_head", words),
             layer_params: layer,
@@ -231,7 +226,6 @@ impl Subject for Gpt2 {
             all: (96 + 64) * d + n * layer + norm,
             targets: GPT2_TARGETS,
             words: target("wte", 96, d),
-            biases: n * (3 * d + d + f + d + 2 * d) + d,
             head: 0,
             whole: ("ln_f", norm),
             layer_params: layer,

@@ -84,7 +84,8 @@ pub trait Method: Debug + Send + Sync {
         Ok(tensors)
     }
 
-    /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say).
+    /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say). Such a one may have whole
+    /// numbers.
     fn frozen(&self, name: &str) -> bool {
         let _ = name;
         false
@@ -169,6 +170,7 @@ methods! {
     lokr::LoKrConfig,
     oft::OftConfig,
     trainable_tokens::TrainableTokensConfig,
+    diff_pruning::DiffPruningConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
     prefix_tuning::PrefixTuningConfig,

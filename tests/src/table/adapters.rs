@@ -1,10 +1,11 @@
-//! Bottleneck adapters, and copies of the base's own parameters.
+//! Bottleneck adapters, differences, and copies of the base's own parameters.
 
 use super::{Row, Start};
-use crate::subject::Sizes;
+use crate::subject::{Sizes, Target};
 use peft_core::methods::{
-    Activation, BottleneckConfig, BottleneckInit, Common, FullConfig, Placement, Scaling,
+    Activation, BottleneckConfig, BottleneckInit, Common, DiffPruningConfig, FullConfig, Placement, Scaling,
 };
+use peft_core::target::Names;
 
 pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let (d, size) = (s.hidden, 6);
@@ -17,6 +18,15 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let row = |name, site, count, config: BottleneckConfig| {
         Row::new(name, config, count).refused("bottleneck adapter", site)
     };
+    let diff = DiffPruningConfig {
+        // Most gates are open: a gate has two kinks, where it has no slope.
+        alpha_init: 2.0,
+        target_modules: Some(Names::list(s.targets.iter().map(|t| t.name))),
+        common: common.clone(),
+        ..DiffPruningConfig::default()
+    };
+    let all = |t: &Target| t.out * (t.inp + i64::from(s.biases > 0));
+    let diffs = s.layers * s.targets.iter().map(all).sum::<i64>();
     vec![
         row(
             "bottleneck",
@@ -98,6 +108,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
             BottleneckConfig { leave_out: vec![1], common: common.clone(), ..BottleneckConfig::pfeiffer() },
         )
         .starts(Start::Near(3e-2)),
+        Row { dropout: true, ..Row::new("diff pruning", diff, 2 * diffs + s.head) },
         Row {
             more: 0,
             hides: true,

@@ -1,5 +1,6 @@
 //! The laws that every method passes, on every model: one table (`tests::table`), one function a law.
 
+mod diff_pruning;
 mod files;
 mod formulas;
 mod numbers;

@@ -4,8 +4,7 @@ use crate::{bert, tiny};
 use anyhow::{Result, ensure};
 use peft_core::Error;
 use peft_core::methods::{
-    BottleneckConfig, Common, LoraConfig, Placement, PrefixTuningConfig, PromptTuningConfig,
-    Scaling,
+    BottleneckConfig, Common, LoraConfig, Placement, PrefixTuningConfig, PromptTuningConfig, Scaling,
 };
 use peft_core::target::Names;
 use std::path::Path;
