@@ -59,6 +59,10 @@ impl Mix<'_> {
 impl Watch for Mix<'_> {
     fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()> {
         let Some(first) = layer.adapters.first() else { return Ok(()) };
+        if place.length_first {
+            let what = "its layer works with the length of the rows in front";
+            return Err(Self::unsupported(&layer.name, first.name(), what));
+        }
         let _guard = tch::no_grad_guard();
         let mut found = Vec::new();
         for (adapter, owner) in layer.adapters.iter().zip(&place.owners) {

@@ -47,6 +47,7 @@ pub struct Scope<'a> {
     build: &'a Build<'a>,
     path: String,
     layer: Option<i64>,
+    length_first: bool,
 }
 
 /// How the parameters of a layer are stored.
@@ -70,19 +71,25 @@ impl<'s> Stored<'s> {
 
 impl<'a> Scope<'a> {
     pub(crate) fn root(build: &'a Build<'a>) -> Self {
-        Scope { build, path: String::new(), layer: None }
+        Scope { build, path: String::new(), layer: None, length_first: false }
     }
 
     /// The scope one name further down: `scope.at("encoder").at("layer")`.
     #[must_use]
     pub fn at(&self, leaf: impl Display) -> Scope<'a> {
-        Scope { build: self.build, path: self.join(leaf), layer: self.layer }
+        Scope { path: self.join(leaf), ..*self }
     }
 
     /// The scope of layer `index` of the model's stack, `self.<index>`.
     #[must_use]
     pub fn layer(&self, index: i64) -> Scope<'a> {
         Scope { layer: Some(index), ..self.at(index) }
+    }
+
+    /// The same scope, for layers whose input is `[length, batch, width]`, or has the two in one.
+    #[must_use]
+    pub fn length_first(self) -> Scope<'a> {
+        Scope { length_first: true, ..self }
     }
 
     fn join(&self, leaf: impl Display) -> String {
@@ -202,7 +209,16 @@ impl<'a> Scope<'a> {
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(watch) = self.build.watch {
             let (weight, bias) = (self.join(stored.weight), stored.bias.map(|leaf| self.join(leaf)));
-            watch.layer(&mut layer, &watch::Place { weight, bias, transposed: stored.transposed, owners })?;
+            watch.layer(
+                &mut layer,
+                &watch::Place {
+                    weight,
+                    bias,
+                    transposed: stored.transposed,
+                    length_first: self.length_first,
+                    owners,
+                },
+            )?;
         }
         Ok(layer)
     }

@@ -36,6 +36,8 @@ pub(crate) struct Place<'a> {
     pub bias: Option<String>,
     /// The weight is stored as `[in, out]`.
     pub transposed: bool,
+    /// The input does not have the batch in front.
+    pub length_first: bool,
     /// The adapter that each of the layer's adapters belongs to.
     pub owners: Vec<&'a Active<'a>>,
 }

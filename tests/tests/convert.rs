@@ -5,7 +5,9 @@ use peft_core::methods::{FullConfig, LoraConfig, PrefixTuningConfig};
 use peft_core::models::Tiny;
 use peft_core::target::Names;
 use peft_core::{Method, Peft};
-use tests::subject::{Subject, logits, move_away};
+use tests::on_every_model;
+use tests::subject::{Subject, logits, move_away, moved};
+use tests::table::{Merge, Row};
 use tests::{assert_close, refused, relative_error, serial};
 
 fn lora(r: i64) -> LoraConfig {
@@ -99,4 +101,21 @@ fn wrong_calls_are_named() -> Result<()> {
     }
     ensure!(peft.names() == ["a", "lora"], "{:?}", peft.names());
     Ok(())
+}
+
+/// Every method that folds becomes a LoRA of full rank that computes the same; what does not fold is refused.
+fn full_rank<M: Subject>(row: &Row) -> Result<()> {
+    let mut peft = moved::<M>(&row.config)?;
+    if let Merge::Refused(..) = row.merge {
+        ensure!(peft.to_lora("a", "lora", 4).is_err(), "was accepted");
+        return Ok(());
+    }
+    let conversion = peft.to_lora("a", "lora", 128)?;
+    ensure!(1.0 - conversion.kept() < 1e-6, "{conversion}");
+    assert_close("full rank", &logits(&peft, &["lora"])?, &logits(&peft, &["a"])?, 1e-5)
+}
+
+#[test]
+fn every_method_that_folds_becomes_a_lora() -> Result<()> {
+    on_every_model!(full_rank)
 }

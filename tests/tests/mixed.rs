@@ -7,7 +7,9 @@ use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::target::Names;
 use peft_core::{Batch, KvCache, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
-use tests::subject::{Subject, move_away};
+use tests::on_every_model;
+use tests::subject::{Subject, logits, move_away, moved};
+use tests::table::{Merge, Row};
 use tests::{assert_close, golden, golden_tensors, refused, serial};
 
 fn lora(r: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
@@ -139,8 +141,10 @@ fn what_rows_cannot_have_is_refused_by_name() -> Result<()> {
     peft.add("prompt", PromptTuningConfig { num_virtual_tokens: 2, ..Default::default() })?;
     peft.add("full", FullConfig::default())?;
     peft.add("saving", LoraConfig { common: saving, ..lora(2, 2.0, &["ff.0"]) })?;
+    peft.add("attention", lora(2, 2.0, &["in_proj"]))?;
     for (name, words) in [
-        ("bottleneck", &["bottleneck", "layers.0.attn"] as &[&str]),
+        ("attention", &["LoRA", "layers.0.attn.in_proj", "length"] as &[&str]),
+        ("bottleneck", &["bottleneck", "layers.0.attn"]),
         ("prompt", &["prompt tuning", "the input"]),
         ("full", &["full fine-tuning", "copy"]),
         ("saving", &["LoRA", "layers.0.n2.weight"]),
@@ -160,4 +164,33 @@ fn what_rows_cannot_have_is_refused_by_name() -> Result<()> {
         refused("training", model.forward(&batch(3), Pass::train()), &["inference"])?;
     }
     Ok(())
+}
+
+/// Of every method: its rows are as if alone, or it is refused by name.
+fn rows_or_refusal<M: Subject>(row: &Row) -> Result<()> {
+    let peft = moved::<M>(&row.config)?;
+    let rows = [Some("a"), None, Some("a"), None];
+    let model = match peft.view_rows(&rows) {
+        Err(e) => {
+            let (name, text) = (peft.method("a")?.name(), e.to_string());
+            ensure!(text.contains(name) && text.contains("cannot adapt"), "{text}");
+            return Ok(());
+        }
+        Ok(model) => model,
+    };
+    ensure!(row.merge == Merge::Folds, "was accepted");
+    let batch = M::batch()?.0;
+    let mixed = model.forward(&batch, Pass::eval())?;
+    let [with, without] = [&["a"] as &[&str], &[]].map(|active| logits(&peft, active));
+    let (with, without) = (with?, without?);
+    for (i, row) in (0..).zip(rows) {
+        let alone = if row.is_some() { &with } else { &without }.narrow(0, i, 1);
+        assert_close(&format!("row {i}"), &mixed.narrow(0, i, 1), &alone, 1e-5)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_method_mixes_or_is_refused() -> Result<()> {
+    on_every_model!(rows_or_refusal)
 }

@@ -9,7 +9,7 @@ use super::adalora_allocator::RankAllocator;
 use super::config::{Common, FileForm, PeftConfig, to_json, whole};
 use crate::site::{Outline, PREFIX, Site, SiteKind};
 use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
-use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -308,6 +308,11 @@ impl Adapter for AdaLora {
         let delta = self.b.f_mm(&self.a.f_mul(&self.e)?)?.f_mul_scalar(self.scaling)?;
         let weight = w.weight.f_add(&delta)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
+    }
+
+    fn low_rank(&self) -> Result<Option<LowRank>> {
+        let (a, b) = (self.a.f_mul(&self.e)?, self.b.shallow_clone());
+        Ok(Some(LowRank { a, b, scale: self.scaling, bias: None }))
     }
 
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {

@@ -7,7 +7,7 @@ use super::Method;
 use super::config::{Common, FileForm, PeftConfig};
 use crate::site::{Outline, Site, SiteKind};
 use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection, defaults};
-use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::{Device, Kind, Tensor};
@@ -213,6 +213,12 @@ impl Adapter for Vera {
         let delta = b.f_matmul(&self.a.f_mul(&self.lambda_d.f_unsqueeze(1)?)?)?;
         let weight = w.weight.f_add(&delta)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
+    }
+
+    fn low_rank(&self) -> Result<Option<LowRank>> {
+        let a = self.a.f_mul(&self.lambda_d.f_unsqueeze(1)?)?;
+        let b = self.b.f_mul(&self.lambda_b.f_unsqueeze(1)?)?;
+        Ok(Some(LowRank { a, b, scale: 1.0, bias: None }))
     }
 
     /// λ_b scales the wide tensor: over B it would be cheaper to apply, but its gradient would be one more product.

@@ -138,7 +138,7 @@ impl TinyLayer {
         let (d, ff) = (c.hidden, s.at("ff"));
         Ok(Self {
             attn_block: s.block("attn", Role::Attention, d)?,
-            attn: SelfAttention::new(&s.at("attn"), c)?,
+            attn: SelfAttention::new(&s.at("attn").length_first(), c)?,
             n1: s.layer_norm("n1", d, 1e-5)?,
             ff_block: s.block("ff", Role::FeedForward, d)?,
             ff0: ff.linear("0", d, c.ffn, true)?,
