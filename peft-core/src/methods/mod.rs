@@ -4,6 +4,7 @@ mod accumulate;
 mod adalora_allocator;
 mod config;
 mod lycoris;
+mod virtual_tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 pub use lycoris::Rank;
 
@@ -152,7 +153,10 @@ methods! {
     oft::OftConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
+    p_tuning::PTuningConfig,
     prefix_tuning::PrefixTuningConfig,
+    adaption_prompt::AdaptionPromptConfig,
+    zero_init_attention::ZeroInitAttentionConfig,
     hidden_prefix::HiddenPrefixConfig,
     full::FullConfig,
     partial::PartialConfig,
