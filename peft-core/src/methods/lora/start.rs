@@ -72,12 +72,11 @@ impl Factors {
             let k = w.size().into_iter().fold(r, i64::min);
             match self {
                 Factors::Pissa => {
-                    // In f64: B₀A₀ must be the same whenever and wherever the adapter is loaded.
-                    let (u, values, v) = w.f_to_kind(Kind::Double)?.f_svd(true, true)?;
+                    // In f32 as PEFT, whose rounding the trained factors were made for.
+                    let (u, values, v) = w.f_svd(true, true)?;
                     let root = values.f_narrow(0, 0, k)?.f_div_scalar(s)?.f_sqrt()?;
                     let a = v.f_narrow(1, 0, k)?.f_mul(&root)?.f_tr()?.f_contiguous()?;
-                    let b = u.f_narrow(1, 0, k)?.f_mul(&root)?;
-                    Ok((a.f_to_kind(Kind::Float)?, b.f_to_kind(Kind::Float)?))
+                    Ok((a, u.f_narrow(1, 0, k)?.f_mul(&root)?))
                 }
                 Factors::Olora => {
                     let (q, r) = Tensor::f_linalg_qr(&w, "reduced")?;
