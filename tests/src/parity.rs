@@ -216,8 +216,9 @@ fn gradients<M: HubModel>(
     Ok(())
 }
 
+/// The largest size of a number; 0 where there is none, as in a layer that AdaLoRA took all ranks from.
 fn most(t: &Tensor) -> f64 {
-    t.abs().max().double_value(&[])
+    if t.numel() == 0 { 0.0 } else { t.abs().max().double_value(&[]) }
 }
 
 /// The golden gradient of a trained tensor. With `bias: "all"`, PEFT saves a head's bias under three names, and its
