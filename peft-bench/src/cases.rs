@@ -2,8 +2,9 @@
 
 use peft_core::Model;
 use peft_core::methods::{
-    BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, LoraConfig, Method, Placement,
-    PrefixTuningConfig, PromptInit, PromptTuningConfig,
+    AdaLoraConfig, BitFitConfig, BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, Ia3Config,
+    LnTuningConfig, LoraConfig, Method, PartialConfig, Placement, PrefixTuningConfig, PromptInit,
+    PromptTuningConfig, VeraConfig,
 };
 use peft_core::models::{Bert, Tiny};
 use peft_core::target::Names;
@@ -51,6 +52,11 @@ pub const CASES: &[Case] = &[
         bert: || FullConfig::default().into(),
     },
     Case {
+        name: "partial", about: "the last layer of the model", lr: (5e-3, 3e-4),
+        tiny: || partial(Common::default()).into(),
+        bert: || partial(head()).into(),
+    },
+    Case {
         name: "lora", about: "LoRA, r = 4 or 8, alpha = 2r", lr: (2e-2, 2e-3),
         tiny: || lora_tiny().into(),
         bert: || lora_bert().into(),
@@ -59,6 +65,11 @@ pub const CASES: &[Case] = &[
         name: "rslora", about: "rank-stabilised LoRA", lr: (2e-2, 2e-3),
         tiny: || LoraConfig { use_rslora: true, ..lora_tiny() }.into(),
         bert: || LoraConfig { use_rslora: true, ..lora_bert() }.into(),
+    },
+    Case {
+        name: "adalora", about: "AdaLoRA, rank 6 or 12 pruned to 4 or 8 by step 400", lr: (2e-2, 2e-3),
+        tiny: || AdaLoraConfig { target_modules: Some(Names::list(["ff.0"])), ..adalora(4, Common::default()) }.into(),
+        bert: || adalora(8, head()).into(),
     },
     Case {
         name: "adapter", about: "bottleneck after each layer", lr: (2e-2, 2e-3),
@@ -74,6 +85,26 @@ pub const CASES: &[Case] = &[
         name: "parallel", about: "bottleneck beside feed-forward", lr: (2e-2, 2e-3),
         tiny: || BottleneckConfig { is_parallel: true, ..bottleneck_tiny(&[Placement::FeedForward]) }.into(),
         bert: || BottleneckConfig { is_parallel: true, ..bottleneck_bert(&[Placement::FeedForward]) }.into(),
+    },
+    Case {
+        name: "bitfit", about: "biases", lr: (2e-2, 3e-3),
+        tiny: || BitFitConfig::default().into(),
+        bert: || BitFitConfig { common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "ln-tuning", about: "norms", lr: (2e-2, 3e-3),
+        tiny: || LnTuningConfig { target_modules: Some(Names::list(["n1", "n2"])), ..Default::default() }.into(),
+        bert: || ln_tuning_bert().into(),
+    },
+    Case {
+        name: "vera", about: "VeRA: vectors around frozen random matrices", lr: (5e-2, 1e-2),
+        tiny: || VeraConfig { r: 64, target_modules: Some(Names::list(["ff.0"])), ..Default::default() }.into(),
+        bert: || VeraConfig { common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "ia3", about: "(IA)³: scales of activations", lr: (5e-2, 1e-2),
+        tiny: || ia3_tiny().into(),
+        bert: || Ia3Config { common: head(), ..Default::default() }.into(),
     },
     Case {
         name: "prefix", about: "prefix tuning: keys and values", lr: (2e-1, 2e-2),
@@ -100,6 +131,38 @@ fn lora_tiny() -> LoraConfig {
 /// PEFT's default targets: query and value.
 fn lora_bert() -> LoraConfig {
     LoraConfig { r: 8, lora_alpha: 16.0, common: head(), ..Default::default() }
+}
+
+/// Pruned while two thirds of the synthetic task's 600 steps are done, and over as many on text.
+fn adalora(target_r: i64, common: Common) -> AdaLoraConfig {
+    AdaLoraConfig {
+        target_r,
+        init_r: target_r * 3 / 2,
+        lora_alpha: 2.0 * target_r as f64,
+        tinit: 60,
+        tfinal: 200,
+        delta_t: 10,
+        total_step: Some(600),
+        common,
+        ..Default::default()
+    }
+}
+
+fn partial(common: Common) -> PartialConfig {
+    PartialConfig { last_layers: Some(1), common, ..Default::default() }
+}
+
+fn ln_tuning_bert() -> LnTuningConfig {
+    let target_modules = Some(Names::list(["LayerNorm"]));
+    LnTuningConfig { target_modules, common: head(), ..Default::default() }
+}
+
+fn ia3_tiny() -> Ia3Config {
+    Ia3Config {
+        target_modules: Some(Names::list(["in_proj", "ff.2"])),
+        feedforward_modules: Some(Names::list(["ff.2"])),
+        ..Default::default()
+    }
 }
 
 fn bottleneck_tiny(placement: &[Placement]) -> BottleneckConfig {

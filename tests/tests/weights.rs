@@ -6,10 +6,10 @@ use peft_core::io::tensors;
 use peft_core::methods::{BitFitConfig, Common, Ia3Config, PartialConfig, VeraConfig};
 use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::target::{LayerIndices, Names};
-use peft_core::{Method, Peft};
+use peft_core::{Method, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
-use tests::subject::Subject;
-use tests::{assert_bits, golden, serial};
+use tests::subject::{Subject, logits};
+use tests::{assert_bits, assert_close, golden, serial};
 
 fn base<M: HubModel>(family: &str) -> Result<Peft<M>> {
     Ok(hub::open::<M>(&golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
@@ -59,6 +59,23 @@ fn veras_projections_come_from_a_generator_of_their_own() -> Result<()> {
         !peft.params("other")?.tensors()["base_model.vera_A"].equal(&own["base_model.vera_A"]),
         "one key"
     );
+    Ok(())
+}
+
+/// One batch whose rows have a VeRA, an AdaLoRA with pruned ranks, and nothing.
+#[test]
+fn low_rank_changes_mix_in_one_batch() -> Result<()> {
+    let _serial = serial();
+    let mut peft = base::<Llama>("llama")?;
+    peft.load("vera", golden("llama/vera"))?;
+    peft.load("adalora", golden("llama/adalora"))?;
+    let (batch, _) = Llama::batch()?;
+    let rows = [Some("vera"), Some("adalora"), None, Some("vera")];
+    let mixed = peft.view_rows(&rows)?.forward(&batch, Pass::eval())?;
+    for (i, row) in (0..).zip(rows) {
+        let alone = logits(&peft, row.as_slice())?.get(i);
+        assert_close(&format!("row {i}"), &mixed.get(i), &alone, 1e-5)?;
+    }
     Ok(())
 }
 
@@ -184,7 +201,7 @@ fn a_tied_head_is_trained_as_the_embedding_that_it_is() -> Result<()> {
     let (name, t) = own.into_iter().next().context("no tensor")?;
     peft.params("a")?.assign(&name, &(t.detach() * 1.5))?;
     let merged = peft.merged(&["a"])?;
-    assert_bits("merged", &tests::subject::logits(&merged, &[])?, &tests::subject::logits(&peft, &["a"])?)?;
+    assert_bits("merged", &logits(&merged, &[])?, &logits(&peft, &["a"])?)?;
     ensure!(merged.base().find("lm_head.weight").is_none(), "the head was untied");
     Ok(())
 }

@@ -298,21 +298,26 @@ pub struct AdaLora {
     pub dropout: f64,
 }
 
+impl AdaLora {
+    /// `ΔW = s · B (E ⊙ A)`
+    fn change(&self) -> Result<LowRank> {
+        let (a, b) = (self.a.f_mul(&self.e)?, self.b.shallow_clone());
+        Ok(LowRank { a, b, scale: self.scaling, bias: None })
+    }
+}
+
 impl Adapter for AdaLora {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    /// `W + s · B (E ⊙ A)`
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
-        let delta = self.b.f_mm(&self.a.f_mul(&self.e)?)?.f_mul_scalar(self.scaling)?;
-        let weight = w.weight.f_add(&delta)?.f_to_kind(w.weight.kind())?;
+        let weight = w.weight.f_add(&self.change()?.delta()?)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
     }
 
     fn low_rank(&self) -> Result<Option<LowRank>> {
-        let (a, b) = (self.a.f_mul(&self.e)?, self.b.shallow_clone());
-        Ok(Some(LowRank { a, b, scale: self.scaling, bias: None }))
+        self.change().map(Some)
     }
 
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {

@@ -202,23 +202,27 @@ pub struct Vera {
     pub dropout: f64,
 }
 
+impl Vera {
+    /// `ΔW = (λ_b ⊙ B) (λ_d ⊙ A)`
+    fn change(&self) -> Result<LowRank> {
+        let a = self.a.f_mul(&self.lambda_d.f_unsqueeze(1)?)?;
+        let b = self.b.f_mul(&self.lambda_b.f_unsqueeze(1)?)?;
+        Ok(LowRank { a, b, scale: 1.0, bias: None })
+    }
+}
+
 impl Adapter for Vera {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    /// `W + (λ_b ⊙ B) (λ_d ⊙ A)`
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
-        let b = self.b.f_mul(&self.lambda_b.f_unsqueeze(1)?)?;
-        let delta = b.f_matmul(&self.a.f_mul(&self.lambda_d.f_unsqueeze(1)?)?)?;
-        let weight = w.weight.f_add(&delta)?.f_to_kind(w.weight.kind())?;
+        let weight = w.weight.f_add(&self.change()?.delta()?)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
     }
 
     fn low_rank(&self) -> Result<Option<LowRank>> {
-        let a = self.a.f_mul(&self.lambda_d.f_unsqueeze(1)?)?;
-        let b = self.b.f_mul(&self.lambda_b.f_unsqueeze(1)?)?;
-        Ok(Some(LowRank { a, b, scale: 1.0, bias: None }))
+        self.change().map(Some)
     }
 
     /// λ_b scales the wide tensor: over B it would be cheaper to apply, but its gradient would be one more product.
