@@ -216,8 +216,9 @@ fn gradients<M: HubModel>(
     Ok(())
 }
 
+/// The largest absolute value; 0 of a tensor without elements (a rank that AdaLoRA took to 0).
 fn most(t: &Tensor) -> f64 {
-    t.abs().max().double_value(&[])
+    if t.numel() == 0 { 0.0 } else { t.abs().max().double_value(&[]) }
 }
 
 /// The golden gradient of a trained tensor. With `bias: "all"`, PEFT saves a head's bias under three names, and its
