@@ -2,9 +2,9 @@
 
 use peft_core::Model;
 use peft_core::methods::{
-    AdaLoraConfig, BitFitConfig, BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, Ia3Config,
-    LnTuningConfig, LoraConfig, Method, PartialConfig, Placement, PrefixTuningConfig, PromptInit,
-    PromptTuningConfig, VeraConfig,
+    AdaLoraConfig, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig, HiddenPrefixConfig,
+    Ia3Config, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, Method, OftConfig, PartialConfig,
+    Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig, VeraConfig,
 };
 use peft_core::models::{Bert, Tiny};
 use peft_core::target::Names;
@@ -72,6 +72,26 @@ pub const CASES: &[Case] = &[
         bert: || adalora(8, head()).into(),
     },
     Case {
+        name: "loha", about: "LoHa, Hadamard product of two", lr: (4e-2, 4e-3),
+        tiny: || LoHaConfig { r: 2, alpha: 4.0, target_modules: ff(), ..Default::default() }.into(),
+        bert: || LoHaConfig { r: 4, alpha: 8.0, common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "lokr", about: "LoKr, Kronecker product", lr: (1e-1, 1e-2),
+        tiny: || LoKrConfig { r: 4, alpha: 8.0, target_modules: ff(), ..Default::default() }.into(),
+        bert: || LoKrConfig { r: 8, alpha: 16.0, common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "oft", about: "OFT, inputs turned in blocks", lr: (5e-2, 5e-3),
+        tiny: || OftConfig { oft_block_size: 8, target_modules: ff(), ..Default::default() }.into(),
+        bert: || OftConfig { oft_block_size: 32, common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "diff-pruning", about: "gated differences of all weights of some layers", lr: (2e-2, 2e-3),
+        tiny: || DiffPruningConfig { target_modules: ff(), ..Default::default() }.into(),
+        bert: || DiffPruningConfig { target_modules: attention(), common: head(), ..Default::default() }.into(),
+    },
+    Case {
         name: "adapter", about: "bottleneck after each layer", lr: (2e-2, 2e-3),
         tiny: || bottleneck_tiny(&[Placement::Layer]).into(),
         bert: || bottleneck_bert(&[Placement::Layer]).into(),
@@ -125,7 +145,16 @@ pub const CASES: &[Case] = &[
 
 /// As in lesson 000: the first feed-forward layer.
 fn lora_tiny() -> LoraConfig {
-    LoraConfig { r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])), ..Default::default() }
+    LoraConfig { r: 4, lora_alpha: 8.0, target_modules: ff(), ..Default::default() }
+}
+
+fn ff() -> Option<Names> {
+    Some(Names::list(["ff.0"]))
+}
+
+/// PEFT's default targets for BERT, where a method has none.
+fn attention() -> Option<Names> {
+    Some(Names::list(["query", "value"]))
 }
 
 /// PEFT's default targets: query and value.
