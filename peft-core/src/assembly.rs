@@ -4,7 +4,7 @@ use crate::changes::Changes;
 use crate::low_rank::LowRank;
 use crate::methods::{Common, LoraConfig, from_json, to_json};
 use crate::model::Model;
-use crate::site::PREFIX;
+use crate::site::{Outline, PREFIX};
 use crate::target::Names;
 use crate::{Peft, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,14 +31,14 @@ pub(crate) struct AssemblySite {
 }
 
 impl Assembly {
-    fn config(&self, sources: &[Changes]) -> Result<serde_json::Value> {
+    fn config(&self, sources: &[Changes], outline: &Outline) -> Result<serde_json::Value> {
         let first = sources.first().map(|s| &s.config);
         let field = |name: &str| first.and_then(|f| f.get(name)).cloned().unwrap_or_default();
         let mut json = to_json(&LoraConfig {
             r: self.rank,
             lora_alpha: self.rank as f64,
             lora_dropout: field("lora_dropout").as_f64().unwrap_or_default(),
-            target_modules: Some(self.targets(sources)),
+            target_modules: Some(self.targets(sources, outline)),
             common: Common {
                 task_type: serde_json::from_value(field("task_type")).unwrap_or_default(),
                 base_model_name_or_path: field("base_model_name_or_path").as_str().map(str::to_owned),
@@ -58,20 +58,27 @@ impl Assembly {
         self.sites.iter().any(|site| site.change.bias.is_some())
     }
 
-    /// The union of the sources' targets where those are plain lists for the same layers as here; otherwise the sites'
+    /// The union of the sources' targets where those are plain lists that mean just these sites; otherwise the sites'
     /// full names.
-    fn targets(&self, sources: &[Changes]) -> Names {
+    fn targets(&self, sources: &[Changes], outline: &Outline) -> Names {
         const FILTERS: [&str; 3] = ["exclude_modules", "layers_to_transform", "layers_pattern"];
         let sites: BTreeSet<&String> = self.sites.iter().map(|site| &site.name).collect();
-        let theirs: BTreeSet<&String> =
-            sources.iter().flat_map(|s| s.layers.iter().map(|l| &l.site)).collect();
         let lists = sources.iter().map(|source| match FILTERS.iter().any(|f| source.has(f)) {
             true => None,
             false => source.list("target_modules"),
         });
-        match lists.collect::<Option<Vec<_>>>().filter(|_| sites == theirs) {
-            Some(lists) => Names::list(lists.into_iter().flatten().collect::<BTreeSet<_>>()),
-            None => Names::list(sites.into_iter().cloned()),
+        let lists = lists.collect::<Option<Vec<_>>>().unwrap_or_default();
+        let union: BTreeSet<String> = lists.into_iter().flatten().collect();
+        let named = outline.sites.iter().map(|s| &s.name).filter(|site| {
+            let ends = |name: &String| {
+                site.strip_suffix(name.as_str()).is_some_and(|s| s.is_empty() || s.ends_with('.'))
+            };
+            union.iter().any(ends)
+        });
+        if named.collect::<BTreeSet<_>>() == sites {
+            Names::list(union)
+        } else {
+            Names::list(sites.into_iter().cloned())
         }
     }
 
@@ -102,13 +109,12 @@ impl Assembly {
 impl<M: Model> Peft<M> {
     /// Adds the adapter; what describes its file is taken from `sources`.
     pub(crate) fn add_assembly(&mut self, new: &str, assembly: &Assembly, sources: &[Changes]) -> Result<()> {
-        let mut method = from_json(assembly.config(sources)?, "the new adapter")?;
+        let mut method = from_json(assembly.config(sources, self.outline())?, "the new adapter")?;
         method.prepare(self.outline())?;
         let mut tensors = assembly.tensors()?;
-        let tied = &self.outline().tied;
         for param in &self.outline().params {
             let Some(overlay) = method.overlay(param) else { continue };
-            let base = || self.base().find(tied.get(param).unwrap_or(param));
+            let base = || self.base().find(self.outline().tied(param).unwrap_or(param));
             let own = assembly.values.get(param).map(Tensor::shallow_clone);
             // What the file has of the base beside the changes: biases that stay, the weight below an embedding's.
             tensors.extend(own.or_else(base).map(|value| (overlay.key, value)));

@@ -2,7 +2,7 @@
 
 use crate::layer::{Kernel, Layer, Weights};
 use crate::low_rank::LowRank;
-use crate::methods::Overlay;
+use crate::methods::{Counting, Overlay};
 use crate::model::Model;
 use crate::peft::build;
 use crate::scope::{Active, Scope};
@@ -162,7 +162,7 @@ impl Watch for Collect {
         let method = owner.method.name();
         if own.f_equal(value)? {
             self.inert.borrow_mut().insert(overlay.key.clone());
-        } else if overlay.key == format!("{PREFIX}{name}") && overlay.beside {
+        } else if overlay.key == format!("{PREFIX}{name}") && overlay.counting == Counting::Adds {
             self.copies.borrow_mut().insert(name.to_owned(), value.f_detach()?);
         } else if self.own {
             self.trained.borrow_mut().insert(name.to_owned(), (own.shallow_clone(), method));

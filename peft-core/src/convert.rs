@@ -115,6 +115,12 @@ impl<M: Model> Peft<M> {
             let (name, embedding) = (layer.site.clone(), layer.kernel == Kernel::Embedding);
             lora.sites.push(AssemblySite { name, embedding, change: LowRank { bias, ..change } });
         }
+        if lora.sites.is_empty() {
+            let why =
+                format!("`{name}` changes no linear layer and no embedding, which is what LoRA can hold");
+            let site = changes.layers.first().map(|l| l.site.clone()).unwrap_or_default();
+            return Err(Error::Unsupported { method: "LoRA", site, why });
+        }
         lora.biases &= changes.layers.iter().any(|l| l.bias.is_some());
         self.add_assembly(new, &lora, &[changes])?;
         Ok(Conversion { sites: shares, whole })

@@ -109,7 +109,11 @@ fn full_rank<M: Subject>(row: &Row) -> Result<()> {
         ensure!(peft.to_lora("a", "lora", 4).is_err(), "was accepted");
         return Ok(());
     }
-    let conversion = peft.to_lora("a", "lora", 128)?;
+    let conversion = match peft.to_lora("a", "lora", 128) {
+        // Norms alone.
+        Err(e) if e.to_string().contains("changes no linear layer") => return Ok(()),
+        conversion => conversion?,
+    };
     ensure!(1.0 - conversion.kept() < 1e-6, "{conversion}");
     assert_close("full rank", &logits(&peft, &["lora"])?, &logits(&peft, &["a"])?, 1e-5)
 }

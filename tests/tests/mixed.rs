@@ -183,7 +183,10 @@ fn rows_or_refusal<M: Subject>(row: &Row) -> Result<()> {
     let model = match peft.view_rows(&rows) {
         Err(e) => {
             let (name, text) = (peft.method("a")?.name(), e.to_string());
-            ensure!(text.contains(name) && text.contains("cannot adapt"), "{text}");
+            ensure!(
+                [name, "DoRA"].iter().any(|n| text.contains(n)) && text.contains("cannot adapt"),
+                "{text}"
+            );
             return Ok(());
         }
         Ok(model) => model,
