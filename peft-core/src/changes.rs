@@ -1,13 +1,12 @@
-//! What an adapter changes, layer by layer, and a LoRA adapter made of such changes.
+//! What an adapter changes, layer by layer.
 
 use crate::layer::{Kernel, Layer, Weights};
 use crate::low_rank::LowRank;
-use crate::methods::{Common, LoraConfig, Method, Overlay, from_json, to_json};
+use crate::methods::{Counting, Overlay};
 use crate::model::Model;
 use crate::peft::build;
 use crate::scope::{Active, Scope};
 use crate::site::PREFIX;
-use crate::target::Names;
 use crate::watch::{Place, Watch};
 use crate::{Error, Peft, Result};
 use serde_json::Value;
@@ -24,6 +23,8 @@ pub(crate) struct Changes {
     pub layers: Vec<Change>,
     /// Parameters that it trains whole beside the method (`modules_to_save`), by name.
     pub copies: BTreeMap<String, Tensor>,
+    /// Tensors of the file that are the base's, unchanged.
+    pub inert: BTreeSet<String>,
 }
 
 /// The change of one layer's weights.
@@ -54,12 +55,7 @@ impl Changes {
     /// Runs the constructor with the one adapter. `own` is whether it may train the model's own parameters.
     pub fn read<M: Model>(peft: &Peft<M>, name: &str, own: bool) -> Result<Self> {
         let active = peft.active(&[name])?;
-        let collect = Collect {
-            own,
-            layers: RefCell::default(),
-            copies: RefCell::default(),
-            trained: RefCell::default(),
-        };
+        let collect = Collect { own, ..Collect::default() };
         let mut build = build::<M>(peft.base(), peft.config(), active);
         build.watch = Some(&collect);
         M::new(&Scope::root(&build), peft.config())?;
@@ -67,11 +63,12 @@ impl Changes {
             config: peft.file(name)?,
             layers: collect.layers.into_inner(),
             copies: collect.copies.into_inner(),
+            inert: collect.inert.into_inner(),
         })
     }
 
     /// A list in the adapter's file.
-    fn list(&self, field: &str) -> Option<Vec<String>> {
+    pub fn list(&self, field: &str) -> Option<Vec<String>> {
         serde_json::from_value(self.config.get(field)?.clone()).ok()
     }
 
@@ -80,7 +77,7 @@ impl Changes {
         self.list("modules_to_save").unwrap_or_default()
     }
 
-    fn has(&self, field: &str) -> bool {
+    pub fn has(&self, field: &str) -> bool {
         !self.config.get(field).is_none_or(Value::is_null)
     }
 }
@@ -92,11 +89,13 @@ impl<M: Model> Peft<M> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Collect {
+    /// Whether the adapter may train the model's own parameters.
     own: bool,
     layers: RefCell<Vec<Change>>,
     copies: RefCell<BTreeMap<String, Tensor>>,
+    inert: RefCell<BTreeSet<String>>,
     /// The base's own values of the parameters that are trained.
     trained: RefCell<BTreeMap<String, (Tensor, &'static str)>>,
 }
@@ -125,13 +124,11 @@ impl Watch for Collect {
             _ => None,
         };
         let change = match low_rank {
-            Some(mut change) => {
+            Some(change) => {
                 let own = delta(there.bias.as_ref(), before.bias.as_ref())?;
-                let bias = match (change.bias.take(), own) {
-                    (Some(a), Some(b)) => Some(a.f_add(&b)?),
-                    (a, b) => a.or(b),
-                };
-                (Delta::LowRank(change), bias, there)
+                let bias = sum(own.as_ref(), change.bias.as_ref())?;
+                let after = sum(there.bias.as_ref(), change.bias.as_ref())?;
+                (Delta::LowRank(change), bias, Weights { bias: after, ..there })
             }
             None => {
                 let after = layer.folded(|_| Ok(()))?;
@@ -154,9 +151,18 @@ impl Watch for Collect {
         [own, value]: [&Tensor; 2],
         copy: Option<(&Active<'_>, &Overlay)>,
     ) -> Result<()> {
-        let Some((owner, overlay)) = copy else { return Ok(()) };
+        let Some((owner, overlay)) = copy else {
+            // A tied head that follows what was seen just before, under the other's name.
+            let mut trained = self.trained.borrow_mut();
+            if let Some((_, (_, method))) = trained.pop_first() {
+                trained.insert(name.to_owned(), (own.shallow_clone(), method));
+            }
+            return Ok(());
+        };
         let method = owner.method.name();
-        if overlay.beside {
+        if own.f_equal(value)? {
+            self.inert.borrow_mut().insert(overlay.key.clone());
+        } else if overlay.key == format!("{PREFIX}{name}") && overlay.counting == Counting::Adds {
             self.copies.borrow_mut().insert(name.to_owned(), value.f_detach()?);
         } else if self.own {
             self.trained.borrow_mut().insert(name.to_owned(), (own.shallow_clone(), method));
@@ -173,6 +179,14 @@ impl Watch for Collect {
     }
 }
 
+/// The sum of what there is.
+fn sum(a: Option<&Tensor>, b: Option<&Tensor>) -> Result<Option<Tensor>> {
+    Ok(match (a, b) {
+        (Some(a), Some(b)) => Some(a.f_add(b)?),
+        (a, b) => a.or(b).map(Tensor::shallow_clone),
+    })
+}
+
 /// `after − before` in f32, unless it is 0 or there is neither.
 fn delta(after: Option<&Tensor>, before: Option<&Tensor>) -> Result<Option<Tensor>> {
     let float = |t: &Tensor| t.f_to_kind(Kind::Float);
@@ -183,82 +197,4 @@ fn delta(after: Option<&Tensor>, before: Option<&Tensor>) -> Result<Option<Tenso
         (None, None) => return Ok(None),
     };
     Ok(if bool::try_from(change.f_any()?)? { Some(change) } else { None })
-}
-
-/// A LoRA adapter of scale 1 under construction.
-#[derive(Debug)]
-pub(crate) struct Assembly {
-    pub rank: i64,
-    /// Changes by site, with whether it is an embedding.
-    pub sites: Vec<(String, bool, LowRank)>,
-    /// Parameters to train whole, by name, and the modules that they are in.
-    pub copies: BTreeMap<String, Tensor>,
-    pub modules: BTreeSet<String>,
-}
-
-/// What an adapter is added from.
-pub(crate) type Made = (Box<dyn Method>, Vec<(String, Tensor)>);
-
-impl Assembly {
-    /// The configuration and the tensors; what describes the file is taken from `sources`.
-    pub fn finish(self, sources: &[Changes]) -> Result<Made> {
-        let first = sources.first().map(|s| &s.config);
-        let field = |name: &str| first.and_then(|f| f.get(name)).cloned().unwrap_or_default();
-        let biased = self.sites.iter().any(|(_, _, change)| change.bias.is_some());
-        let config = LoraConfig {
-            r: self.rank,
-            lora_alpha: self.rank as f64,
-            lora_dropout: field("lora_dropout").as_f64().unwrap_or_default(),
-            target_modules: Some(self.targets(sources)),
-            common: Common {
-                task_type: serde_json::from_value(field("task_type")).unwrap_or_default(),
-                base_model_name_or_path: field("base_model_name_or_path").as_str().map(str::to_owned),
-                modules_to_save: (!self.modules.is_empty()).then(|| self.modules.iter().cloned().collect()),
-                ..Common::default()
-            },
-            ..LoraConfig::default()
-        };
-        let mut json = to_json(&config)?;
-        if let Some(value) = json.get_mut("lora_bias") {
-            *value = biased.into();
-        }
-        let copies = self.copies.into_iter().map(|(name, t)| (format!("{PREFIX}{name}"), t));
-        let mut tensors: Vec<(String, Tensor)> = copies.collect();
-        for (site, embedding, change) in self.sites {
-            let [a, b] = match embedding {
-                true => ["lora_embedding_A", "lora_embedding_B"],
-                false => ["lora_A.weight", "lora_B.weight"],
-            };
-            let zeros = || change.b.f_new_zeros([change.b.size2()?.0], (change.b.kind(), change.b.device()));
-            if biased && !embedding {
-                let bias = match change.bias {
-                    Some(bias) => bias,
-                    None => zeros()?,
-                };
-                tensors.push((format!("{PREFIX}{site}.lora_B.bias"), bias));
-            }
-            tensors.push((format!("{PREFIX}{site}.{a}"), change.a.f_contiguous()?));
-            tensors.push((format!("{PREFIX}{site}.{b}"), change.b.f_contiguous()?));
-        }
-        Ok((from_json(json, "the new adapter")?, tensors))
-    }
-
-    /// The union of the sources' targets where those are plain lists for the same layers as here; otherwise the sites'
-    /// full names.
-    fn targets(&self, sources: &[Changes]) -> Names {
-        const FILTERS: [&str; 3] = ["exclude_modules", "layers_to_transform", "layers_pattern"];
-        let lists = sources.iter().map(|source| match FILTERS.iter().any(|f| source.has(f)) {
-            true => None,
-            false => source.list("target_modules"),
-        });
-        let sites: BTreeSet<&String> = self.sites.iter().map(|(name, ..)| name).collect();
-        let theirs: BTreeSet<&String> =
-            sources.iter().flat_map(|s| s.layers.iter().map(|l| &l.site)).collect();
-        let names: Option<BTreeSet<String>> =
-            lists.collect::<Option<Vec<_>>>().map(|l| l.into_iter().flatten().collect());
-        match names.filter(|_| sites == theirs) {
-            Some(names) => Names::list(names),
-            None => Names::list(sites.into_iter().cloned()),
-        }
-    }
 }

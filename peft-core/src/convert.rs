@@ -4,21 +4,24 @@
 //! At each site `ΔW = U S Vᵀ`, cut off after `rank` singular values: `B = U S` and `A = Vᵀ` are the closest change of
 //! that rank (Eckart and Young). The share of `‖ΔW‖²` that is kept says how close it is.
 
-use crate::changes::{Assembly, Changes, Delta};
+use crate::assembly::{Assembly, AssemblySite};
+use crate::changes::{Changes, Delta};
 use crate::layer::Kernel;
 use crate::low_rank::{LowRank, Svd};
+use crate::methods::Common;
 use crate::model::Model;
+use crate::site::PREFIX;
 use crate::{Error, Peft, Result};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// What a conversion kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversion {
     /// Every site that has a low-rank change now, in the model's order.
     pub sites: Vec<SiteShare>,
-    /// Parameters that LoRA has no form for (those of norms) and that are stored whole, as `modules_to_save`.
+    /// Parameters that LoRA has no form for (those of norms, the task's head) and that are stored whole, as
+    /// `modules_to_save`.
     pub whole: Vec<String>,
 }
 
@@ -57,7 +60,8 @@ impl fmt::Display for Conversion {
 
 impl<M: Model> Peft<M> {
     /// Adds the adapter `new`: a LoRA of rank `rank` that changes the weights as `name` does, as closely as the rank
-    /// allows. Biases are kept by `lora_bias`, norms and what `name` trains beside its method by `modules_to_save`.
+    /// allows. Biases are kept whole (`bias: "lora_only"`), and so are norms and
+    /// what `name` trains beside its method (`modules_to_save`).
     ///
     /// ```
     /// # use peft_core::{Peft, methods::LoraConfig, models::{Tiny, TinyConfig}, target::Names};
@@ -83,16 +87,21 @@ impl<M: Model> Peft<M> {
         self.check_new(new)?;
         let _guard = tch::no_grad_guard();
         let changes = Changes::read(self, name, true)?;
-        let (mut sites, mut shares, mut whole) = (Vec::new(), Vec::new(), Vec::new());
-        let own = changes.copies.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
-        let mut copies: BTreeMap<String, Tensor> = own.collect();
-        let mut modules: BTreeSet<String> = changes.modules().into_iter().collect();
+        let heads = self.heads(&changes)?;
+        let modules = changes.modules().into_iter().collect();
+        let mut lora = Assembly { rank, modules, ..Assembly::default() };
+        lora.values.extend(changes.copies.iter().map(|(name, t)| (name.clone(), t.shallow_clone())));
+        let (mut shares, mut whole) = (Vec::new(), Vec::new());
+        // A bias of the layer itself takes the change; where there is none, LoRA brings one.
+        lora.biases = changes.layers.iter().all(|l| l.bias.is_none() || l.params.len() > 1);
         for layer in &changes.layers {
-            if matches!(layer.kernel, Kernel::LayerNorm { .. } | Kernel::RmsNorm { .. }) {
-                let values = std::iter::once(&layer.values.weight).chain(&layer.values.bias);
-                copies.extend(layer.params.iter().cloned().zip(values.map(Tensor::shallow_clone)));
+            let values = std::iter::once(&layer.values.weight).chain(&layer.values.bias);
+            let values = layer.params.iter().cloned().zip(values.map(Tensor::shallow_clone));
+            let norm = matches!(layer.kernel, Kernel::LayerNorm { .. } | Kernel::RmsNorm { .. });
+            if norm || layer.params.iter().any(|p| heads.overlay(PREFIX, p).is_some()) {
+                lora.values.extend(values);
+                lora.modules.insert(layer.site.clone());
                 whole.extend(layer.params.iter().cloned());
-                modules.insert(layer.site.clone());
                 continue;
             }
             let svd = match &layer.weight {
@@ -100,12 +109,29 @@ impl<M: Model> Peft<M> {
                 Delta::Dense(delta) => Svd::of(delta)?,
             };
             let (change, kept) = svd.truncated(rank)?;
-            let bias = layer.bias.as_ref().map(|b| b.f_to_kind(Kind::Float)).transpose()?;
             shares.push(SiteShare { site: layer.site.clone(), energy: svd.energy()?, kept });
-            sites.push((layer.site.clone(), layer.kernel == Kernel::Embedding, LowRank { bias, ..change }));
+            let bias = layer.bias.as_ref().filter(|_| !lora.biases).map(Tensor::shallow_clone);
+            lora.values.extend(values.skip(1));
+            let (name, embedding) = (layer.site.clone(), layer.kernel == Kernel::Embedding);
+            lora.sites.push(AssemblySite { name, embedding, change: LowRank { bias, ..change } });
         }
-        let (method, tensors) = Assembly { rank, sites, copies, modules }.finish(&[changes])?;
-        self.add_with(new, method, tensors)?;
+        if lora.sites.is_empty() {
+            let why =
+                format!("`{name}` changes no linear layer and no embedding, which is what LoRA can hold");
+            let site = changes.layers.first().map(|l| l.site.clone()).unwrap_or_default();
+            return Err(Error::Unsupported { method: "LoRA", site, why });
+        }
+        lora.biases &= changes.layers.iter().any(|l| l.bias.is_some());
+        self.add_assembly(new, &lora, &[changes])?;
         Ok(Conversion { sites: shares, whole })
+    }
+
+    /// What is trained whole for the adapter's task.
+    fn heads(&self, changes: &Changes) -> Result<Common> {
+        let task = changes.config.get("task_type").cloned().unwrap_or_default();
+        let mut heads =
+            Common { task_type: serde_json::from_value(task).unwrap_or_default(), ..Common::default() };
+        heads.prepare("to_lora", self.outline())?;
+        Ok(heads)
     }
 }

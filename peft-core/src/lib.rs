@@ -66,6 +66,7 @@
     )
 )]
 
+mod assembly;
 mod attention;
 mod cache;
 mod changes;

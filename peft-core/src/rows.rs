@@ -82,12 +82,17 @@ impl Watch for Mix<'_> {
         Ok(())
     }
 
-    fn param(&self, name: &str, _: [&Tensor; 2], copy: Option<(&Active<'_>, &Overlay)>) -> Result<()> {
+    fn param(
+        &self,
+        name: &str,
+        [own, value]: [&Tensor; 2],
+        copy: Option<(&Active<'_>, &Overlay)>,
+    ) -> Result<()> {
         match copy {
-            None => Ok(()),
-            Some((owner, _)) => {
+            Some((owner, _)) if !own.f_equal(value)? => {
                 Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter"))
             }
+            _ => Ok(()),
         }
     }
 

@@ -102,6 +102,15 @@ pub struct Outline {
     pub params: Vec<String>,
 }
 
+impl Outline {
+    /// The parameter whose tensor `param` is, if it is the weight of a tied head.
+    pub fn tied(&self, param: &str) -> Option<&String> {
+        let head =
+            self.sites.iter().find(|s| s.tied.is_some() && param.strip_prefix(&s.name) == Some(".weight"));
+        head?.tied.as_ref()
+    }
+}
+
 /// A [`Site`] without its tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteOutline {

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use peft_core::combine::{Arithmetic, Combination, MajoritySign, Rank, Settings};
 use peft_core::io::{self, hub};
-use peft_core::methods::{Common, LoraConfig, PrefixTuningConfig};
+use peft_core::methods::{Common, Ia3Config, LoraConfig, PrefixTuningConfig};
 use peft_core::models::{Llama, Tiny};
-use peft_core::target::Names;
+use peft_core::target::{LayerIndices, Names, Patterns};
 use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 use tests::subject::{Subject, logits, move_away};
@@ -122,6 +122,108 @@ fn one_adapter_alone_is_itself() -> Result<()> {
         peft.combine(name, &[("a", 1.0)], how)?;
         assert_close(name, &logits(&peft, &[name])?, &logits(&peft, &["a"])?, 1e-6)?;
     }
+    Ok(())
+}
+
+/// Embeddings and biases are part of the sum; a bias is beyond what pruning is defined for, and DoRA is no sum at all.
+#[test]
+fn embeddings_and_biases_are_combined_and_dora_is_refused() -> Result<()> {
+    let _serial = serial();
+    let biased = |r, alpha| LoraConfig { lora_bias: true, ..lora(r, alpha, &["ff.0"]) };
+    let mut peft = with(vec![lora(4, 8.0, &["embed", "ff.0"]), lora(3, 9.0, &["embed"]), biased(4, 12.0)])?;
+    let pair = [("a", 0.7), ("b", -0.4)];
+    peft.combine("cat", &pair, Combination::Cat)?;
+    let expected = delta(&peft, "a", "embed")? * 0.7 - delta(&peft, "b", "embed")? * 0.4;
+    assert_close("embedding", &delta(&peft, "cat", "embed")?, &expected, 1e-5)?;
+
+    peft.add("d", biased(4, 6.0))?;
+    move_away(peft.params("d")?, 9)?;
+    let pair = [("c", 0.7), ("d", -0.4)];
+    let bias = |peft: &Peft<Tiny>, name: &str| -> Result<Tensor> {
+        let key = format!("{SITE}.bias");
+        Ok(peft.merged(&[name])?.base().find(&key).context("b")? - peft.base().find(&key).context("b")?)
+    };
+    let expected = bias(&peft, "c")? * 0.7 - bias(&peft, "d")? * 0.4;
+    for (name, how) in [("sum", Combination::Cat), ("linear", LINEAR), ("svd", SVD)] {
+        peft.combine(name, &pair, how)?;
+        assert_close(name, &bias(&peft, name)?, &expected, 1e-5)?;
+    }
+    let ties = Combination::Factors(Arithmetic::Ties { density: 0.5, sign: MajoritySign::Total });
+    refused("pruned biases", peft.combine("new", &pair, ties), &[SITE, "bias"])?;
+
+    peft.add("dora", LoraConfig { use_dora: true, ..lora(4, 8.0, &["ff.0"]) })?;
+    let e = peft.combine("new", &[("c", 1.0), ("dora", 1.0)], Combination::Cat);
+    refused("DoRA", e, &["layers.0.ff.0", "not low-rank"])?;
+    refused("DoRA", peft.view_rows(&[Some("dora"), None]), &["layers.0.ff.0", "not low-rank"])?;
+    peft.add("tuned", LoraConfig { bias: serde_json::from_value("all".into())?, ..lora(4, 8.0, &["ff.0"]) })?;
+    move_away(peft.params("tuned")?, 9)?;
+    let e = peft.combine("new", &[("a", 1.0), ("tuned", 1.0)], Combination::Cat);
+    refused("biases of the model", e, &["bias", "the model itself"])?;
+    ensure!(!peft.names().contains(&"new"), "was added");
+    Ok(())
+}
+
+/// Ranks by pattern are filled up with zeros; targets that lists cannot say become the sites' full names.
+#[test]
+fn patterns_and_filters_are_resolved() -> Result<()> {
+    let _serial = serial();
+    let patterned = |rank: i64| LoraConfig {
+        rank_pattern: Patterns::new([(SITE, rank)]),
+        alpha_pattern: Patterns::new([("layers.1.ff.0", 3.0)]),
+        ..lora(4, 8.0, &["ff.0"])
+    };
+    let first =
+        LoraConfig { layers_to_transform: Some(LayerIndices::One(0)), ..lora(4, 6.0, &["ff.0", "ff.2"]) };
+    let mut peft = with(vec![patterned(6), patterned(6), first])?;
+    let sum = |peft: &Peft<Tiny>, names: [&str; 2], site: &str| -> Result<Tensor> {
+        Ok(delta(peft, names[0], site)? * 0.7 + delta(peft, names[1], site)? * 0.4)
+    };
+    for (name, other, ranks) in [("ab", "b", 12), ("ac", "c", 10)] {
+        peft.combine(name, &[("a", 0.7), (other, 0.4)], Combination::Cat)?;
+        for site in [SITE, "layers.1.ff.0", "layers.0.ff.2"] {
+            let expected = sum(&peft, ["a", other], site)?;
+            if f64::try_from(expected.abs().max())? > 0.0 {
+                assert_close(site, &delta(&peft, name, site)?, &expected, 1e-5)?;
+            }
+        }
+        let config = peft.method(name)?.config(peft.params(name)?)?.context("config")?;
+        ensure!(config["r"] == ranks && config["rank_pattern"] == serde_json::json!({}), "{config}");
+        let full = serde_json::json!([SITE, "layers.0.ff.2", "layers.1.ff.0"]);
+        let targets = if other == "b" { serde_json::json!(["ff.0"]) } else { full };
+        ensure!(config["target_modules"] == targets, "{config}");
+    }
+    // The ranks differ at one site alone.
+    refused("linear", peft.combine("new", &[("a", 1.0), ("c", 1.0)], LINEAR), &["ranks [6, 4]", SITE])?;
+    peft.combine("linear", &[("a", 1.0), ("b", 1.0)], LINEAR)?;
+    Ok(())
+}
+
+/// (IA)³: the weighted sum of the vectors; one that an adapter lacks is 1.
+#[test]
+fn vectors_are_summed() -> Result<()> {
+    let _serial = serial();
+    let mut peft = Tiny::base()?;
+    let ia3 = |targets: &[&str], feedforward: &[&str]| Ia3Config {
+        target_modules: Some(Names::list(targets.iter().copied())),
+        feedforward_modules: Some(Names::list(feedforward.iter().copied())),
+        ..Ia3Config::default()
+    };
+    peft.add("a", ia3(&["ff.0", "ff.2"], &["ff.2"]))?;
+    peft.add("b", ia3(&["ff.0"], &[]))?;
+    for (name, seed) in [("a", 3), ("b", 4)] {
+        move_away(peft.params(name)?, seed)?;
+    }
+    peft.combine("ab", &[("a", 0.7), ("b", 0.6)], LINEAR)?;
+    let l = |name: &str, site: &str| -> Result<Tensor> {
+        let key = format!("base_model.model.layers.1.{site}.ia3_l");
+        Ok(peft.params(name)?.find(&key).context(key)?.detach())
+    };
+    assert_close("both", &l("ab", "ff.0")?, &(l("a", "ff.0")? * 0.7 + l("b", "ff.0")? * 0.6), 1e-6)?;
+    assert_close("one", &l("ab", "ff.2")?, &(l("a", "ff.2")? * 0.7 + 0.6), 1e-6)?;
+    refused("svd", peft.combine("new", &[("a", 1.0), ("b", 1.0)], SVD), &["(IA)³", "combination_type"])?;
+    peft.add("lora", lora(4, 8.0, &["ff.0"]))?;
+    let e = peft.combine("new", &[("a", 1.0), ("lora", 1.0)], LINEAR);
+    refused("LoRA and (IA)³", e, &["`lora` is LORA", "`a` is IA3"])?;
     Ok(())
 }
 

@@ -71,7 +71,6 @@ fn the_share_is_that_of_the_change_that_is_kept() -> Result<()> {
 
 /// A change of all weights: norms and biases are kept whole, and everything at full rank.
 #[test]
-#[ignore = "needs lora_bias"]
 fn full_fine_tuning_loses_some_and_says_how_much() -> Result<()> {
     let _serial = serial();
     let mut peft = with(FullConfig::default())?;
@@ -110,7 +109,11 @@ fn full_rank<M: Subject>(row: &Row) -> Result<()> {
         ensure!(peft.to_lora("a", "lora", 4).is_err(), "was accepted");
         return Ok(());
     }
-    let conversion = peft.to_lora("a", "lora", 128)?;
+    let conversion = match peft.to_lora("a", "lora", 128) {
+        // Norms alone.
+        Err(e) if e.to_string().contains("changes no linear layer") => return Ok(()),
+        conversion => conversion?,
+    };
     ensure!(1.0 - conversion.kept() < 1e-6, "{conversion}");
     assert_close("full rank", &logits(&peft, &["lora"])?, &logits(&peft, &["a"])?, 1e-5)
 }

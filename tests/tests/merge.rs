@@ -110,7 +110,7 @@ fn tied_heads_part_when_one_side_changes() -> Result<()> {
     let _serial = serial();
     let mut peft = hub::open::<Gpt2>(&golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft;
     let words = "transformer.wte.weight";
-    for (name, target) in [("inner", "c_attn"), ("head", "lm_head")] {
+    for (name, target) in [("inner", "c_attn"), ("head", "lm_head"), ("words", "wte")] {
         peft.add(name, lora(4, 10.0, &[target]))?;
         move_away(peft.params(name)?, 3)?;
         let merged = peft.merged(&[name])?;

@@ -19,7 +19,8 @@ mod ia3;
 
 pub use arithmetic::{Arithmetic, MajoritySign};
 
-use crate::changes::{Assembly, Change, Changes, Delta};
+use crate::assembly::{Assembly, AssemblySite};
+use crate::changes::{Change, Changes, Delta};
 use crate::layer::Kernel;
 use crate::low_rank::{LowRank, Svd};
 use crate::model::Model;
@@ -246,19 +247,22 @@ impl<M: Model> Peft<M> {
             self.check_whole(name, &source)?;
             sources.push(source);
         }
-        let (method, tensors) = assemble(&sources, adapters, how)?.finish(&sources)?;
-        self.add_with(new, method, tensors)
+        self.add_assembly(new, &assemble(&sources, adapters, how)?, &sources)
     }
 
     /// Whether the low-rank changes and the copies are all there is to the adapter.
     fn check_whole(&self, name: &str, source: &Changes) -> Result<()> {
+        if let Some(layer) = source.layers.iter().find(|l| matches!(l.weight, Delta::Dense(_))) {
+            let why = "its change is not low-rank and additive, so it cannot be combined".to_owned();
+            return Err(Error::Unsupported { method: layer.method, site: layer.site.clone(), why });
+        }
         let known = |key: &str| {
             let Some(path) = key.strip_prefix(PREFIX) else { return false };
             let lora = source.layers.iter().any(|l| {
                 let leaf = path.strip_prefix(&l.site).and_then(|rest| rest.strip_prefix(".lora_"));
-                leaf.is_some_and(|leaf| !leaf.starts_with("magnitude"))
+                leaf.is_some()
             });
-            lora || source.copies.contains_key(path)
+            lora || source.copies.contains_key(path) || source.inert.contains(key)
         };
         match self.params(name)?.tensors().into_keys().find(|key| !known(key)) {
             Some(key) => {
@@ -307,10 +311,7 @@ fn assemble(sources: &[Changes], adapters: &[(&str, f64)], how: Combination) -> 
     for (source, (name, w)) in sources.iter().zip(adapters) {
         let mut largest = 0;
         for layer in &source.layers {
-            let Delta::LowRank(change) = &layer.weight else {
-                let why = "its change is not low-rank and additive, so it cannot be combined".to_owned();
-                return Err(Error::Unsupported { method: layer.method, site: layer.site.clone(), why });
-            };
+            let Delta::LowRank(change) = &layer.weight else { continue };
             largest = largest.max(change.rank()?);
             match sites.iter_mut().find(|(first, _)| first.site == layer.site) {
                 Some((_, parts)) => parts.push((*w, change)),
@@ -329,7 +330,7 @@ fn assemble(sources: &[Changes], adapters: &[(&str, f64)], how: Combination) -> 
     let rank = how.rank(&ranks);
     let combined = sites.into_iter().map(|(layer, parts)| {
         let change = how.of(&layer.site, &parts, rank)?;
-        Ok((layer.site.clone(), layer.kernel == Kernel::Embedding, change))
+        Ok(AssemblySite { name: layer.site.clone(), embedding: layer.kernel == Kernel::Embedding, change })
     });
-    Ok(Assembly { rank, sites: combined.collect::<Result<_>>()?, copies, modules })
+    Ok(Assembly { rank, sites: combined.collect::<Result<_>>()?, values: copies, modules, biases: false })
 }

@@ -72,7 +72,7 @@ impl Method for PartialConfig {
         };
         chosen.extend(self.layers(outline)?.into_iter().map(str::to_owned));
         let named = outline.params.iter().filter(|p| paths(p).any(|path| chosen.contains(path)));
-        let own = named.map(|p| tied(outline, p).unwrap_or(p));
+        let own = named.map(|p| outline.tied(p).unwrap_or(p));
         self.params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).cloned().collect();
         Ok(())
     }
@@ -85,13 +85,6 @@ impl Method for PartialConfig {
     fn file(&self) -> Option<&dyn FileForm> {
         Some(self)
     }
-}
-
-/// The parameter whose tensor a tied head's weight is.
-fn tied<'o>(outline: &'o Outline, param: &str) -> Option<&'o String> {
-    let head =
-        outline.sites.iter().find(|s| s.tied.is_some() && param.strip_prefix(&s.name) == Some(".weight"))?;
-    head.tied.as_ref()
 }
 
 /// A parameter's name and those of the modules it is in.

@@ -3,7 +3,7 @@
 use super::start::{InitLora, Start};
 use super::{LoraConfig, NAME, SiteRank};
 use crate::site::Site;
-use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
 use tch::Tensor;
 
 /// `y = W x + b + s · (B A drop(x) + b_B)`.
@@ -110,6 +110,11 @@ impl Adapter for Lora {
         };
         let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, bias })
+    }
+
+    fn low_rank(&self) -> Result<Option<LowRank>> {
+        let bias = self.bias.as_ref().map(|b| b.f_mul_scalar(self.scaling)).transpose()?;
+        Ok(Some(LowRank { a: self.down()?, b: self.up()?, scale: self.scaling, bias }))
     }
 
     /// The low-rank product is accumulated into the base's output: no second full-size tensor is formed.
