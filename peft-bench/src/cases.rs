@@ -2,7 +2,7 @@
 
 use peft_core::Model;
 use peft_core::methods::{
-    BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, LoraConfig, Method, Placement,
+    Bias, BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, InitLora, LoraConfig, Method, Placement,
     PrefixTuningConfig, PromptInit, PromptTuningConfig,
 };
 use peft_core::models::{Bert, Tiny};
@@ -61,6 +61,26 @@ pub const CASES: &[Case] = &[
         bert: || LoraConfig { use_rslora: true, ..lora_bert() }.into(),
     },
     Case {
+        name: "dora", about: "LoRA with a trained magnitude", lr: (2e-2, 2e-3),
+        tiny: || LoraConfig { use_dora: true, ..lora_tiny() }.into(),
+        bert: || LoraConfig { use_dora: true, ..lora_bert() }.into(),
+    },
+    Case {
+        name: "pissa", about: "LoRA from the principal directions of W", lr: (5e-3, 5e-4),
+        tiny: || LoraConfig { init_lora_weights: start("pissa"), ..lora_tiny() }.into(),
+        bert: || LoraConfig { init_lora_weights: start("pissa"), ..lora_bert() }.into(),
+    },
+    Case {
+        name: "olora", about: "LoRA from an orthogonal basis of W", lr: (5e-3, 5e-4),
+        tiny: || LoraConfig { init_lora_weights: start("olora"), ..lora_tiny() }.into(),
+        bert: || LoraConfig { init_lora_weights: start("olora"), ..lora_bert() }.into(),
+    },
+    Case {
+        name: "lora-bias", about: "LoRA and all biases of the base", lr: (2e-2, 2e-3),
+        tiny: || LoraConfig { bias: Bias::All, ..lora_tiny() }.into(),
+        bert: || LoraConfig { bias: Bias::All, ..lora_bert() }.into(),
+    },
+    Case {
         name: "adapter", about: "bottleneck after each layer", lr: (2e-2, 2e-3),
         tiny: || bottleneck_tiny(&[Placement::Layer]).into(),
         bert: || bottleneck_bert(&[Placement::Layer]).into(),
@@ -100,6 +120,10 @@ fn lora_tiny() -> LoraConfig {
 /// PEFT's default targets: query and value.
 fn lora_bert() -> LoraConfig {
     LoraConfig { r: 8, lora_alpha: 16.0, common: head(), ..Default::default() }
+}
+
+fn start(name: &str) -> InitLora {
+    InitLora::Named(name.into())
 }
 
 fn bottleneck_tiny(placement: &[Placement]) -> BottleneckConfig {

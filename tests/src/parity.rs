@@ -217,7 +217,7 @@ fn gradients<M: HubModel>(
 }
 
 fn most(t: &Tensor) -> f64 {
-    t.abs().max().double_value(&[])
+    if t.numel() == 0 { 0.0 } else { t.abs().max().double_value(&[]) }
 }
 
 /// The golden gradient of a trained tensor. With `bias: "all"`, PEFT saves a head's bias under three names, and its

@@ -3,7 +3,7 @@
 use super::{LoraConfig, NAME, SiteRank};
 use super::start::InitLora;
 use crate::site::Site;
-use crate::{Adapter, Init, Inner, Params, Result, Weights};
+use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
 use tch::Tensor;
 
 /// `y = E[ids] + s · Aᵀ[ids] Bᵀ`; nothing is ever dropped.
@@ -51,6 +51,11 @@ impl Adapter for EmbeddingLora {
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
         let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
+    }
+
+    fn low_rank(&self) -> Result<Option<LowRank>> {
+        let (a, b) = (self.a.shallow_clone(), self.b.shallow_clone());
+        Ok(Some(LowRank { a, b, scale: self.scaling, bias: None }))
     }
 
     fn forward(&self, ids: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {

@@ -84,7 +84,7 @@ impl Method for LoraConfig {
         };
         let bias = || {
             let key = self.bias.key(param, |site| self.plan.sites.contains_key(site))?;
-            Some(Overlay { key, counting: Counting::Replaces, beside: true })
+            Some(Overlay { key, counting: Counting::Replaces, beside: false })
         };
         saved.or_else(base).or_else(bias)
     }
