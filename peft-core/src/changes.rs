@@ -156,9 +156,6 @@ impl Watch for Collect {
     ) -> Result<()> {
         let Some((owner, overlay)) = copy else { return Ok(()) };
         let method = owner.method.name();
-        if owner.method.frozen(&overlay.key) && value.f_equal(own)? {
-            return Ok(());
-        }
         if overlay.beside {
             self.copies.borrow_mut().insert(name.to_owned(), value.f_detach()?);
         } else if self.own {

@@ -82,15 +82,9 @@ impl Watch for Mix<'_> {
         Ok(())
     }
 
-    fn param(
-        &self,
-        name: &str,
-        [own, value]: [&Tensor; 2],
-        copy: Option<(&Active<'_>, &Overlay)>,
-    ) -> Result<()> {
+    fn param(&self, name: &str, _: [&Tensor; 2], copy: Option<(&Active<'_>, &Overlay)>) -> Result<()> {
         match copy {
             None => Ok(()),
-            Some((owner, overlay)) if owner.method.frozen(&overlay.key) && value.f_equal(own)? => Ok(()),
             Some((owner, _)) => {
                 Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter"))
             }

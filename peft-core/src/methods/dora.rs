@@ -11,7 +11,7 @@ use crate::site::Site;
 use crate::{Adapter, Inner, Params, Result, Weights};
 use tch::{Kind, Tensor};
 
-const NAME: &str = "DoRA";
+pub(super) const NAME: &str = "DoRA";
 /// Where m is stored.
 const MAGNITUDE: &str = "lora_magnitude_vector";
 
