@@ -2,9 +2,9 @@
 
 use peft_core::Model;
 use peft_core::methods::{
-    AdaLoraConfig, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig, HiddenPrefixConfig,
-    Ia3Config, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, Method, OftConfig, PartialConfig,
-    Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig, VeraConfig,
+    AdaLoraConfig, Bias, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig,
+    HiddenPrefixConfig, Ia3Config, InitLora, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, Method,
+    OftConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig, VeraConfig,
 };
 use peft_core::models::{Bert, Tiny};
 use peft_core::target::Names;
@@ -90,6 +90,26 @@ pub const CASES: &[Case] = &[
         name: "diff-pruning", about: "gated differences of all weights of some layers", lr: (2e-2, 2e-3),
         tiny: || DiffPruningConfig { target_modules: ff(), ..Default::default() }.into(),
         bert: || DiffPruningConfig { target_modules: attention(), common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "dora", about: "LoRA with a trained magnitude", lr: (2e-2, 2e-3),
+        tiny: || LoraConfig { use_dora: true, ..lora_tiny() }.into(),
+        bert: || LoraConfig { use_dora: true, ..lora_bert() }.into(),
+    },
+    Case {
+        name: "pissa", about: "LoRA from the principal directions of W", lr: (5e-3, 5e-4),
+        tiny: || LoraConfig { init_lora_weights: start("pissa"), ..lora_tiny() }.into(),
+        bert: || LoraConfig { init_lora_weights: start("pissa"), ..lora_bert() }.into(),
+    },
+    Case {
+        name: "olora", about: "LoRA from an orthogonal basis of W", lr: (5e-3, 5e-4),
+        tiny: || LoraConfig { init_lora_weights: start("olora"), ..lora_tiny() }.into(),
+        bert: || LoraConfig { init_lora_weights: start("olora"), ..lora_bert() }.into(),
+    },
+    Case {
+        name: "lora-bias", about: "LoRA and all biases of the base", lr: (2e-2, 2e-3),
+        tiny: || LoraConfig { bias: Bias::All, ..lora_tiny() }.into(),
+        bert: || LoraConfig { bias: Bias::All, ..lora_bert() }.into(),
     },
     Case {
         name: "adapter", about: "bottleneck after each layer", lr: (2e-2, 2e-3),
@@ -192,6 +212,10 @@ fn ia3_tiny() -> Ia3Config {
         feedforward_modules: Some(Names::list(["ff.2"])),
         ..Default::default()
     }
+}
+
+fn start(name: &str) -> InitLora {
+    InitLora::Named(name.into())
 }
 
 fn bottleneck_tiny(placement: &[Placement]) -> BottleneckConfig {

@@ -130,17 +130,21 @@ impl<M: Model> Peft<M> {
         }
     }
 
-    /// A store of copies of `tensors`, in the dtypes that the method trains.
+    /// A store of copies of `tensors`, in the dtypes that the method trains. Weights of the base that belong to the file and
+    /// are not trained may be missing, as PEFT can leave them out (`save_embedding_layers=False`): they are the base's.
     fn fit(
         &self,
         method: &dyn Method,
         place: String,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Params> {
-        let base = self.base.tensors();
-        let overlays =
-            self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, base.get(p)?.kind())));
-        let kinds: BTreeMap<String, Kind> = overlays.collect();
+        let tied = |p: &str| {
+            let site = self.outline.sites.iter().find(|s| p.strip_suffix(".weight") == Some(&s.name))?;
+            site.tied.as_ref().and_then(|other| self.base.find(other))
+        };
+        let own = |p: &str| self.base.find(p).or_else(|| tied(p));
+        let overlays = self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, own(p)?)));
+        let overlays: BTreeMap<String, Tensor> = overlays.collect();
         let fitted = tensors.into_iter().map(|(name, t)| {
             if !is_float(&t) && method.frozen(&name) {
                 return Ok((name, t.f_detach_copy()?));
@@ -148,12 +152,17 @@ impl<M: Model> Peft<M> {
             if !is_float(&t) {
                 return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
             }
-            let kind = kinds.get(&name).copied().unwrap_or(Kind::Float);
+            let kind = overlays.get(&name).map_or(Kind::Float, Tensor::kind);
             let own = if t.kind() == kind { t.f_detach_copy()? } else { t.f_detach()?.f_to_kind(kind)? };
             Ok((name, own))
         });
-        let fitted = fitted.collect::<Result<Vec<_>>>()?;
-        Params::from_tensors(place, self.base.device(), fitted)
+        let params = Params::from_tensors(&place, self.base.device(), fitted.collect::<Result<Vec<_>>>()?)?;
+        for (name, t) in overlays.iter().filter(|(name, _)| method.frozen(name)) {
+            if params.find(name).is_none() {
+                params.insert(name, t.f_detach_copy()?, false)?;
+            }
+        }
+        Ok(params)
     }
 
     /// Runs the constructor with the one adapter: that makes or checks its tensors.

@@ -11,7 +11,7 @@ use crate::site::Site;
 use crate::{Adapter, Inner, Params, Result, Weights};
 use tch::{Kind, Tensor};
 
-const NAME: &str = "DoRA";
+pub(super) const NAME: &str = "DoRA";
 /// Where m is stored.
 const MAGNITUDE: &str = "lora_magnitude_vector";
 
@@ -48,7 +48,8 @@ impl Dora {
             if let Some(b) = w.bias {
                 y = y.f_sub_(&b.f_mul(&less)?)?;
             }
-            return Ok(y.f_addmm_(&lora.project(x, false)?, &lora.up()?.f_mul(&tall)?.f_tr()?)?);
+            let x = x.f_to_kind(lora.a.kind())?;
+            return Ok(y.f_addmm_(&lora.project(&x, false)?, &lora.up()?.f_mul(&tall)?.f_tr()?)?);
         }
         let full = x.f_to_kind(lora.a.kind())?;
         let dropped = full.f_dropout(lora.dropout, true)?;

@@ -6,10 +6,10 @@ use peft_core::io::hub;
 use peft_core::methods::{Bias, Common, InitLora, LoraConfig, TokenIndices, TrainableTokensConfig};
 use peft_core::models::{Gpt2, Llama};
 use peft_core::target::{LayerIndices, Names, Patterns};
-use peft_core::{Error, Method, Peft};
+use peft_core::{Batch, Error, Method, Model, Pass, Peft};
 use serde_json::json;
-use tch::Device;
-use tests::{golden, refused, serial};
+use tch::{Device, Kind, Tensor};
+use tests::{assert_bits, golden, refused, serial};
 
 const TENSORS: &str = "adapter_model.safetensors";
 
@@ -235,5 +235,30 @@ fn fan_in_fan_out_is_the_layers() -> Result<()> {
     peft.add("a", LoraConfig { bias: Bias::All, ..lora(&["in_proj"]) })?;
     let biases = peft.outline().params.iter().filter(|p| p.ends_with("bias")).count();
     ensure!(peft.trainable(&["a"])?.len() == biases + 4, "{:?}", peft.report(&["a"])?);
+    Ok(())
+}
+
+/// PEFT can leave the base's weight out of the file (`save_embedding_layers=False`): it is the base's then. One that is
+/// there replaces it, and is of the right shape.
+#[test]
+fn the_bases_weight_in_a_file() -> Result<()> {
+    let _serial = serial();
+    let (dir, name) =
+        (copy("llama/x_lora_embedding")?, "base_model.model.model.embed_tokens.base_layer.weight");
+    let logits = |dir: &std::path::Path| -> Result<Tensor> {
+        let mut peft = llama()?;
+        peft.load("a", dir)?;
+        let ids = Tensor::arange(12, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+        Ok(peft.view(&["a"])?.forward(&Batch::dense(ids), Pass::eval())?.detach())
+    };
+    let whole = logits(dir.path())?;
+    let file = dir.path().join(TENSORS);
+    edit_tensors(&file, |all| drop(all.remove(name)))?;
+    assert_bits("without it", &logits(dir.path())?, &whole)?;
+    let with = |t: Tensor| edit_tensors(&file, |all| drop(all.insert(name.into(), t)));
+    with(Tensor::ones([96, 32], (Kind::Float, Device::Cpu)))?;
+    ensure!(!logits(dir.path())?.equal(&whole), "another weight changes nothing");
+    with(Tensor::ones([96, 16], (Kind::Float, Device::Cpu)))?;
+    refused("loading", llama()?.load("a", dir.path()), &[TENSORS, name, "[96, 16]", "[96, 32]"])?;
     Ok(())
 }

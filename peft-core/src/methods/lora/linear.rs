@@ -3,6 +3,7 @@
 use super::start::{InitLora, Start};
 use super::{LoraConfig, NAME, SiteRank};
 use crate::site::Site;
+use crate::methods::accumulate::accumulate;
 use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
 use tch::Tensor;
 
@@ -80,14 +81,13 @@ impl Lora {
         Ok(x.f_mm(&a.f_tr()?)?.f_mul_scalar(self.scaling)?)
     }
 
-    /// `s · A drop(x)` and, beside it, `s · A₀ x`: `[rows, r or 2r]`.
+    /// `s · A drop(x)` and, beside it, `s · A₀ x`, of x in the dtype of A: `[rows, r or 2r]`.
     pub(in crate::methods) fn project(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = x.f_to_kind(self.a.kind())?;
         let dropped = if self.drops(train) { x.f_dropout(self.dropout, true)? } else { x.shallow_clone() };
         let h = self.thin(&dropped, &self.a)?;
         Ok(match &self.start {
             None => h,
-            Some((a0, _)) => Tensor::f_cat(&[&h, &self.thin(&x, a0)?], 1)?,
+            Some((a0, _)) => Tensor::f_cat(&[&h, &self.thin(x, a0)?], 1)?,
         })
     }
 }
@@ -117,22 +117,11 @@ impl Adapter for Lora {
         Ok(Some(LowRank { a: self.down()?, b: self.up()?, scale: self.scaling, bias }))
     }
 
-    /// The low-rank product is accumulated into the base's output: no second full-size tensor is formed.
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
-        let mut shape = x.size();
-        let width = shape.pop().unwrap_or_default();
-        let x = x.f_contiguous()?;
-        // Two views and not one: the gradients of the two paths then meet at x in the order that y0 + s·BAx has.
-        let mut y = inner.forward(&x.f_view([-1, width])?)?;
-        let h = self.project(&x.f_view([-1, width])?, inner.pass.train)?;
-        let b = self.up()?.f_tr()?;
-        let kind = y.kind();
-        let mut y =
-            if kind == h.kind() { y.f_addmm_(&h, &b)? } else { y.f_add(&h.f_mm(&b)?)? };
-        if let Some(bias) = &self.bias {
-            y = y.f_add_(&bias.f_mul_scalar(self.scaling)?)?;
+        let mut y = accumulate(x, inner, &self.up()?, |x| self.project(&x, inner.pass.train))?;
+        match &self.bias {
+            Some(bias) => Ok(y.f_add_(&bias.f_mul_scalar(self.scaling)?.f_to_kind(y.kind())?)?),
+            None => Ok(y),
         }
-        shape.push(self.b.size2()?.0);
-        Ok(y.f_to_kind(kind)?.f_view(shape.as_slice())?)
     }
 }

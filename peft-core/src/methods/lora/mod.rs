@@ -18,7 +18,7 @@ pub use linear::Lora;
 pub use start::InitLora;
 
 use super::config::{Common, FileForm, PeftConfig};
-use super::dora::{Dora, EmbeddingDora};
+use super::dora::{self, Dora, EmbeddingDora};
 use super::{Counting, Factors, Method, Overlay};
 use crate::site::{Outline, PREFIX, Site};
 use crate::{Adapter, Params, Result};
@@ -43,7 +43,7 @@ impl PeftConfig for LoraConfig {
 
 impl Method for LoraConfig {
     fn name(&self) -> &'static str {
-        NAME
+        if self.use_dora { dora::NAME } else { NAME }
     }
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
@@ -84,7 +84,7 @@ impl Method for LoraConfig {
         };
         let bias = || {
             let key = self.bias.key(param, |site| self.plan.sites.contains_key(site))?;
-            Some(Overlay { key, counting: Counting::Replaces, beside: true })
+            Some(Overlay { key, counting: Counting::Replaces, beside: false })
         };
         saved.or_else(base).or_else(bias)
     }
