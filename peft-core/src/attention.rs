@@ -73,6 +73,19 @@ pub fn causal_mask(
     Ok(hidden.f_view([1, 1, queries, keys])?)
 }
 
+/// `softmax(Q Kᵀ/√d) V` over keys and values `[1 or batch, kv_heads, n, d]` that stand beside the model's own: without
+/// a mask, the softmax in f32; `[batch, heads, queries, d]`.
+pub fn attend_to(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let (batch, heads, queries, d) = q.size4()?;
+    // The query heads that share a key head are further queries of it.
+    let kv_heads = k.size4()?.1;
+    let rows = q.f_reshape([batch, kv_heads, -1, d])?;
+    let scores = rows.f_matmul(&k.f_to_kind(q.kind())?.f_transpose(-2, -1)?)?;
+    let weights = scores.f_mul_scalar((1.0 / d as f64).sqrt())?.f_softmax(-1, Kind::Float)?;
+    let y = weights.f_to_kind(q.kind())?.f_matmul(&v.f_to_kind(q.kind())?)?;
+    Ok(y.f_reshape([batch, heads, queries, d])?)
+}
+
 /// The lowest finite number of a dtype. Masks are made of it and not of −∞, so that a row which may see nothing
 /// (padding before the first word) is a mean and not a NaN.
 pub(crate) fn lowest(kind: Kind) -> f64 {

@@ -53,6 +53,11 @@ impl Params {
         self.sealed = true;
     }
 
+    /// Whether it is: filled from a file, or by an adapter that is complete.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
     /// What errors call this store.
     pub fn place(&self) -> &str {
         &self.place

@@ -122,7 +122,9 @@ fn numbers<M: HubModel>(
         bail!("it could be merged, and PEFT cannot");
     }
     gradients(peft, "golden", batch, g, e)?;
-    if g.keys().any(|k| k.starts_with("param.encoder.")) {
+    // Where the encoder is but a table, its output is the table.
+    let encoder_only = |k: &String| k.starts_with("param.encoder.") && k != "param.encoder.embedding.weight";
+    if g.keys().any(encoder_only) {
         encoder(peft, dir, g)?;
         let logits = peft.view(&["encoder"])?.forward(batch, Pass::eval())?;
         e.logits = nan_max(e.logits, relative_error(&logits, name("logits")?).context("encoder")?);
@@ -198,6 +200,8 @@ fn gradients<M: HubModel>(
     loss.backward();
     let mut unmatched: Vec<&String> = g.keys().filter(|k| of_adapter(k, adapter)).collect();
     let largest = unmatched.iter().map(|k| most(&g[*k])).fold(0.0, nan_max);
+    // One number of one layer (a gate) can be the difference of large ones: its scale is that of all layers' numbers.
+    let scalars = unmatched.iter().filter(|k| g[**k].numel() == 1).map(|k| most(&g[*k])).fold(0.0, nan_max);
     for (name, p) in peft.trainable(&[adapter])? {
         let key = gradient_key(&name, g);
         let expected = g.get(&key).with_context(|| format!("no golden gradient of `{name}`"))?;
@@ -207,6 +211,8 @@ fn gradients<M: HubModel>(
         // What is zero but for rounding (the gradient of a key's bias, which softmax does not see) has no scale of its own.
         if most(expected) < 1e-6 * largest {
             error *= most(expected) / largest;
+        } else if expected.numel() == 1 {
+            error *= most(expected) / scalars;
         }
         if e.gradients.is_none_or(|worst| error.is_nan() || error > worst) {
             (e.gradients, e.worst) = (Some(error), name);
@@ -217,7 +223,7 @@ fn gradients<M: HubModel>(
 }
 
 fn most(t: &Tensor) -> f64 {
-    t.abs().max().double_value(&[])
+    if t.numel() == 0 { 0.0 } else { t.abs().max().double_value(&[]) }
 }
 
 /// The golden gradient of a trained tensor. With `bias: "all"`, PEFT saves a head's bias under three names, and its

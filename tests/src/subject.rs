@@ -41,6 +41,9 @@ pub struct Sizes {
     pub attention: &'static str,
     pub feed_forward: &'static str,
     pub layer: &'static str,
+    /// The first and the last attention core.
+    pub core: &'static str,
+    pub last_core: &'static str,
 }
 
 /// A linear layer.
@@ -100,6 +103,8 @@ impl Subject for Tiny {
             attention: "layers.0.attn",
             feed_forward: "layers.0.ff",
             layer: "layers.0",
+            core: "layers.0.attn.core",
+            last_core: "layers.1.attn.core",
         }
     }
 
@@ -146,6 +151,8 @@ impl Subject for Bert {
             attention: "bert.encoder.layer.0.attention",
             feed_forward: "bert.encoder.layer.0.ffn",
             layer: "bert.encoder.layer.0",
+            core: "bert.encoder.layer.0.attention.self",
+            last_core: "bert.encoder.layer.1.attention.self",
         }
     }
 
@@ -191,6 +198,8 @@ impl Subject for Llama {
             attention: "model.layers.0.self_attn",
             feed_forward: "model.layers.0.mlp",
             layer: "model.layers.0",
+            core: "model.layers.0.self_attn",
+            last_core: "model.layers.1.self_attn",
         }
     }
 
@@ -234,6 +243,8 @@ impl Subject for Gpt2 {
             attention: "transformer.h.0.attn",
             feed_forward: "transformer.h.0.mlp",
             layer: "transformer.h.0",
+            core: "transformer.h.0.attn",
+            last_core: "transformer.h.1.attn",
         }
     }
 
@@ -293,12 +304,13 @@ pub fn moved_method<M: Subject>(method: Box<dyn Method>) -> Result<Peft<M>> {
     Ok(peft)
 }
 
-/// Adds noise to every tensor.
+/// Adds noise to every tensor, and 1 to what is but one number (a gate, a scale), so that it matters.
 pub fn move_away(params: &Params, seed: i64) -> Result<()> {
     tch::manual_seed(seed);
     for (name, t) in params.tensors() {
         let t = t.detach();
-        params.assign(&name, &(&t + t.randn_like() * 0.15))?;
+        let by = if t.numel() == 1 { 1.0 } else { 0.0 };
+        params.assign(&name, &(&t + t.randn_like() * 0.15 + by))?;
     }
     Ok(())
 }

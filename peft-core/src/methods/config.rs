@@ -232,10 +232,15 @@ pub(super) fn fill(method: &str, field: &str, value: &mut Option<i64>, model: i6
 
 /// `num_virtual_tokens` must be positive.
 pub(super) fn check_tokens(method: &str, n: i64) -> Result<()> {
+    check_positive(method, "num_virtual_tokens", n)
+}
+
+/// A size must be positive.
+pub(super) fn check_positive(method: &str, field: &str, n: i64) -> Result<()> {
     if n > 0 {
         return Ok(());
     }
-    Err(Error::config(method, "num_virtual_tokens", format!("should be a positive integer, is {n}")))
+    Err(Error::config(method, field, format!("should be a positive integer, is {n}")))
 }
 
 /// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.

@@ -6,6 +6,7 @@ mod config;
 mod dora;
 mod lycoris;
 mod tokens;
+mod virtual_tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 pub use dora::{Dora, EmbeddingDora};
 pub use lycoris::Rank;
@@ -173,7 +174,10 @@ methods! {
     diff_pruning::DiffPruningConfig,
     bottleneck::BottleneckConfig,
     prompt_tuning::PromptTuningConfig,
+    p_tuning::PTuningConfig,
     prefix_tuning::PrefixTuningConfig,
+    adaption_prompt::AdaptionPromptConfig,
+    zero_init_attention::ZeroInitAttentionConfig,
     hidden_prefix::HiddenPrefixConfig,
     full::FullConfig,
     partial::PartialConfig,

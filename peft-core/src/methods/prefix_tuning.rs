@@ -1,46 +1,71 @@
 //! Prefix tuning. Li & Liang 2021, <https://arxiv.org/abs/2101.00190>, section 4.2, as P-tuning v2 and PEFT compute it.
 //!
 //! At every layer, `n` trained keys and values are put before the layer's own:
-//! `softmax(Q [P_k; K]ᵀ/√d) [P_v; V]`.
+//! `softmax(Q [P_k; K]ᵀ/√d) [P_v; V]`. With `prefix_projection` they are trained through a network (section 4.3),
+//! `P = W₂ tanh(W₁ e + b₁) + b₂`.
 
-use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
 use super::Method;
+use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_positive, check_tokens, fill};
+use super::virtual_tokens::{EMBEDDINGS, Linear, encoder_embedding, export, has_encoder};
 use crate::attention::{AttentionAdapter, AttentionInner, Heads};
 use crate::model::{Dims, Input, Prompt};
 use crate::site::{Outline, Place, Site};
 use crate::{Init, Params, Pass, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tch::Tensor;
 
 /// Configuration of prefix tuning; field names and defaults are PEFT's.
 ///
-/// | tensor | shape | stored as | start |
+/// With w = kv_heads · d, h = `encoder_hidden_size`:
+///
+/// | tensor | shape | name | start |
 /// |---|---|---|---|
-/// | P | `[num_virtual_tokens, 2 · layers · kv_heads · d]` | `prompt_embeddings` | N(0, 1) |
+/// | P | `[num_virtual_tokens, 2 · layers · w]` | `prompt_embeddings` | N(0, 1), or 0 |
+/// | with a projection: e | `[num_virtual_tokens, w]` | `encoder.embedding.weight` | N(0, 1) |
+/// | W₁, W₂ | `[h, w]`, `[2 · layers · w, h]` | `encoder.transform.{0,2}.weight`, `.bias` | U(±1/√in), or W₂ = b₂ = 0 |
 ///
 /// Viewed as `[n, 2 · layers, kv_heads, d]`, layer l has its keys in slot 2l and its values in slot 2l + 1. They
 /// enter attention as they are (no projection, no rotation); real tokens get the positions n, n + 1, ...
+///
+/// The file has P alone. An adapter from a file trains P further as it is; to keep the projection, keep the tensors of
+/// [`Peft::params`](crate::Peft::params) and hand them to [`Peft::add_with`](crate::Peft::add_with).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PrefixTuningConfig {
     pub num_virtual_tokens: i64,
-    /// Sizes of the model, filled in when the adapter is added (with grouped heads: the key heads).
+    /// Train P through a network.
+    pub prefix_projection: bool,
+    /// Width of that network; `None` is w.
+    pub encoder_hidden_size: Option<i64>,
+    /// P = 0 at the start. The words still attend to the `n` keys.
+    pub init_weights: Option<PrefixInit>,
+    /// Sizes of the model, filled in when the adapter is added (with grouped heads: w, and the key heads).
     pub token_dim: Option<i64>,
     pub num_layers: Option<i64>,
     pub num_attention_heads: Option<i64>,
-    pub encoder_hidden_size: Option<i64>,
     #[serde(flatten)]
     pub common: Common,
+}
+
+/// How a prefix starts where it is not drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum PrefixInit {
+    Zero,
 }
 
 impl Default for PrefixTuningConfig {
     fn default() -> Self {
         Self {
             num_virtual_tokens: 20,
+            prefix_projection: false,
+            encoder_hidden_size: None,
+            init_weights: None,
             token_dim: None,
             num_layers: None,
             num_attention_heads: None,
-            encoder_hidden_size: None,
             common: Common::default(),
         }
     }
@@ -50,11 +75,29 @@ const NAME: &str = "prefix tuning";
 
 impl PeftConfig for PrefixTuningConfig {
     const TYPE: &'static str = "PREFIX_TUNING";
-    const DEFAULTS: &'static str =
-        r#"{"init_weights": null, "num_transformer_submodules": 1, "prefix_projection": false}"#;
+    const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
     fn common(&self) -> &Common {
         &self.common
+    }
+}
+
+impl PrefixTuningConfig {
+    /// Where the keys and values come from, once the sizes are filled in.
+    fn source(&self, params: &Params) -> Result<Source> {
+        let (n, width) = (self.num_virtual_tokens, self.token_dim.unwrap_or_default());
+        let all = self.num_layers.unwrap_or_default().saturating_mul(2).saturating_mul(width);
+        let zero = self.init_weights == Some(PrefixInit::Zero);
+        if self.prefix_projection && has_encoder(params) {
+            let h = self.encoder_hidden_size.unwrap_or(width);
+            return Ok(Source::Projected {
+                embedding: encoder_embedding(params, n, width)?,
+                first: Linear::new(params, "transform.0", (width, h), false)?,
+                last: Linear::new(params, "transform.2", (h, all), zero)?,
+            });
+        }
+        let init = if zero { Init::Zeros } else { Init::Normal { std: 1.0 } };
+        Ok(Source::Table(params.get_or_init(EMBEDDINGS, &[n, all], init)?))
     }
 }
 
@@ -65,26 +108,32 @@ impl Method for PrefixTuningConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         let d = &outline.dims;
+        let width = d.kv_heads.saturating_mul(d.head_dim);
         check_tokens(NAME, self.num_virtual_tokens)?;
-        fill(NAME, "token_dim", &mut self.token_dim, d.kv_heads.saturating_mul(d.head_dim))?;
+        fill(NAME, "token_dim", &mut self.token_dim, width)?;
         fill(NAME, "num_layers", &mut self.num_layers, d.layers)?;
         fill(NAME, "num_attention_heads", &mut self.num_attention_heads, d.kv_heads)?;
-        self.encoder_hidden_size = self.encoder_hidden_size.or(self.token_dim);
+        check_positive(NAME, "encoder_hidden_size", *self.encoder_hidden_size.get_or_insert(width))?;
         self.common.prepare(NAME, outline)
     }
 
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
         let (Place::Attention, Some(layer)) = (site.place, site.layer) else { return Ok(None) };
-        let Dims { layers, kv_heads, head_dim, .. } = site.dims;
-        let slots = layers.saturating_mul(2);
-        let width = slots.saturating_mul(*kv_heads).saturating_mul(*head_dim);
-        let n = self.num_virtual_tokens;
-        let all = params.get_or_init("prompt_embeddings", &[n, width], Init::Normal { std: 1.0 })?;
-        Ok(Some(Box::new(Prefix { all, view: [n, slots, *kv_heads, *head_dim], slot: layer.saturating_mul(2) })))
+        let (heads, d) = (site.dims.kv_heads, site.dims.head_dim);
+        Ok(Some(Box::new(Prefix { source: self.source(params)?, layer, heads, d })))
     }
 
     fn prompt(&self, _: &Dims, _: Option<&Tensor>, _: &Params) -> Result<Option<Box<dyn Prompt>>> {
         Ok(Some(Box::new(Shift(self.num_virtual_tokens))))
+    }
+
+    fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
+        export(params, || {
+            let (source, width) = (self.source(params)?, self.token_dim.unwrap_or_default());
+            let layers = 0..self.num_layers.unwrap_or_default();
+            let pairs = layers.map(|l| source.layer(l, width)).collect::<Result<Vec<_>>>()?;
+            Ok(Tensor::f_cat(&pairs, 1)?)
+        })
     }
 
     fn file(&self) -> Option<&dyn FileForm> {
@@ -92,12 +141,37 @@ impl Method for PrefixTuningConfig {
     }
 }
 
-/// The keys and values of one layer.
+/// What the keys and values of all layers are read from.
+#[derive(Debug)]
+enum Source {
+    /// P.
+    Table(Tensor),
+    Projected { embedding: Tensor, first: Linear, last: Linear },
+}
+
+impl Source {
+    /// Keys and values of one layer, `[n, 2 · width]`. Of W₂ only the layer's rows are used.
+    fn layer(&self, layer: i64, width: i64) -> Result<Tensor> {
+        let pair = width.saturating_mul(2);
+        let start = layer.saturating_mul(pair);
+        match self {
+            Source::Table(all) => Ok(all.f_narrow(1, start, pair)?),
+            Source::Projected { embedding, first, last } => {
+                let h = first.forward(embedding)?.f_tanh()?;
+                let (weight, bias) = (last.weight.f_narrow(0, start, pair)?, last.bias.f_narrow(0, start, pair)?);
+                Ok(h.f_linear(&weight, Some(&bias))?)
+            }
+        }
+    }
+}
+
+/// The prefix of one layer.
 #[derive(Debug)]
 struct Prefix {
-    all: Tensor,
-    view: [i64; 4],
-    slot: i64,
+    source: Source,
+    layer: i64,
+    heads: i64,
+    d: i64,
 }
 
 impl AttentionAdapter for Prefix {
@@ -106,9 +180,10 @@ impl AttentionAdapter for Prefix {
     }
 
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+        let pair = self.source.layer(self.layer, self.heads.saturating_mul(self.d))?;
         // [n, 2, kv_heads, d] -> [2, 1, kv_heads, n, d]
-        let own = self.all.f_view(self.view)?.f_narrow(1, self.slot, 2)?.f_permute([1, 2, 0, 3])?.f_unsqueeze(1)?;
-        inner.forward(heads.prepend(&own.f_get(0)?, &own.f_get(1)?)?)
+        let pair = pair.f_view([-1, 2, self.heads, self.d])?.f_permute([1, 2, 0, 3])?.f_unsqueeze(1)?;
+        inner.forward(heads.prepend(&pair.f_get(0)?, &pair.f_get(1)?)?)
     }
 }
 

@@ -2,14 +2,17 @@
 //!
 //! `n` trained vectors are put before the word embeddings: `[P; E(x)]`. Everything else is frozen.
 
-use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
 use super::Method;
-use crate::attention::open_keys;
-use crate::model::{Dims, Input, Prompt};
+use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
+use super::virtual_tokens::{EMBEDDINGS, SoftPrompt};
+use crate::model::{Dims, Prompt};
 use crate::site::Outline;
-use crate::{Error, Init, Params, Pass, Result};
+use crate::{Error, Init, Params, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
+use tokenizers::Tokenizer;
 
 /// Configuration of prompt tuning; field names and defaults are PEFT's.
 ///
@@ -23,6 +26,12 @@ use tch::{Device, Kind, Tensor};
 pub struct PromptTuningConfig {
     pub num_virtual_tokens: i64,
     pub prompt_tuning_init: PromptInit,
+    /// For [`PromptInit::Text`]: the words to start from, and a directory with their `tokenizer.json`. Neither is
+    /// read when an adapter comes from a file.
+    pub prompt_tuning_init_text: Option<String>,
+    pub tokenizer_name_or_path: Option<String>,
+    /// Arguments of Python's tokenizers. They are kept, and refused where a tokenizer is needed.
+    pub tokenizer_kwargs: Option<Map<String, Value>>,
     /// Sizes of the model, filled in when the adapter is added.
     pub token_dim: Option<i64>,
     pub num_layers: Option<i64>,
@@ -39,6 +48,8 @@ pub enum PromptInit {
     Random,
     /// Word embeddings of uniformly drawn tokens.
     SampleVocab,
+    /// Word embeddings of `prompt_tuning_init_text`, special tokens included, cut or repeated to the prompt's length.
+    Text,
 }
 
 impl Default for PromptTuningConfig {
@@ -46,6 +57,9 @@ impl Default for PromptTuningConfig {
         Self {
             num_virtual_tokens: 20,
             prompt_tuning_init: PromptInit::Random,
+            prompt_tuning_init_text: None,
+            tokenizer_name_or_path: None,
+            tokenizer_kwargs: None,
             token_dim: None,
             num_layers: None,
             num_attention_heads: None,
@@ -58,13 +72,73 @@ const NAME: &str = "prompt tuning";
 
 impl PeftConfig for PromptTuningConfig {
     const TYPE: &'static str = "PROMPT_TUNING";
-    const DEFAULTS: &'static str = r#"{
-        "num_transformer_submodules": 1, "prompt_tuning_init_text": null, "tokenizer_kwargs": null,
-        "tokenizer_name_or_path": null
-    }"#;
+    const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
     fn common(&self) -> &Common {
         &self.common
+    }
+}
+
+impl PromptTuningConfig {
+    /// The text and the tokenizer's directory, which `TEXT` needs.
+    fn text(&self) -> Result<(&str, &Path)> {
+        let needed = |field: &str| Error::config(NAME, field, "is needed where prompt_tuning_init is TEXT");
+        let dir = self.tokenizer_name_or_path.as_deref().filter(|dir| !dir.is_empty());
+        let dir = dir.ok_or_else(|| needed("tokenizer_name_or_path"))?;
+        let text = self.prompt_tuning_init_text.as_deref();
+        Ok((text.ok_or_else(|| needed("prompt_tuning_init_text"))?, Path::new(dir)))
+    }
+
+    /// Whether there are arguments for a tokenizer.
+    fn has_kwargs(&self) -> bool {
+        self.tokenizer_kwargs.as_ref().is_some_and(|kwargs| !kwargs.is_empty())
+    }
+
+    /// Tokens of the text, `num_virtual_tokens` of them.
+    fn text_ids(&self) -> Result<Vec<i64>> {
+        let (text, dir) = self.text()?;
+        if self.has_kwargs() {
+            return Err(Error::config(NAME, "tokenizer_kwargs", "are not supported"));
+        }
+        let path = dir.join("tokenizer.json");
+        if !path.is_file() {
+            let message = format!("`{}` should be a local directory with a tokenizer.json", dir.display());
+            return Err(Error::config(NAME, "tokenizer_name_or_path", message));
+        }
+        let wrong = |e: tokenizers::Error| Error::format(&path, e);
+        let mut tokenizer = Tokenizer::from_file(&path).map_err(wrong)?;
+        tokenizer.with_padding(None).with_truncation(None).map_err(wrong)?;
+        let encoding = tokenizer.encode(text, true).map_err(wrong)?;
+        if encoding.is_empty() {
+            return Err(Error::config(NAME, "prompt_tuning_init_text", "has no tokens"));
+        }
+        let n = usize::try_from(self.num_virtual_tokens).unwrap_or_default();
+        Ok(encoding.get_ids().iter().cycle().take(n).map(|id| i64::from(*id)).collect())
+    }
+
+    /// A fresh prompt. As in PEFT, N(0, 1) is drawn in any case.
+    fn start(&self, dims: &Dims, words: Option<&Tensor>, device: Device) -> Result<Tensor> {
+        let n = self.num_virtual_tokens;
+        let normal = Init::Normal { std: 1.0 }.tensor(&[n, dims.hidden], device)?;
+        let ids = match self.prompt_tuning_init {
+            PromptInit::Random => return Ok(normal),
+            PromptInit::SampleVocab => Tensor::f_randint(dims.vocab, [n], (Kind::Int64, Device::Cpu))?,
+            PromptInit::Text => {
+                let ids = self.text_ids()?;
+                if let Some(id) = ids.iter().find(|id| **id >= dims.vocab) {
+                    let message = format!("its token {id} is beyond the model's vocabulary of {}", dims.vocab);
+                    return Err(Error::config(NAME, "tokenizer_name_or_path", message));
+                }
+                Tensor::f_from_slice(&ids)?
+            }
+        };
+        let words = words.ok_or_else(|| Error::Missing {
+            place: "the base".into(),
+            name: dims.word_embedding.clone(),
+            expected: vec![dims.vocab, dims.hidden],
+            hint: String::new(),
+        })?;
+        Ok(words.f_detach()?.f_index_select(0, &ids.f_to(words.device())?)?.f_to_kind(Kind::Float)?)
     }
 }
 
@@ -75,6 +149,13 @@ impl Method for PromptTuningConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         check_tokens(NAME, self.num_virtual_tokens)?;
+        match self.prompt_tuning_init {
+            PromptInit::Text => drop(self.text()?),
+            _ if self.has_kwargs() => {
+                return Err(Error::config(NAME, "tokenizer_kwargs", "are for prompt_tuning_init TEXT"));
+            }
+            _ => {}
+        }
         fill(NAME, "token_dim", &mut self.token_dim, outline.dims.hidden)?;
         fill(NAME, "num_layers", &mut self.num_layers, outline.dims.layers)?;
         fill(NAME, "num_attention_heads", &mut self.num_attention_heads, outline.dims.heads)?;
@@ -82,53 +163,12 @@ impl Method for PromptTuningConfig {
     }
 
     fn prompt(&self, dims: &Dims, words: Option<&Tensor>, params: &Params) -> Result<Option<Box<dyn Prompt>>> {
-        let shape = [self.num_virtual_tokens, dims.hidden];
-        let embeddings = params.get_or_else("prompt_embeddings", &shape, || match self.prompt_tuning_init {
-            PromptInit::Random => Init::Normal { std: 1.0 }.tensor(&shape, params.device()),
-            PromptInit::SampleVocab => {
-                let words = words.ok_or_else(|| Error::Missing {
-                    place: "the base".into(),
-                    name: dims.word_embedding.clone(),
-                    expected: vec![dims.vocab, dims.hidden],
-                    hint: String::new(),
-                })?;
-                let ids = Tensor::f_randint(dims.vocab, [self.num_virtual_tokens], (Kind::Int64, Device::Cpu))?;
-                Ok(words.f_detach()?.f_index_select(0, &ids.f_to(words.device())?)?.f_to_kind(Kind::Float)?)
-            }
-        })?;
-        Ok(Some(Box::new(SoftPrompt { embeddings })))
+        let n = self.num_virtual_tokens;
+        let tokens = params.get_or_else(EMBEDDINGS, &[n, dims.hidden], || self.start(dims, words, params.device()))?;
+        Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens: Box::new(tokens) })))
     }
 
     fn file(&self) -> Option<&dyn FileForm> {
         Some(self)
-    }
-}
-
-/// `[n, hidden]` vectors before the words.
-#[derive(Debug)]
-struct SoftPrompt {
-    embeddings: Tensor,
-}
-
-impl Prompt for SoftPrompt {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input> {
-        let (batch, _, hidden) = input.embeds.size3()?;
-        let n = self.embeddings.size2()?.0;
-        let mask = input.mask.map(|m| open_keys(&m, n)).transpose()?;
-        if pass.cache.is_some_and(|cache| !cache.is_empty()) {
-            return Ok(Input { mask, ..input }); // it is in the cache already
-        }
-        let prompt = self.embeddings.f_to_kind(input.embeds.kind())?.f_unsqueeze(0)?;
-        let prompt = prompt.f_expand([batch, n, hidden], false)?;
-        Ok(Input {
-            embeds: Tensor::f_cat(&[&prompt, &input.embeds], 1)?,
-            mask,
-            virtual_tokens: input.virtual_tokens.saturating_add(n),
-            ..input
-        })
     }
 }

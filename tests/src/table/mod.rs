@@ -133,6 +133,12 @@ impl Row {
         Self { start, ..self }
     }
 
+    /// The same row, whose file has something else than the tensors that are trained.
+    #[must_use]
+    pub fn encoded(self) -> Self {
+        Self { stored: false, ..self }
+    }
+
     /// The same row, refused when merging.
     #[must_use]
     pub fn refused(self, method: &'static str, site: &'static str) -> Self {

@@ -1,0 +1,167 @@
+//! LLaMA-Adapter: zero-init attention. Zhang et al. 2023, <https://arxiv.org/abs/2303.16199>, section 3, as PEFT
+//! computes it.
+//!
+//! In the last layers, the queries attend to `T` trained vectors as well, in a softmax of their own behind a gate:
+//! `y = W_o (softmax(Q Kᵀ/√d) V + g · softmax(Q P_kᵀ/√d) P_v)`, with `P_k = W_k P`, `P_v = W_v P` by the layer's
+//! own projections, without positions and without a mask. The gate starts at 0. In GPT-2 PEFT adds the second term
+//! behind the output projection.
+
+use super::Method;
+use super::config::{Common, FileForm, PeftConfig, check_positive, to_json};
+use crate::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
+use crate::site::{Outline, Place, Site, SiteKind};
+use crate::target::closest;
+use crate::{Error, Init, Params, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use tch::Tensor;
+
+/// Configuration of LLaMA-Adapter; field names are PEFT's, which calls it adaption prompt.
+///
+/// | tensor | shape | stored as | start |
+/// |---|---|---|---|
+/// | P | `[1, adapter_len, hidden]` | `<attention>.adaption_prompt` | N(0, 1) |
+/// | g | `[1]` | `<attention>.adaption_gate` | 0 |
+///
+/// PEFT has it for Llama, Mistral and GPT-2. Here every model's attention can be named in `target_modules`; PEFT does
+/// not read such a file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AdaptionPromptConfig {
+    /// The last part of the attentions' names; `None` is PEFT's for the model type.
+    pub target_modules: Option<String>,
+    /// T.
+    pub adapter_len: i64,
+    /// How many layers have it, counted from the last.
+    pub adapter_layers: i64,
+    #[serde(flatten)]
+    pub common: Common,
+    /// The attentions that have it; filled when the adapter is added.
+    #[serde(skip)]
+    pub sites: BTreeSet<String>,
+}
+
+const NAME: &str = "adaption prompt";
+
+impl PeftConfig for AdaptionPromptConfig {
+    const TYPE: &'static str = "ADAPTION_PROMPT";
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl AdaptionPromptConfig {
+    /// The attentions that `target` names, in the model's order.
+    fn find(&self, target: &str, outline: &Outline) -> Result<Vec<String>> {
+        let attentions: Vec<&String> =
+            outline.sites.iter().filter(|s| s.kind == SiteKind::Attention).map(|s| &s.name).collect();
+        let end = format!(".{target}");
+        let found: Vec<String> = attentions.iter().filter(|n| n.ends_with(&end)).map(|n| (*n).clone()).collect();
+        if found.is_empty() {
+            return Err(Error::NoTarget {
+                method: NAME,
+                field: "target_modules",
+                pattern: target.to_owned(),
+                close: closest(target, attentions.into_iter().map(String::as_str)),
+            });
+        }
+        Ok(found)
+    }
+}
+
+impl Method for AdaptionPromptConfig {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        check_positive(NAME, "adapter_len", self.adapter_len)?;
+        check_positive(NAME, "adapter_layers", self.adapter_layers)?;
+        let model = &outline.dims.model_type;
+        let target = match (&self.target_modules, model.as_str()) {
+            (Some(target), _) => target.clone(),
+            (None, "llama" | "mistral") => "self_attn".to_owned(),
+            (None, "gpt2") => "attn".to_owned(),
+            (None, _) => {
+                let message = format!("there is no default for model type `{model}`: name its attention");
+                return Err(Error::config(NAME, "target_modules", message));
+            }
+        };
+        let found = self.find(&target, outline)?;
+        let unused = usize::try_from(self.adapter_layers).ok().and_then(|wanted| found.len().checked_sub(wanted));
+        let Some(unused) = unused else {
+            let message = format!("is {}, and the model has {} such layers", self.adapter_layers, found.len());
+            return Err(Error::config(NAME, "adapter_layers", message));
+        };
+        self.sites = found.into_iter().skip(unused).collect();
+        self.target_modules = Some(target);
+        // PEFT runs the branch through the whole output layer, so that its bias counts twice.
+        let biased = self.sites.iter().find(|s| outline.params.contains(&format!("{s}.o_proj.bias")));
+        if let Some(site) = biased {
+            let why = "its output projection has a bias, which Python PEFT adds twice".to_owned();
+            return Err(Error::Unsupported { method: NAME, site: site.clone(), why });
+        }
+        self.common.prepare(NAME, outline)
+    }
+
+    fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
+        if !matches!(site.place, Place::Attention) || !self.sites.contains(site.name) {
+            return Ok(None);
+        }
+        let shape = [1, self.adapter_len, site.dims.hidden];
+        Ok(Some(Box::new(AdaptionPrompt {
+            prompt: site.param(params, "adaption_prompt", &shape, Init::Normal { std: 1.0 })?,
+            gate: site.param(params, "adaption_gate", &[1], Init::Zeros)?,
+            behind_output: site.dims.model_type == "gpt2",
+        })))
+    }
+
+    /// PEFT's file has no `modules_to_save`.
+    fn config(&self, _: &Params) -> Result<Option<Value>> {
+        let mut json = to_json(self)?;
+        if let (None, Some(fields)) = (&self.common.modules_to_save, json.as_object_mut()) {
+            fields.remove("modules_to_save");
+        }
+        Ok(Some(json))
+    }
+
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
+    }
+}
+
+/// One layer's prompt `[1, T, hidden]` and gate `[1]`.
+#[derive(Debug)]
+struct AdaptionPrompt {
+    prompt: Tensor,
+    gate: Tensor,
+    /// Added behind the output projection, and not before it.
+    behind_output: bool,
+}
+
+impl AdaptionPrompt {
+    /// `g · softmax(Q P_kᵀ/√d) P_v`.
+    fn branch(&self, q: &Tensor, inner: &AttentionInner<'_>) -> Result<Tensor> {
+        let (k, v) = inner.project(&self.prompt.f_to_kind(q.kind())?)?;
+        attend_to(q, &k, &v.f_mul(&self.gate)?)
+    }
+}
+
+impl AttentionAdapter for AdaptionPrompt {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+        if self.behind_output {
+            return inner.forward(heads);
+        }
+        let branch = self.branch(&heads.q, inner)?;
+        Ok(inner.forward(heads)?.f_add(&branch)?)
+    }
+
+    fn beside(&self, heads: &Heads, inner: &AttentionInner<'_>) -> Result<Option<Tensor>> {
+        if self.behind_output { self.branch(&heads.q, inner).map(Some) } else { Ok(None) }
+    }
+}
