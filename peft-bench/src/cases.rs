@@ -2,8 +2,8 @@
 
 use peft_core::Model;
 use peft_core::methods::{
-    BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, LoraConfig, Method, Placement,
-    PrefixTuningConfig, PromptInit, PromptTuningConfig,
+    BottleneckConfig, Common, FullConfig, HiddenPrefixConfig, LoraConfig, Method, PTuningConfig, Placement,
+    PrefixTuningConfig, PromptInit, PromptTuningConfig, ZeroInitAttentionConfig,
 };
 use peft_core::models::{Bert, Tiny};
 use peft_core::target::Names;
@@ -89,6 +89,16 @@ pub const CASES: &[Case] = &[
         name: "prompt", about: "prompt tuning, from the vocabulary", lr: (2e-1, 2e-2),
         tiny: || prompt(5, Common::default()).into(),
         bert: || prompt(10, head()).into(),
+    },
+    Case {
+        name: "p-tuning", about: "a prompt trained through an MLP", lr: (1e-2, 1e-3),
+        tiny: || PTuningConfig { num_virtual_tokens: 5, ..Default::default() }.into(),
+        bert: || PTuningConfig { num_virtual_tokens: 10, common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "zero-init", about: "LLaMA-Adapter: a prompt beside the words, behind tanh(g)", lr: (1e-1, 1e-2),
+        tiny: || ZeroInitAttentionConfig { num_virtual_tokens: 5, ..Default::default() }.into(),
+        bert: || ZeroInitAttentionConfig { num_virtual_tokens: 10, common: head(), ..Default::default() }.into(),
     },
 ];
 
