@@ -15,7 +15,7 @@ use tch::{Kind, Tensor};
 use tempfile::TempDir;
 use tests::reference::{Formula, attention, tiny};
 use tests::subject::{Subject, fresh_method, logits, loss, moved_method};
-use tests::{assert_bits, assert_close, golden, refused, relative_error, serial};
+use tests::{assert_bits, assert_close, golden, parity, refused, relative_error, serial};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -39,6 +39,22 @@ fn adaption() -> AdaptionPromptConfig {
 
 fn zero_init(gate: Gate) -> ZeroInitAttentionConfig {
     ZeroInitAttentionConfig { num_virtual_tokens: N, gate, ..Default::default() }
+}
+
+/// Logits, loss, gradients (of an encoder too), files and counts of Python PEFT.
+#[test]
+fn goldens_of_virtual_tokens() -> Result<()> {
+    let _serial = serial();
+    let wanted = |name: &str| ["prompt", "prefix", "ptuning"].iter().any(|part| name.contains(part));
+    for (family, count) in [("llama", 7), ("gpt2", 5), ("bert", 4)] {
+        let outcomes = parity::compare(&golden(family), &wanted)?;
+        ensure!(outcomes.len() == count, "{family}: {} goldens", outcomes.len());
+        for (folder, outcome) in outcomes {
+            let errors = outcome.with_context(|| folder.display().to_string())?;
+            ensure!(errors.most() <= 1e-5, "{family}: {errors:?}");
+        }
+    }
+    Ok(())
 }
 
 /// What PEFT's fresh adapters hold after the same seed (`tests/python/make_starts.py`).
