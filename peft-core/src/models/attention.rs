@@ -24,6 +24,8 @@ pub(super) struct SelfAttention {
     pub projections: Projections,
     pub core: Attention,
     pub output: Layer,
+    /// Share of the output that is dropped in training.
+    pub output_dropout: f64,
     pub heads: i64,
     pub kv_heads: i64,
     pub head_dim: i64,
@@ -97,6 +99,7 @@ impl SelfAttention {
         let project = |hidden: &Tensor| self.keys_and_values(hidden, pass);
         let beside = self.core.beside(&heads, pass, &project)?;
         let y = self.output.forward(&self.join(&self.core.forward(heads, pass, &project)?)?, pass)?;
+        let y = pass.dropped(y, self.output_dropout)?;
         match beside {
             Some(more) => Ok(y.f_add(&self.join(&more)?)?),
             None => Ok(y),

@@ -209,6 +209,7 @@ impl DecoderLayer {
                 },
                 core: own.attention("", Softmax::Fused, c.attention_dropout)?,
                 output: own.linear("o_proj", q, d, c.output_bias)?,
+                output_dropout: 0.0,
                 heads: c.num_attention_heads,
                 kv_heads: c.num_key_value_heads,
                 head_dim: c.head_dim,

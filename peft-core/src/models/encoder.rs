@@ -241,6 +241,7 @@ impl EncoderLayer {
                 },
                 core: own.attention("", Softmax::Fused, c.attention_probs_dropout_prob)?,
                 output: attention.at("output").linear("dense", d, d, true)?,
+                output_dropout: c.hidden_dropout_prob,
                 heads: c.num_attention_heads,
                 kv_heads: c.num_attention_heads,
                 head_dim,
@@ -259,9 +260,7 @@ impl EncoderLayer {
 
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         self.whole.around(x, pass, &|x, pass| {
-            let a = self.attention_block.around(x, pass, &|x, pass| {
-                pass.dropped(self.attention.forward(x, None, pass)?, self.dropout)
-            })?;
+            let a = self.attention_block.around(x, pass, &|x, pass| self.attention.forward(x, None, pass))?;
             let x = self.attention_norm.forward(&a.f_add(x)?, pass)?;
             let f = self.ffn_block.around(&x, pass, &|x, pass| {
                 let h = self.act.apply(&self.intermediate.forward(x, pass)?)?;

@@ -127,6 +127,7 @@ impl Gpt2Layer {
                 projections: Projections::Packed(attn.conv1d("c_attn", d, d.saturating_mul(3))?),
                 core: attn.attention("", Softmax::Fused, c.attn_pdrop)?,
                 output: attn.conv1d("c_proj", d, d)?,
+                output_dropout: c.resid_pdrop,
                 heads: dims.heads,
                 kv_heads: dims.kv_heads,
                 head_dim: dims.head_dim,
@@ -145,9 +146,8 @@ impl Gpt2Layer {
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         self.whole.around(x, pass, &|x, pass| {
             let h = self.ln_1.forward(x, pass)?;
-            let a = self.attention_block.around(&h, pass, &|h, pass| {
-                pass.dropped(self.attention.forward(h, None, pass)?, self.dropout)
-            })?;
+            let a =
+                self.attention_block.around(&h, pass, &|h, pass| self.attention.forward(h, None, pass))?;
             let x = x.f_add(&a)?;
             let h = self.ln_2.forward(&x, pass)?;
             let f = self.mlp_block.around(&h, pass, &|h, pass| {
