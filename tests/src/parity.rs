@@ -207,6 +207,8 @@ fn gradients<M: HubModel>(
     loss.backward();
     let mut unmatched: Vec<&String> = g.keys().filter(|k| of_adapter(k, adapter)).collect();
     let largest = unmatched.iter().map(|k| most(&g[*k])).fold(0.0, nan_max);
+    // One number of one layer (a gate) can be the difference of large ones: its scale is that of all layers' numbers.
+    let scalars = unmatched.iter().filter(|k| g[**k].numel() == 1).map(|k| most(&g[*k])).fold(0.0, nan_max);
     for (name, p) in peft.trainable(&[adapter])? {
         let key = gradient_key(&name, g);
         let expected = g.get(&key).with_context(|| format!("no golden gradient of `{name}`"))?;
@@ -216,6 +218,8 @@ fn gradients<M: HubModel>(
         // What is zero but for rounding (the gradient of a key's bias, which softmax does not see) has no scale of its own.
         if most(expected) < 1e-6 * largest {
             error *= most(expected) / largest;
+        } else if expected.numel() == 1 {
+            error *= most(expected) / scalars;
         }
         if e.gradients.is_none_or(|worst| error.is_nan() || error > worst) {
             (e.gradients, e.worst) = (Some(error), name);

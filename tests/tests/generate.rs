@@ -148,7 +148,35 @@ fn in_pieces<M: HubModel>(mut peft: Peft<M>) -> Result<()> {
     peft.add("lora", methods::from_json(random, "a test")?)?;
     peft.add("prompt", PromptTuningConfig { num_virtual_tokens: tokens, ..Default::default() })?;
     peft.add("prefix", PrefixTuningConfig { num_virtual_tokens: tokens, ..Default::default() })?;
-    for active in [&[] as &[&str], &["lora"], &["prompt"], &["prefix"], &["prompt", "prefix", "lora"]] {
+    for (name, config) in [
+        ("p-tuning", json!({ "peft_type": "P_TUNING", "num_virtual_tokens": tokens })),
+        (
+            "projected",
+            json!({ "peft_type": "PREFIX_TUNING", "num_virtual_tokens": tokens, "prefix_projection": true }),
+        ),
+        ("adaption", json!({ "peft_type": "ADAPTION_PROMPT", "adapter_len": tokens, "adapter_layers": 2 })),
+        (
+            "gated",
+            json!({ "peft_type": "ZERO_INIT_ATTENTION", "num_virtual_tokens": tokens, "gate": "sigmoid" }),
+        ),
+    ] {
+        peft.add(name, methods::from_json(config, "a test")?)?;
+    }
+    for (name, gate) in peft.params("adaption")?.tensors().into_iter().filter(|(n, _)| n.ends_with("gate")) {
+        peft.params("adaption")?.assign(&name, &(gate.detach() + 0.7))?;
+    }
+    for active in [
+        &[] as &[&str],
+        &["lora"],
+        &["prompt"],
+        &["prefix"],
+        &["prompt", "prefix", "lora"],
+        &["p-tuning"],
+        &["projected"],
+        &["adaption"],
+        &["gated"],
+        &["p-tuning", "adaption", "projected", "gated", "lora"],
+    ] {
         let model = peft.view(active)?;
         for batch in [padded(true), Batch::dense(padded(true).ids)] {
             let _guard = tch::no_grad_guard();

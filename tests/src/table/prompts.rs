@@ -13,7 +13,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
 
 /// Vectors before the words.
 fn prompts(s: &Sizes, common: &Common) -> Vec<Row> {
-    let (d, head, n, h) = (s.hidden, s.head, 5, 7);
+    let (d, head, n, h) = (s.hidden, s.head, 5, 8);
     let prompt = |name, init| {
         let config = PromptTuningConfig {
             num_virtual_tokens: n,

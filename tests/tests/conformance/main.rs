@@ -5,5 +5,6 @@ mod files;
 mod formulas;
 mod numbers;
 mod products;
+mod prompts;
 mod stacks;
 mod training;

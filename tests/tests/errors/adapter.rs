@@ -108,11 +108,8 @@ fn what_would_change_the_numbers_is_refused_by_name() -> Result<()> {
     ] {
         load_with("bert/lora", |c| c[field] = value.clone(), &[field, &value.to_string(), "not supported"])?;
     }
-    load_with(
-        "bert/prefix",
-        |c| c["prefix_projection"] = true.into(),
-        &["prefix_projection", "true", "false"],
-    )
+    let field = "num_transformer_submodules";
+    load_with("bert/prefix", |c| c[field] = 2.into(), &[field, "2", "only 1 is"])
 }
 
 /// What says nothing is kept, and written again.

@@ -7,6 +7,7 @@ mod lora;
 mod methods;
 mod model;
 mod products;
+mod prompts;
 mod text;
 mod weights;
 
