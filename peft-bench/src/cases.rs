@@ -4,7 +4,8 @@ use peft_core::Model;
 use peft_core::methods::{
     AdaLoraConfig, Bias, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig,
     HiddenPrefixConfig, Ia3Config, InitLora, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, Method,
-    OftConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig, VeraConfig,
+    OftConfig, PTuningConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig,
+    VeraConfig, ZeroInitAttentionConfig,
 };
 use peft_core::models::{Bert, Tiny};
 use peft_core::target::Names;
@@ -160,6 +161,16 @@ pub const CASES: &[Case] = &[
         name: "prompt", about: "prompt tuning, from the vocabulary", lr: (2e-1, 2e-2),
         tiny: || prompt(5, Common::default()).into(),
         bert: || prompt(10, head()).into(),
+    },
+    Case {
+        name: "p-tuning", about: "a prompt trained through an MLP", lr: (1e-2, 1e-3),
+        tiny: || PTuningConfig { num_virtual_tokens: 5, ..Default::default() }.into(),
+        bert: || PTuningConfig { num_virtual_tokens: 10, common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "zero-init", about: "LLaMA-Adapter: a prompt beside the words, behind tanh(g)", lr: (1e-1, 1e-2),
+        tiny: || ZeroInitAttentionConfig { num_virtual_tokens: 5, ..Default::default() }.into(),
+        bert: || ZeroInitAttentionConfig { num_virtual_tokens: 10, common: head(), ..Default::default() }.into(),
     },
 ];
 
