@@ -3,6 +3,7 @@
 use crate::methods::Method;
 use crate::model::Model;
 use crate::params::is_float;
+use crate::quant::{Nf4, Nf4Config, weight_name};
 use crate::scope::{Active, Build, Scope, replaces};
 use crate::site::Outline;
 use crate::{Error, Params, Report, Result, io};
@@ -47,7 +48,7 @@ impl<M: Model> Peft<M> {
         };
         // A tied parameter is another one's tensor: nothing reads one of its own.
         let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
-        let unread: Vec<String> = base.tensors().into_keys().filter(|n| !read(n)).collect();
+        let unread: Vec<String> = base.numels().into_keys().filter(|n| !read(n)).collect();
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
@@ -137,9 +138,8 @@ impl<M: Model> Peft<M> {
         place: String,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Params> {
-        let base = self.base.tensors();
-        let overlays =
-            self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, base.get(p)?.kind())));
+        let names = self.outline.params.iter();
+        let overlays = names.filter_map(|p| Some((method.overlay(p)?.key, self.base.kind(p)?)));
         let kinds: BTreeMap<String, Kind> = overlays.collect();
         let fitted = tensors.into_iter().map(|(name, t)| {
             if !is_float(&t) && method.frozen(&name) {
@@ -270,10 +270,9 @@ impl<M: Model> Peft<M> {
     /// Counts parameters, as PEFT's `print_trainable_parameters` does.
     pub fn report(&self, active: &[&str]) -> Result<Report> {
         let active = self.active(active)?;
-        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let shadowed = |name: &str| active.iter().any(|a| replaces(a.method, name));
-        let base = self.base.tensors().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, t)| numel(&t));
-        let own = active.iter().flat_map(|a| a.params.tensors()).map(|(_, t)| numel(&t));
+        let base = self.base.numels().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, numel)| numel);
+        let own = active.iter().flat_map(|a| a.params.numels().into_values());
         let more = active.iter().map(|a| a.method.uncounted(a.params));
         let trained = active.iter().flat_map(|a| a.params.trainable()).map(|(n, t)| (n, t.size()));
         Ok(Report::new(base.chain(own).chain(more).sum(), &trained.collect::<Vec<_>>()))
@@ -282,6 +281,30 @@ impl<M: Model> Peft<M> {
     /// The same model with its base in another dtype, without adapters.
     pub fn to_kind(&self, kind: Kind) -> Result<Self> {
         Self::new(self.base.to_kind(kind)?, self.config.clone())
+    }
+
+    /// The same model with its linear layers in 4 bits, without adapters.
+    ///
+    /// # Errors
+    /// A model that has weights in 4 bits already; a weight that is not finite; a wrong configuration.
+    pub fn quantised(&self, config: &Nf4Config) -> Result<Self> {
+        if let Some(name) = self.base.packed().into_keys().next() {
+            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base.place()), name });
+        }
+        let mut dense = self.base.tensors();
+        let mut packed = Vec::new();
+        for site in config.linears(&self.outline, |name| dense.contains_key(name))? {
+            let name = weight_name(site);
+            if let Some(w) = dense.remove(&name) {
+                let w = if site.transposed { w.f_tr()? } else { w };
+                packed.push((Nf4::quantise(&name, &w, config)?, name));
+            }
+        }
+        let dense = dense.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
+        let dense = dense.collect::<Result<Vec<_>>>()?;
+        let params = Params::from_tensors(self.base.place(), self.base.device(), dense)?;
+        packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
+        Self::new(params, self.config.clone())
     }
 }
 
