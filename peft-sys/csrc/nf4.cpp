@@ -94,7 +94,10 @@ struct Linear : torch::autograd::Function<Linear> {
     ctx->saved_data["rows"] = w.rows;
     ctx->saved_data["cols"] = w.cols;
     ctx->saved_data["dtype"] = static_cast<int64_t>(w.dtype);
-    return at::linear(x, weight(w, x), bias);
+    // One that may be changed in place, which a view that comes out of here may not.
+    auto shape = x.sizes().vec();
+    shape.back() = w.rows;
+    return at::_unsafe_view(at::linear(x.reshape({-1, x.size(-1)}), weight(w, x), bias), shape);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,

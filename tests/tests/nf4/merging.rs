@@ -33,7 +33,7 @@ fn dense() -> Result<()> {
     ensure!(merged.base().packed().len() == 14 - CHANGED, "{:?}", merged.base().packed().keys());
     assert_close("logits", &logits(&merged, &[])?, &logits(&peft, &["golden"])?, TOL)?;
     let out = tempfile::tempdir()?;
-    hub::save(&merged, &merged.config().json, out.path())?;
+    hub::save(&merged, out.path(), None)?;
     let again = hub::open::<Llama>(out.path(), Device::Cpu, Head::Stored)?.peft;
     assert_bits("again", &logits(&again, &[])?, &logits(&merged, &[])?)
 }
