@@ -1,16 +1,14 @@
-//! LoRA's configuration, and what it comes to in a model.
+//! LoRA's configuration.
 
 use super::NAME;
 use super::bias::Bias;
+use super::plan::LoraPlan;
 use super::start::InitLora;
 use crate::methods::config::{Common, whole};
-use crate::methods::tokens::{Request, TokenRows};
-use crate::methods::trainable_tokens::words;
-use crate::site::{Outline, SiteKind, SiteOutline};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
+use crate::target::{LayerIndices, Names, Patterns};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Configuration of LoRA; field names and defaults are PEFT's.
 ///
@@ -76,24 +74,6 @@ pub enum TokenIndices {
     Layers(BTreeMap<String, Vec<i64>>),
 }
 
-/// What a configuration comes to in a model.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LoraPlan {
-    /// The adapted sites.
-    pub sites: BTreeMap<String, SiteRank>,
-    /// The sites whose base weight is in the file, and whether it is another parameter's tensor.
-    pub bases: BTreeMap<String, bool>,
-    pub tokens: TokenRows,
-}
-
-/// SiteRank and scale of one site.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SiteRank {
-    pub r: i64,
-    /// `alpha/r`, or `alpha/√r` for rsLoRA.
-    pub scaling: f64,
-}
-
 impl Default for LoraConfig {
     fn default() -> Self {
         Self {
@@ -120,16 +100,13 @@ impl Default for LoraConfig {
     }
 }
 
-/// The names under which PEFT saves an adapted embedding's base weight as well.
-const EMBEDDINGS: &[&str] = &["embed_tokens", "lm_head"];
-
 impl LoraConfig {
     /// `alpha/r`, or `alpha/√r` for rsLoRA.
     pub fn scaling(&self) -> f64 {
         self.scale(self.lora_alpha, self.r)
     }
 
-    fn scale(&self, alpha: f64, r: i64) -> f64 {
+    pub(super) fn scale(&self, alpha: f64, r: i64) -> f64 {
         alpha / if self.use_rslora { (r as f64).sqrt() } else { r as f64 }
     }
 
@@ -165,150 +142,7 @@ impl LoraConfig {
     }
 
     /// `target_parameters`, if it names any.
-    fn parameters(&self) -> Option<&[String]> {
+    pub(super) fn parameters(&self) -> Option<&[String]> {
         self.target_parameters.as_deref().filter(|p| !p.is_empty())
-    }
-
-    /// Completes the configuration from the model.
-    pub(super) fn resolve(&mut self, outline: &Outline) -> Result<()> {
-        let none = self.target_modules.as_ref().is_none_or(Names::is_empty);
-        let mut sites = match self.parameters() {
-            Some(_) if none => self.no_modules()?,
-            _ => {
-                let found = Selection {
-                    method: NAME,
-                    supported: &[SiteKind::Linear, SiteKind::Embedding],
-                    target_modules: self.target_modules.as_ref(),
-                    default: defaults(Family::Lora, &outline.dims.model_type),
-                    exclude_modules: self.exclude_modules.as_ref(),
-                    layers: LayerFilter {
-                        layers_to_transform: self.layers_to_transform.as_ref(),
-                        layers_pattern: self.layers_pattern.as_ref(),
-                    },
-                    modules_to_save: self.common.saved(),
-                }
-                .resolve(outline)?;
-                self.target_modules = Some(found.names);
-                found.sites
-            }
-        };
-        for target in self.parameters().unwrap_or_default() {
-            for site in self.owners(target, outline)? {
-                if !sites.insert(site.clone()) {
-                    let message = format!("`{target}` is the weight of `{site}`, which is adapted already");
-                    return Err(Error::config(NAME, "target_parameters", message));
-                }
-            }
-        }
-        let adapted: Vec<&SiteOutline> = outline.sites.iter().filter(|s| sites.contains(&s.name)).collect();
-        if let Some(s) = adapted.iter().find(|s| self.lora_bias && s.kind == SiteKind::Embedding) {
-            let message = format!("`{}` is an embedding, which has no bias", s.name);
-            return Err(Error::config(NAME, "lora_bias", message));
-        }
-        // PEFT corrects the field at every layer that it adapts, so that it is true of the last one.
-        self.fan_in_fan_out =
-            adapted.iter().rfind(|s| s.kind == SiteKind::Linear).is_some_and(|s| s.transposed);
-        let tokens = self.tokens(outline)?;
-        if let Some(site) = tokens.sites().find(|s| sites.contains(*s)) {
-            let message = format!("`{site}` is adapted already, by target_modules");
-            return Err(Error::config(NAME, "trainable_token_indices", message));
-        }
-        self.plan = LoraPlan { bases: self.bases(outline, &adapted), tokens, sites: self.ranks(&sites)? };
-        Ok(())
-    }
-
-    /// No sites: `target_parameters` alone are adapted, and nothing may be said about modules.
-    fn no_modules(&self) -> Result<BTreeSet<String>> {
-        for (field, used) in [
-            ("exclude_modules", self.exclude_modules.is_some()),
-            ("layers_to_transform", self.layers_to_transform.is_some()),
-            ("layers_pattern", self.layers_pattern.is_some()),
-        ] {
-            if used {
-                return Err(Error::config(NAME, field, "is for use with target_modules"));
-            }
-        }
-        Ok(BTreeSet::new())
-    }
-
-    /// The linear layers whose weight is the parameter `target`.
-    fn owners(&self, target: &str, outline: &Outline) -> Result<Vec<String>> {
-        let field = "target_parameters";
-        let ends = |p: &str| p == target || p.strip_suffix(target).is_some_and(|rest| rest.ends_with('.'));
-        let mut owners = Vec::new();
-        for param in outline.params.iter().filter(|p| ends(p)) {
-            let site = outline.sites.iter().find(|s| param.strip_suffix(".weight") == Some(s.name.as_str()));
-            match site {
-                Some(s) if s.kind == SiteKind::Linear && !s.transposed => owners.push(s.name.clone()),
-                _ => {
-                    let message =
-                        format!("`{param}` is not the weight of a linear layer, stored as [out, in]");
-                    return Err(Error::config(NAME, field, message));
-                }
-            }
-        }
-        if owners.is_empty() {
-            let close = closest(target, outline.params.iter().map(String::as_str));
-            return Err(Error::NoTarget { method: NAME, field, pattern: target.to_owned(), close });
-        }
-        Ok(owners)
-    }
-
-    fn ranks(&self, sites: &BTreeSet<String>) -> Result<BTreeMap<String, SiteRank>> {
-        let map = |patterns: &Patterns, field| -> Result<BTreeMap<String, f64>> {
-            Ok(patterns.resolve(NAME, field, sites)?.into_iter().collect())
-        };
-        let ranks = map(&self.rank_pattern, "rank_pattern")?;
-        let alphas = map(&self.alpha_pattern, "alpha_pattern")?;
-        if let Some((site, r)) = ranks.iter().find(|(_, r)| **r < 1.0 || r.fract() != 0.0) {
-            let message = format!("should be a positive integer, is {r} for `{site}`");
-            return Err(Error::config(NAME, "rank_pattern", message));
-        }
-        let rank = |site: &String| {
-            let r = ranks.get(site).map_or(self.r, |r| *r as i64);
-            let alpha = alphas.get(site).copied().unwrap_or(self.lora_alpha);
-            (site.clone(), SiteRank { r, scaling: self.scale(alpha, r) })
-        };
-        Ok(sites.iter().map(rank).collect())
-    }
-
-    fn tokens(&self, outline: &Outline) -> Result<TokenRows> {
-        let field = "trainable_token_indices";
-        let leaf = "token_adapter.trainable_tokens_delta";
-        let ask = Request { method: NAME, field, leaf, twice: false, common: &self.common };
-        let mut rows = TokenRows::default();
-        match &self.trainable_token_indices {
-            None => {}
-            Some(TokenIndices::Words(indices)) => rows.add(ask, outline, words(outline), indices)?,
-            Some(TokenIndices::Layers(layers)) => {
-                for (layer, indices) in layers {
-                    let ends = |name: &str| name == layer || name.ends_with(&format!(".{layer}"));
-                    let Some(site) = outline.sites.iter().find(|s| ends(&s.name)) else {
-                        let close = closest(layer, outline.sites.iter().map(|s| s.name.as_str()));
-                        return Err(Error::NoTarget { method: NAME, field, pattern: layer.clone(), close });
-                    };
-                    rows.add(ask, outline, &site.name, indices)?;
-                }
-            }
-        }
-        Ok(rows)
-    }
-
-    /// The embedding and the head, as far as they are adapted and PEFT saves their weights: see [`EMBEDDINGS`].
-    fn bases(&self, outline: &Outline, adapted: &[&SiteOutline]) -> BTreeMap<String, bool> {
-        let named = match &self.target_modules {
-            Some(Names::List(list)) => list.iter().any(|n| EMBEDDINGS.contains(&n.as_str())),
-            Some(Names::Pattern(_)) => adapted.iter().any(|s| {
-                let leaf = s.name.rsplit('.').next().unwrap_or_default();
-                EMBEDDINGS.contains(&leaf)
-            }),
-            None => false,
-        };
-        if !named || self.trainable_token_indices.is_some() {
-            return BTreeMap::new();
-        }
-        let ends = [words(outline), outline.dims.head.as_str()];
-        let saved = adapted.iter().filter(|s| ends.contains(&s.name.as_str()));
-        saved.map(|s| (s.name.clone(), s.tied.is_some())).collect()
     }
 }

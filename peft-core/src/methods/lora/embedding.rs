@@ -1,7 +1,7 @@
 //! LoRA at an embedding.
 
-use super::{LoraConfig, NAME, SiteRank};
 use super::start::InitLora;
+use super::{LoraConfig, NAME, SiteRank};
 use crate::site::Site;
 use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
 use tch::Tensor;

@@ -2,8 +2,8 @@
 
 use super::start::{InitLora, Start};
 use super::{LoraConfig, NAME, SiteRank};
-use crate::site::Site;
 use crate::methods::accumulate::accumulate;
+use crate::site::Site;
 use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
 use tch::Tensor;
 
@@ -46,7 +46,8 @@ impl Lora {
         };
         let drawn = config.init_lora_weights == InitLora::Flag(false);
         let b_start = if drawn { Init::linear_bias(r) } else { Init::Zeros };
-        let bias = config.lora_bias.then(|| site.param(params, "lora_B.bias", &[out], b_start)).transpose()?;
+        let bias =
+            config.lora_bias.then(|| site.param(params, "lora_B.bias", &[out], b_start)).transpose()?;
         Ok(Self { a, b, bias, start, scaling, dropout: config.lora_dropout })
     }
 
@@ -100,9 +101,7 @@ impl Adapter for Lora {
     fn reweight(&self, site: &str, w: Weights) -> Result<Weights> {
         let bias = match (&self.bias, w.bias) {
             (None, bias) => bias,
-            (Some(own), Some(b)) => {
-                Some(b.f_add(&own.f_mul_scalar(self.scaling)?)?.f_to_kind(b.kind())?)
-            }
+            (Some(own), Some(b)) => Some(b.f_add(&own.f_mul_scalar(self.scaling)?)?.f_to_kind(b.kind())?),
             (Some(_), None) => {
                 let why = "lora_bias can only be merged into a layer that has a bias".to_owned();
                 return Err(Error::Unsupported { method: NAME, site: site.to_owned(), why });

@@ -9,12 +9,14 @@ mod bias;
 mod config;
 mod embedding;
 mod linear;
+mod plan;
 mod start;
 
 pub use bias::Bias;
-pub use config::{LoraConfig, LoraPlan, SiteRank, TokenIndices};
+pub use config::{LoraConfig, TokenIndices};
 pub use embedding::EmbeddingLora;
 pub use linear::Lora;
+pub use plan::{LoraPlan, SiteRank};
 pub use start::InitLora;
 
 use super::config::{Common, FileForm, PeftConfig};

@@ -48,7 +48,9 @@ impl InitLora {
                 "olora" => Start::Taken(Factors::Olora),
                 other => {
                     let why = match other.starts_with("pissa_niter_") {
-                        true => " (its randomised factors could not be found again when the adapter is loaded)",
+                        true => {
+                            " (its randomised factors could not be found again when the adapter is loaded)"
+                        }
                         false => "",
                     };
                     let message = format!(
