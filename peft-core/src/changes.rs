@@ -112,6 +112,7 @@ impl Watch for Collect {
 
         let there = layer.base.dense()?;
         let oriented = |t: Tensor| if place.transposed { t.f_tr() } else { Ok(t) };
+        let untouched = weight.is_none();
         let before = Weights {
             weight: weight
                 .map(|(t, _)| oriented(t))
@@ -120,10 +121,10 @@ impl Watch for Collect {
             bias: bias.map(|(t, _)| t).or_else(|| there.bias.as_ref().map(Tensor::shallow_clone)),
         };
         let low_rank = match adapter {
-            Some(adapter) if before.weight.data_ptr() == there.weight.data_ptr() => adapter.low_rank()?,
+            Some(adapter) if untouched => adapter.low_rank()?,
             _ => None,
         };
-        let change = match low_rank {
+        let (weight, bias, values) = match low_rank {
             Some(change) => {
                 let own = delta(there.bias.as_ref(), before.bias.as_ref())?;
                 let bias = sum(own.as_ref(), change.bias.as_ref())?;
@@ -138,7 +139,6 @@ impl Watch for Collect {
                 (Delta::Dense(weight), delta(after.bias.as_ref(), before.bias.as_ref())?, after)
             }
         };
-        let (weight, bias, values) = change;
         let params = std::iter::once(&place.weight).chain(&place.bias).cloned().collect();
         let (site, kernel) = (layer.name.clone(), layer.kernel);
         self.layers.borrow_mut().push(Change { site, kernel, params, values, method, weight, bias });

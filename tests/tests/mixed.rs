@@ -1,9 +1,11 @@
 //! Batches whose rows have different adapters: as good as every row alone.
 
 use anyhow::{Result, ensure};
+use peft_core::combine::Combination;
 use peft_core::io::hub;
 use peft_core::methods::{BottleneckConfig, Common, FullConfig, LoraConfig, PromptTuningConfig};
 use peft_core::models::{Bert, Gpt2, Llama, Tiny};
+use peft_core::quant::Nf4Config;
 use peft_core::target::Names;
 use peft_core::{Batch, KvCache, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
@@ -119,6 +121,22 @@ fn rows_decode_with_a_cache() -> Result<()> {
         let pass = Pass { cache: Some(&cache), ..Pass::eval() };
         let step = model.forward(&Batch::dense(ids.narrow(1, start, length)), pass)?;
         assert_close(&format!("from {start}"), &step, &whole.narrow(1, start, length), 1e-5)?;
+    }
+    Ok(())
+}
+
+/// Over a base in 4 bits, mixed rows, a combination and a conversion are what they are over the weights it stands for.
+#[test]
+fn bases_in_4_bits_serve_as_well() -> Result<()> {
+    let _serial = serial();
+    let targets: [&[&str]; 3] = [&["q_proj"], &["q_proj", "down_proj"], &["v_proj"]];
+    let mut peft = with(open::<Llama>("llama")?.quantised(&Nf4Config::default())?, targets)?;
+    rows_alone(&peft, 90, true)?;
+    peft.combine("b again", &[("b", 1.0)], Combination::Cat)?;
+    peft.to_lora("b", "b as LoRA", 3)?;
+    let expected = logits(&peft, &["b"])?;
+    for name in ["b again", "b as LoRA"] {
+        assert_close(name, &logits(&peft, &[name])?, &expected, 1e-6)?;
     }
     Ok(())
 }
