@@ -1,10 +1,10 @@
-//! Compiles `csrc/shim.cpp` against the libtorch that torch-sys chose.
+//! Compiles `csrc` against the libtorch that torch-sys chose.
 
 use std::path::PathBuf;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=csrc/shim.cpp");
+    println!("cargo::rerun-if-changed=csrc");
     // Absent on a documentation build without libtorch: then there is nothing to link either.
     let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else { return };
     let lib = PathBuf::from(lib);
@@ -24,7 +24,12 @@ fn main() {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .define("GLOG_USE_GLOG_EXPORT", None)
         .flag_if_supported("-fvisibility=hidden")
+        // Python rounds after the multiplication and after the addition.
+        .flag_if_supported("-ffp-contract=off")
+        // A debug build of Rust runs its kernels at full speed all the same.
+        .opt_level(2)
         .file("csrc/shim.cpp")
+        .file("csrc/nf4.cpp")
         .compile("peft_shim");
     println!("cargo::rustc-link-search=native={}", lib.display());
     for name in ["torch_cpu", "c10"] {

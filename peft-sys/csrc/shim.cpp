@@ -13,6 +13,8 @@
 #include <cstring>
 #include <vector>
 
+#include "shim.h"
+
 #if defined(__APPLE__)
 #include <malloc/malloc.h>
 static size_t block_size(void* p) { return malloc_size(p); }
@@ -27,17 +29,6 @@ static size_t block_size(void* p) { return malloc_usable_size(p); }
 using at::Tensor;
 
 namespace {
-
-template <class F> char* guarded(F f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  } catch (...) {
-    return strdup("unknown C++ exception");
-  }
-}
 
 std::vector<Tensor> list(Tensor** t, size_t n) {
   std::vector<Tensor> v;

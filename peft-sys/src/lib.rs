@@ -1,9 +1,11 @@
 //! What libtorch has and tch 0.24 does not, behind safe functions: whole optimizer steps in one call,
-//! byte-exact counters of tensor memory, memory-mapped files, and loading CUDA's half of libtorch at run time.
+//! byte-exact counters of tensor memory, kernels of 4-bit weights, memory-mapped files, and loading CUDA's half of
+//! libtorch at run time.
 //!
 //! All `unsafe` code of the workspace is in this crate; `peft-core` forbids it.
 
 mod cuda;
+pub mod nf4;
 pub use cuda::{CudaError, load_cuda};
 
 use std::ffi::{CStr, c_char, c_int};
@@ -76,6 +78,19 @@ pub fn map_file(path: &std::path::Path) -> std::io::Result<memmap2::Mmap> {
     let file = std::fs::File::open(path)?;
     // SAFETY: the map is read-only and private; see above for the one thing that is asked of others.
     unsafe { memmap2::Mmap::map(&file) }
+}
+
+/// CPU time of all threads of this process so far, in seconds: what to compare on a machine that has other work.
+pub fn cpu_seconds() -> f64 {
+    #[cfg(unix)]
+    {
+        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a place for the answer.
+        if unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut t) } == 0 {
+            return t.tv_sec as f64 + 1e-9 * t.tv_nsec as f64;
+        }
+    }
+    f64::NAN
 }
 
 /// The constants of one Adam or AdamW step.
