@@ -4,6 +4,7 @@
 //! `forward(x) == kernel(x; reweight(base))`
 
 use crate::attention::KvCache;
+use crate::quant::Nf4;
 use crate::{Error, LowRank, Result};
 use std::fmt::Debug;
 use tch::{Kind, Tensor};
@@ -64,16 +65,24 @@ impl Kernel {
 #[non_exhaustive]
 pub enum Base {
     Dense(Weights),
+    /// A linear layer's weight in 4 bits.
+    Nf4 {
+        weight: Box<Nf4>,
+        bias: Option<Tensor>,
+    },
 }
 
 impl Base {
-    /// The weights as the kernel needs them; handles where they are dense already.
+    /// The weights as the kernel needs them: handles where they are dense already, otherwise formed at every call.
     pub fn dense(&self) -> Result<Weights> {
         match self {
             Base::Dense(w) => Ok(Weights {
                 weight: w.weight.shallow_clone(),
                 bias: w.bias.as_ref().map(Tensor::shallow_clone),
             }),
+            Base::Nf4 { weight, bias } => {
+                Ok(Weights { weight: weight.dequantise()?, bias: bias.as_ref().map(Tensor::shallow_clone) })
+            }
         }
     }
 
@@ -81,12 +90,14 @@ impl Base {
     pub fn has_bias(&self) -> bool {
         match self {
             Base::Dense(w) => w.bias.is_some(),
+            Base::Nf4 { bias, .. } => bias.is_some(),
         }
     }
 
     fn apply(&self, kernel: Kernel, x: &Tensor) -> Result<Tensor> {
         match self {
             Base::Dense(w) => kernel.apply(x, w),
+            Base::Nf4 { weight, bias } => weight.linear(x, bias.as_ref()),
         }
     }
 }

@@ -46,6 +46,7 @@
 //! - [`methods`]: the methods, one file each, and the [`Method`] trait that each of them implements.
 //! - [`models`]: the architectures; [`io::hub`] opens them from Hub directories.
 //! - [`generate`]: text from a causal model.
+//! - [`quant`]: bases in 4 bits.
 //! - [`train`]: optimizers, schedules, the training step.
 //! - [`layer`](Layer), [`attention`](Attention), [`Scope`]: the seam between the three.
 #![forbid(unsafe_code)]
@@ -85,6 +86,7 @@ mod model;
 pub mod models;
 mod params;
 mod peft;
+pub mod quant;
 mod report;
 mod rows;
 mod scope;
@@ -105,7 +107,7 @@ pub use generate::{GenerateConfig, Sampling, generate};
 pub use init::Init;
 pub use layer::{Adapter, Base, Block, Body, Inner, Kernel, Layer, Pass, Weights};
 pub use low_rank::LowRank;
-pub use merge::MergeOptions;
+pub use merge::{MergeOptions, Merged, Quantised};
 pub use methods::Method;
 pub use model::{Batch, Dims, Input, Model, Prompt, TaskType};
 pub use params::Params;

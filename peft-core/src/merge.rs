@@ -3,10 +3,11 @@
 //! `W' = reweightₙ(… reweight₁(W))`, at every site. The chain is computed in f32, whatever the base's dtype, and its
 //! result rounds once. PEFT rounds a bf16 weight up to twice an adapter (`safe_merge`), so a few last bits differ.
 
-use crate::layer::{Layer, Weights};
+use crate::layer::{Base, Layer, Weights};
 use crate::methods::Overlay;
 use crate::model::Model;
 use crate::peft::build;
+use crate::quant::{Nf4, Requantised};
 use crate::scope::{Active, Scope};
 use crate::watch::{Place, Watch};
 use crate::{Error, Params, Peft, Result};
@@ -19,29 +20,50 @@ use tch::Tensor;
 pub struct MergeOptions {
     /// Refuses weights that are NaN or infinite, naming the site and the adapter; PEFT's `safe_merge`, on by default.
     pub safe: bool,
+    /// What becomes of 4-bit weights that an adapter changes.
+    pub quantised: Quantised,
+}
+
+/// What becomes of 4-bit weights that an adapter changes. Those that none changes stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quantised {
+    /// They are dense afterwards: the merged model computes what the adapted one does.
+    #[default]
+    Dense,
+    /// They are quantised again, as in PEFT. That loses a part of the change; [`Merged::requantised`] says how much.
+    Requantise,
+}
+
+/// A base with adapters folded in.
+#[derive(Debug)]
+pub struct Merged<M: Model> {
+    pub peft: Peft<M>,
+    /// The weights that were quantised again, and what that cost.
+    pub requantised: Vec<Requantised>,
 }
 
 impl Default for MergeOptions {
     fn default() -> Self {
-        Self { safe: true }
+        Self { safe: true, quantised: Quantised::Dense }
     }
 }
 
 impl<M: Model> Peft<M> {
     /// The base with the named adapters folded in: an ordinary model of the same kind. A head that is tied to the
-    /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so.
+    /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so. Weights
+    /// in 4 bits that an adapter changes are dense afterwards; [`Peft::merged_with`] can quantise them again.
     ///
     /// # Errors
     /// [`Error::NotMergeable`] when one of them is not a map on weights, [`Error::NotFinite`] when one of them breaks
     /// the weights.
     pub fn merged(&self, active: &[&str]) -> Result<Self> {
-        self.merged_with(active, &MergeOptions::default())
+        Ok(self.merged_with(active, &MergeOptions::default())?.peft)
     }
 
     /// As [`Peft::merged`], with options.
-    pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Self> {
+    pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Merged<M>> {
         let active = self.active(active)?;
-        let fold = Fold { options, folded: RefCell::default() };
+        let fold = Fold { options, folded: RefCell::default(), packed: RefCell::default() };
         let mut build = build::<M>(self.base(), self.config(), active);
         build.watch = Some(&fold);
         M::new(&Scope::root(&build), self.config())?;
@@ -55,12 +77,21 @@ impl<M: Model> Peft<M> {
                 _ => drop(folded.remove(&name)),
             }
         }
+        let mut packed = self.base().packed();
+        packed.retain(|name, _| !folded.contains_key(name));
+        let mut requantised = Vec::new();
+        for (weight, report) in fold.packed.into_inner() {
+            packed.insert(report.name.clone(), weight);
+            requantised.push(report);
+        }
         let mut tensors = self.base().tensors();
         tensors.append(&mut folded);
         let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
         let place = "the merged model";
         let params = Params::from_tensors(place, self.base().device(), tensors.collect::<Result<Vec<_>>>()?)?;
-        Self::new(params, if untied { M::untied(self.config()) } else { self.config().clone() })
+        packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
+        let config = if untied { M::untied(self.config()) } else { self.config().clone() };
+        Ok(Merged { peft: Self::new(params, config)?, requantised })
     }
 }
 
@@ -69,6 +100,8 @@ impl<M: Model> Peft<M> {
 struct Fold<'a> {
     options: &'a MergeOptions,
     folded: RefCell<BTreeMap<String, Tensor>>,
+    /// The weights that are quantised again.
+    packed: RefCell<Vec<(Nf4, Requantised)>>,
 }
 
 impl Fold<'_> {
@@ -102,8 +135,19 @@ impl Watch for Fold<'_> {
             let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
             return Err(Error::Unsupported { method: "merging", site: layer.name.clone(), why });
         }
-        let weight = if place.transposed { folded.weight.f_tr()?.f_contiguous()? } else { folded.weight };
-        self.record(&place.weight, weight.f_detach()?);
+        match &layer.base {
+            // A weight that no adapter changed would not survive another round: its scales are rounded.
+            Base::Nf4 { .. } if base.weight.f_equal(&folded.weight)? => {}
+            Base::Nf4 { weight, .. } if self.options.quantised == Quantised::Requantise => {
+                let again = Requantised::new(&place.weight, weight, &base.weight, &folded.weight)?;
+                self.packed.borrow_mut().push(again);
+            }
+            _ => {
+                let weight =
+                    if place.transposed { folded.weight.f_tr()?.f_contiguous()? } else { folded.weight };
+                self.record(&place.weight, weight.f_detach()?);
+            }
+        }
         if let (Some(name), Some(bias)) = (&place.bias, folded.bias) {
             self.record(name, bias.f_detach()?);
         }

@@ -5,6 +5,7 @@
 //! filled from a file is *sealed*, a missing name is an error, shapes are compared before anything is copied, and
 //! names that nobody read can be listed.
 
+use crate::quant::Nf4;
 use crate::{Error, Init, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ pub struct Params {
     sealed: bool,
     read: Mutex<BTreeSet<String>>,
     state: Mutex<BTreeMap<String, Tensor>>,
+    packed: Mutex<BTreeMap<String, Nf4>>,
 }
 
 impl Params {
@@ -30,6 +32,7 @@ impl Params {
             sealed: false,
             read: Mutex::default(),
             state: Mutex::default(),
+            packed: Mutex::default(),
         }
     }
 
@@ -81,7 +84,7 @@ impl Params {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All tensors by name, in the order of their names.
+    /// All dense tensors by name, in the order of their names.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         self.variables().named_variables.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect()
     }
@@ -94,6 +97,49 @@ impl Params {
     /// Whether there is no tensor at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All weights in 4 bits by name, in the order of their names.
+    pub fn packed(&self) -> BTreeMap<String, Nf4> {
+        self.packs().iter().map(|(n, w)| (n.clone(), w.shallow_clone())).collect()
+    }
+
+    /// The weight in 4 bits of that name, if there is one.
+    pub fn find_packed(&self, name: &str) -> Option<Nf4> {
+        let found = self.packs().get(name).map(Nf4::shallow_clone);
+        if found.is_some() {
+            self.reads().insert(name.to_owned());
+        }
+        found
+    }
+
+    /// Adds a weight in 4 bits under a new name, moved to the store's device.
+    pub fn insert_packed(&self, name: &str, weight: &Nf4) -> Result<()> {
+        let weight = weight.to_device(self.device())?;
+        if self.kind(name).is_some() {
+            return Err(Error::Exists { place: self.place.clone(), name: name.to_owned() });
+        }
+        self.packs().insert(name.to_owned(), weight);
+        Ok(())
+    }
+
+    fn packs(&self) -> MutexGuard<'_, BTreeMap<String, Nf4>> {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Name and number of values of everything there is, dense or in 4 bits.
+    pub fn numels(&self) -> BTreeMap<String, i64> {
+        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
+        let mut all: BTreeMap<String, i64> =
+            self.variables().named_variables.iter().map(|(n, t)| (n.clone(), numel(t))).collect();
+        all.extend(self.packs().iter().map(|(n, w)| (n.clone(), w.numel())));
+        all
+    }
+
+    /// Dtype of the (dense) parameter of that name, if there is one.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        let packed = self.packs().get(name).map(Nf4::kind);
+        packed.or_else(|| self.variables().named_variables.get(name).map(Tensor::kind))
     }
 
     /// The tensor of that name, if there is one.
@@ -110,12 +156,14 @@ impl Params {
     /// # Errors
     /// [`Error::Missing`] with the closest names there are, [`Error::Shape`] with both shapes.
     pub fn get(&self, name: &str, dims: &[i64]) -> Result<Tensor> {
-        let tensor = self.find(name).ok_or_else(|| Error::Missing {
-            place: self.place.clone(),
-            name: name.to_owned(),
-            expected: dims.to_vec(),
-            hint: self.hint(name),
-        })?;
+        let Some(tensor) = self.find(name) else {
+            if self.packs().contains_key(name) {
+                let message = "is in 4 bits; that is for the weights of linear layers alone";
+                return Err(Error::config(&self.place, name, message));
+            }
+            let (place, name, expected) = (self.place.clone(), name.to_owned(), dims.to_vec());
+            return Err(Error::Missing { hint: self.hint(&name), place, name, expected });
+        };
         self.check(name, dims, &tensor)?;
         Ok(tensor)
     }
@@ -228,17 +276,20 @@ impl Params {
     /// Names that nobody asked for since the store was made.
     pub fn unread(&self) -> Vec<String> {
         let read = self.reads();
-        self.tensors().into_keys().filter(|n| !read.contains(n)).collect()
+        self.numels().into_keys().filter(|n| !read.contains(n)).collect()
     }
 
-    /// A frozen copy in another dtype; integer tensors stay what they are.
+    /// A frozen copy in another dtype; integer tensors stay what they are, and so do the codes of 4-bit weights.
     pub fn to_kind(&self, kind: Kind) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         let tensors = self.tensors().into_iter().map(|(name, t)| {
             let t = if is_float(&t) { t.f_to_kind(kind)? } else { t };
             Ok((name, t.f_detach_copy()?))
         });
-        Params::from_tensors(self.place.clone(), self.device(), tensors.collect::<Result<Vec<_>>>()?)
+        let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let copy = Params::from_tensors(self.place.clone(), self.device(), tensors)?;
+        self.packed().iter().try_for_each(|(name, w)| copy.insert_packed(name, &w.to_kind(kind)))?;
+        Ok(copy)
     }
 
     fn check(&self, name: &str, dims: &[i64], tensor: &Tensor) -> Result<()> {

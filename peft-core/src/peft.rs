@@ -3,6 +3,7 @@
 use crate::methods::Method;
 use crate::model::Model;
 use crate::params::is_float;
+use crate::quant::{Nf4, Nf4Config, weight_name};
 use crate::scope::{Active, Build, Scope, replaces};
 use crate::site::Outline;
 use crate::{Error, Params, Report, Result, io};
@@ -47,7 +48,7 @@ impl<M: Model> Peft<M> {
         };
         // A tied parameter is another one's tensor: nothing reads one of its own.
         let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
-        let unread: Vec<String> = base.tensors().into_keys().filter(|n| !read(n)).collect();
+        let unread: Vec<String> = base.numels().into_keys().filter(|n| !read(n)).collect();
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
@@ -138,13 +139,13 @@ impl<M: Model> Peft<M> {
         place: String,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Params> {
+        // The base's parameter whose values a parameter has: itself, or the one that it is tied to.
         let tied = |p: &str| {
-            let site = self.outline.sites.iter().find(|s| p.strip_suffix(".weight") == Some(&s.name))?;
-            site.tied.as_ref().and_then(|other| self.base.find(other))
+            self.outline.sites.iter().find(|s| p.strip_suffix(".weight") == Some(&s.name))?.tied.clone()
         };
-        let own = |p: &str| self.base.find(p).or_else(|| tied(p));
+        let own = |p: &str| if self.base.kind(p).is_some() { Some(p.to_owned()) } else { tied(p) };
         let overlays = self.outline.params.iter().filter_map(|p| Some((method.overlay(p)?.key, own(p)?)));
-        let overlays: BTreeMap<String, Tensor> = overlays.collect();
+        let overlays: BTreeMap<String, String> = overlays.collect();
         let fitted = tensors.into_iter().map(|(name, t)| {
             if !is_float(&t) && method.frozen(&name) {
                 return Ok((name, t.f_detach_copy()?));
@@ -152,13 +153,13 @@ impl<M: Model> Peft<M> {
             if !is_float(&t) {
                 return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
             }
-            let kind = overlays.get(&name).map_or(Kind::Float, Tensor::kind);
+            let kind = overlays.get(&name).and_then(|own| self.base.kind(own)).unwrap_or(Kind::Float);
             let own = if t.kind() == kind { t.f_detach_copy()? } else { t.f_detach()?.f_to_kind(kind)? };
             Ok((name, own))
         });
         let params = Params::from_tensors(&place, self.base.device(), fitted.collect::<Result<Vec<_>>>()?)?;
-        for (name, t) in overlays.iter().filter(|(name, _)| method.frozen(name)) {
-            if params.find(name).is_none() {
+        for (name, own) in overlays.iter().filter(|(name, _)| method.frozen(name)) {
+            if let (None, Some(t)) = (params.find(name), self.base.find(own)) {
                 params.insert(name, t.f_detach_copy()?, false)?;
             }
         }
@@ -279,10 +280,9 @@ impl<M: Model> Peft<M> {
     /// Counts parameters, as PEFT's `print_trainable_parameters` does.
     pub fn report(&self, active: &[&str]) -> Result<Report> {
         let active = self.active(active)?;
-        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let shadowed = |name: &str| active.iter().any(|a| replaces(a.method, name));
-        let base = self.base.tensors().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, t)| numel(&t));
-        let own = active.iter().flat_map(|a| a.params.tensors()).map(|(_, t)| numel(&t));
+        let base = self.base.numels().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, numel)| numel);
+        let own = active.iter().flat_map(|a| a.params.numels().into_values());
         let more = active.iter().map(|a| a.method.uncounted(a.params));
         let trained = active.iter().flat_map(|a| a.params.trainable()).map(|(n, t)| (n, t.size()));
         Ok(Report::new(base.chain(own).chain(more).sum(), &trained.collect::<Vec<_>>()))
@@ -291,6 +291,30 @@ impl<M: Model> Peft<M> {
     /// The same model with its base in another dtype, without adapters.
     pub fn to_kind(&self, kind: Kind) -> Result<Self> {
         Self::new(self.base.to_kind(kind)?, self.config.clone())
+    }
+
+    /// The same model with its linear layers in 4 bits, without adapters.
+    ///
+    /// # Errors
+    /// A model that has weights in 4 bits already; a weight that is not finite; a wrong configuration.
+    pub fn quantised(&self, config: &Nf4Config) -> Result<Self> {
+        if let Some(name) = self.base.packed().into_keys().next() {
+            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base.place()), name });
+        }
+        let mut dense = self.base.tensors();
+        let mut packed = Vec::new();
+        for site in config.linears(&self.outline, |name| dense.contains_key(name))? {
+            let name = weight_name(site);
+            if let Some(w) = dense.remove(&name) {
+                let w = if site.transposed { w.f_tr()? } else { w };
+                packed.push((Nf4::quantise(&name, &w, config)?, name));
+            }
+        }
+        let dense = dense.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
+        let dense = dense.collect::<Result<Vec<_>>>()?;
+        let params = Params::from_tensors(self.base.place(), self.base.device(), dense)?;
+        packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
+        Self::new(params, self.config.clone())
     }
 }
 

@@ -5,9 +5,10 @@ use crate::attention::{Attention, Softmax};
 use crate::layer::{Base, Block, Kernel, Layer, Weights};
 use crate::methods::{Counting, Method, Overlay};
 use crate::model::{Dims, Prompt};
+use crate::quant::Nf4;
 use crate::site::{Place, Role, Site, SiteKind, SiteOutline};
 use crate::watch::{self, Watch};
-use crate::{Params, Result};
+use crate::{Error, Params, Result};
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use tch::Tensor;
@@ -67,6 +68,17 @@ impl<'s> Stored<'s> {
     fn plain(weight: &'s str, shape: &'s [i64], bias: Option<&'s str>) -> Self {
         Self { weight, shape, transposed: false, tied: None, bias }
     }
+
+    /// The weight's shape in the file.
+    fn dims(&self) -> Vec<i64> {
+        let shape = self.shape.iter().copied();
+        if self.transposed { shape.rev().collect() } else { shape.collect() }
+    }
+
+    /// From the file's form to the kernel's, and back.
+    fn turn(&self, weight: Tensor) -> Result<Tensor> {
+        if self.transposed { Ok(weight.f_tr()?) } else { Ok(weight) }
+    }
 }
 
 impl<'a> Scope<'a> {
@@ -113,7 +125,7 @@ impl<'a> Scope<'a> {
         let name = self.join(leaf);
         let base = self.build.base.get(&name, dims)?;
         self.build.params.borrow_mut().push(name.clone());
-        Ok(self.overlaid(&name, dims, &base, |_| true)?.unwrap_or(base))
+        Ok(self.overlaid(&name, dims, || Ok(base.shallow_clone()), |_| true)?.unwrap_or(base))
     }
 
     /// The tensor of parameter `other`, under a name of its own. It follows what trains `other` in place, and
@@ -123,11 +135,12 @@ impl<'a> Scope<'a> {
         let base = self.build.base.get(other, dims)?;
         self.build.params.borrow_mut().push(name.clone());
         self.build.tied.borrow_mut().push((name.clone(), other.to_owned()));
-        if let Some(own) = self.overlaid(&name, dims, &base, |o| o.counting == Counting::Adds)? {
+        let own = || Ok(base.shallow_clone());
+        if let Some(own) = self.overlaid(&name, dims, own, |o| o.counting == Counting::Adds)? {
             return Ok(own);
         }
         let follows = |o: &Overlay| o.counting == Counting::Replaces;
-        let tensor = self.overlaid(other, dims, &base, follows)?.unwrap_or_else(|| base.shallow_clone());
+        let tensor = self.overlaid(other, dims, own, follows)?.unwrap_or_else(|| base.shallow_clone());
         if let Some(watch) = self.build.watch {
             watch.param(&name, [&base, &tensor], None)?;
         }
@@ -139,7 +152,7 @@ impl<'a> Scope<'a> {
         &self,
         name: &str,
         dims: &[i64],
-        base: &Tensor,
+        base: impl Fn() -> Result<Tensor>,
         accept: impl Fn(&Overlay) -> bool,
     ) -> Result<Option<Tensor>> {
         for a in self.build.active.iter().rev() {
@@ -147,11 +160,11 @@ impl<'a> Scope<'a> {
             if !overlay.beside {
                 a.hits.set(a.hits.get().saturating_add(1));
             }
-            let copy = a.params.get_or_else(&overlay.key, dims, || Ok(base.f_detach_copy()?))?;
+            let own = a.params.get_or_else(&overlay.key, dims, || Ok(base()?.f_detach_copy()?))?;
             if let Some(watch) = self.build.watch {
-                watch.param(name, [base, &copy], Some((a, &overlay)))?;
+                watch.param(name, [&base()?, &own], Some((a, &overlay)))?;
             }
-            return Ok(Some(copy));
+            return Ok(Some(own));
         }
         Ok(None)
     }
@@ -186,23 +199,43 @@ impl<'a> Scope<'a> {
     }
 
     /// The frozen weights of a layer.
-    fn base(&self, stored: Stored<'_>) -> Result<Base> {
-        let bias_dims = stored.shape.get(..1).unwrap_or_default();
+    fn base(&self, kernel: Kernel, stored: Stored<'_>) -> Result<Base> {
         let weight = match stored {
             Stored { tied: Some(other), .. } => self.tied_param(stored.weight, other, stored.shape)?,
-            Stored { transposed: true, .. } => {
-                let dims: Vec<i64> = stored.shape.iter().rev().copied().collect();
-                self.param(stored.weight, &dims)?.f_tr()?
-            }
-            _ => self.param(stored.weight, stored.shape)?,
+            _ => match self.build.base.find_packed(&self.join(stored.weight)) {
+                Some(packed) if kernel == Kernel::Linear => return self.packed(stored, packed),
+                _ => stored.turn(self.param(stored.weight, &stored.dims())?)?,
+            },
         };
-        let bias = stored.bias.map(|leaf| self.param(leaf, bias_dims)).transpose()?;
-        Ok(Base::Dense(Weights { weight, bias }))
+        Ok(Base::Dense(Weights { weight, bias: self.bias(stored)? }))
+    }
+
+    /// As [`Scope::base`], of a weight in 4 bits: that is `[out, in]` always. An overlay's copy of it is dense.
+    fn packed(&self, stored: Stored<'_>, weight: Nf4) -> Result<Base> {
+        let name = self.join(stored.weight);
+        if weight.size() != stored.shape {
+            let (place, expected) = (self.build.base.place().to_owned(), stored.shape.to_vec());
+            let hint = ", in 4 bits".to_owned();
+            return Err(Error::Shape { place, name, expected, found: weight.size().to_vec(), hint });
+        }
+        self.build.params.borrow_mut().push(name.clone());
+        let dense = || Ok(stored.turn(weight.dequantise()?)?.f_contiguous()?);
+        let own = self.overlaid(&name, &stored.dims(), dense, |_| true)?;
+        let bias = self.bias(stored)?;
+        Ok(match own {
+            Some(own) => Base::Dense(Weights { weight: stored.turn(own)?, bias }),
+            None => Base::Nf4 { weight: Box::new(weight), bias },
+        })
+    }
+
+    fn bias(&self, stored: Stored<'_>) -> Result<Option<Tensor>> {
+        let dims = stored.shape.get(..1).unwrap_or_default();
+        stored.bias.map(|leaf| self.param(leaf, dims)).transpose()
     }
 
     fn kernel(&self, leaf: &str, kernel: Kernel, stored: Stored<'_>) -> Result<Layer> {
         let name = self.join(leaf);
-        let base = self.base(stored)?;
+        let base = self.base(kernel, stored)?;
         let place = Place::Layer { kernel, shape: stored.shape, base: &base };
         let site = self.site(&name, place, Some(stored));
         let (owners, adapters) = self.adapters(|m, p| m.adapt(&site, p))?;

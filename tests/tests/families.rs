@@ -198,7 +198,11 @@ fn roberta_gets_a_fresh_head() -> Result<()> {
     all.retain(|name, _| !name.starts_with("classifier."));
     all.insert("lm_head.bias".into(), Tensor::zeros([96], (Kind::Float, Device::Cpu)));
     tensors::write(&path, &all)?;
-    let opened = hub::open_as::<Roberta>(dir.path(), Device::Cpu, Head::Classes(5), Some(Kind::BFloat16))?;
+    let opened = hub::open::<Roberta>(
+        dir.path(),
+        Device::Cpu,
+        hub::Options { kind: Some(Kind::BFloat16), ..Head::Classes(5).into() },
+    )?;
     ensure!(
         opened.unused == ["lm_head.bias"] && opened.fresh.len() == 4,
         "{:?} {:?}",
@@ -315,7 +319,9 @@ fn a_merge_that_unties_the_head_is_saved_untied() -> Result<()> {
 #[test]
 fn a_dtype_is_chosen_at_opening() -> Result<()> {
     let _serial = serial();
-    let open = |kind| hub::open_as::<Llama>(&golden("llama/base"), Device::Cpu, Head::Stored, kind);
+    let open = |kind| {
+        hub::open::<Llama>(&golden("llama/base"), Device::Cpu, hub::Options { kind, ..Head::Stored.into() })
+    };
     let half = open(Some(Kind::BFloat16))?.peft;
     ensure!(half.base().tensors().values().all(|t| t.kind() == Kind::BFloat16), "not all");
     let single = open(None)?.peft;

@@ -77,7 +77,7 @@ fn what_is_not_a_number_is_refused_with_site_and_adapter() -> Result<()> {
         refused("b before a", peft.merged(&["b", "a"]), &["adapter `b`"])?;
         peft.merged(&["a"])?;
         let unsafe_merge = MergeOptions { safe: false, ..MergeOptions::default() };
-        let found = peft.merged_with(&["b"], &unsafe_merge)?.base().find(KEY).context("merged")?;
+        let found = peft.merged_with(&["b"], &unsafe_merge)?.peft.base().find(KEY).context("merged")?;
         ensure!(!bool::try_from(found.isfinite().all())?, "finite after all");
     }
     Ok(())

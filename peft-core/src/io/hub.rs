@@ -1,7 +1,9 @@
 //! Hub model directories: `config.json`, `model.safetensors` or its shards, `tokenizer.json`.
 
+use super::quantised::{self, Plan};
 use crate::model::Model;
 use crate::params::is_float;
+use crate::quant::{self, Nf4Config};
 use crate::{Error, Params, Peft, Result, io};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,12 +69,34 @@ impl Head {
     }
 }
 
+/// How a model directory is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    pub head: Head,
+    /// Casts all floats to this dtype; the file's own for `None`.
+    pub kind: Option<Kind>,
+    /// Quantises the linear layers as they are read: the dense weights are held one at a time. A directory that is in
+    /// 4 bits already is opened without.
+    pub quantise: Option<Nf4Config>,
+}
+
+impl From<Head> for Options {
+    fn from(head: Head) -> Self {
+        Self { head, kind: None, quantise: None }
+    }
+}
+
 /// The configuration of a model directory.
 ///
 /// # Errors
 /// A file that is missing or malformed, another `model_type`, a configuration that asks for something this crate
 /// does not have.
 pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
+    read_config::<M>(dir, head).map(|(config, ..)| config)
+}
+
+/// The configuration, the file and the file's place.
+fn read_config<M: HubModel>(dir: &Path, head: Head) -> Result<(M::Config, Value, String)> {
     let path = dir.join("config.json");
     let json = io::read_json(&path)?;
     let place = path.display().to_string();
@@ -81,62 +105,68 @@ pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
         let message = format!("is `{kind}`, expected `{}`", M::MODEL_TYPE);
         return Err(Error::config(place, "model_type", message));
     }
-    M::config(&json, &place, head.classes())
+    Ok((M::config(&json, &place, head.classes())?, json, place))
 }
 
-/// Opens a model directory, in the dtype of the file.
+/// Opens a model directory, dense or as transformers saves it with bitsandbytes' NF4.
 ///
 /// # Errors
 /// As [`config`], and for tensors that are missing, superfluous or of a wrong shape.
-pub fn open<M: HubModel>(dir: &Path, device: Device, head: Head) -> Result<Opened<M>> {
-    open_as(dir, device, head, None)
-}
-
-/// As [`open`], with all floats cast to `kind` where that is given.
-pub fn open_as<M: HubModel>(dir: &Path, device: Device, head: Head, kind: Option<Kind>) -> Result<Opened<M>> {
-    let config = config::<M>(dir, head)?;
-    let (file, found) = read_weights(dir)?;
-    let (mut unused, mut tensors) = (Vec::new(), BTreeMap::new());
-    for (name, tensor) in found {
-        match M::rename(&name) {
-            Some(own) => {
-                if tensors.insert(own.clone(), tensor).is_some() {
-                    return Err(Error::format(file, format!("two tensors are called `{own}`")));
-                }
-            }
-            None => unused.push(name),
-        }
+pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>) -> Result<Opened<M>> {
+    let Options { head, kind, quantise } = options.into();
+    let (config, json, json_place) = read_config::<M>(dir, head)?;
+    if let Some(kind) = kind.filter(|kind| dtype(*kind).is_none()) {
+        return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
     }
-    if let Some(name) = drop_tied::<M>(&config, &file, &mut tensors)? {
-        unused.push(name);
-    }
-    let kind = match kind {
-        Some(kind) if dtype(kind).is_none() => {
-            return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
+    let (file, paths) = weight_files(dir)?;
+    let place = file.display().to_string();
+    let drawn = if head == Head::Stored { Vec::new() } else { M::fresh_head(&config)? };
+    let plan = match &quantise {
+        Some(_) if json.get(quant::FIELD).is_some_and(|q| !q.is_null()) => {
+            let message = "the model is quantised already: open it without `quantise`";
+            return Err(Error::config(json_place, quant::FIELD, message));
         }
-        Some(kind) => {
-            for t in tensors.values_mut().filter(|t| is_float(t)) {
-                *t = t.f_to_kind(kind)?;
-            }
-            kind
-        }
-        None => tensors.get(&M::dims(&config).word_embedding).map_or(Kind::Float, Tensor::kind),
+        Some(how) => Plan::new::<M>(how, &config, (&file, &paths), &drawn)?,
+        None => Plan::default(),
     };
+    let (mut unused, mut tensors, mut packed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    for path in &paths {
+        io::tensors::read_each(path, |name, tensor| {
+            let Some(own) = M::rename(&name) else {
+                unused.push(name);
+                return Ok(());
+            };
+            let twice = match plan.quantise(&own, &tensor, kind)? {
+                Some(weight) => packed.insert(own.clone(), weight).is_some(),
+                None => tensors.insert(own.clone(), tensor).is_some(),
+            };
+            if twice { Err(Error::format(&file, format!("two tensors are called `{own}`"))) } else { Ok(()) }
+        })?;
+    }
+    unused.sort();
+    packed.append(&mut quantised::take((&json, &json_place), &place, &mut tensors, kind)?);
+    unused.extend(drop_tied::<M>(&config, &file, &mut tensors)?);
+    if let Some(kind) = kind {
+        for t in tensors.values_mut().filter(|t| is_float(t)) {
+            *t = t.f_to_kind(kind)?;
+        }
+    }
+    let kind = tensors.get(&M::dims(&config).word_embedding).map_or(Kind::Float, Tensor::kind);
     let mut fresh = Vec::new();
-    if head != Head::Stored {
-        for (name, tensor) in M::fresh_head(&config)? {
-            match tensors.get(&name) {
-                Some(stored) if matches!(head, Head::Classes(_)) => {
-                    same_classes(&file, &name, stored, &tensor)?
-                }
-                _ => {
-                    tensors.insert(name.clone(), tensor.f_to_kind(kind)?);
-                    fresh.push(name);
-                }
+    for (name, tensor) in drawn {
+        let stored = tensors.get(&name).map(Tensor::size);
+        let stored = stored.or_else(|| packed.get(&name).map(|w| w.size().to_vec()));
+        match stored {
+            Some(stored) if matches!(head, Head::Classes(_)) => same_classes(&file, &name, stored, &tensor)?,
+            _ => {
+                packed.remove(&name);
+                tensors.insert(name.clone(), tensor.f_to_kind(kind)?);
+                fresh.push(name);
             }
         }
     }
-    let params = Params::from_tensors(file.display().to_string(), device, tensors)?;
+    let params = Params::from_tensors(place, device, tensors)?;
+    packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
     Ok(Opened { peft: Peft::new(params, config)?, unused, fresh })
 }
 
@@ -157,8 +187,8 @@ fn drop_tied<M: HubModel>(
     }
 }
 
-fn same_classes(file: &Path, name: &str, stored: &Tensor, wanted: &Tensor) -> Result<()> {
-    let (expected, found) = (wanted.size(), stored.size());
+fn same_classes(file: &Path, name: &str, found: Vec<i64>, wanted: &Tensor) -> Result<()> {
+    let expected = wanted.size();
     if expected == found {
         return Ok(());
     }
@@ -201,7 +231,12 @@ pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> R
         let to = dir.join(name);
         io::write_atomically(&to, |file| file.write_all(&bytes).map_err(|e| Error::file(&to, e)))?;
     }
-    io::tensors::write(&dir.join("model.safetensors"), &peft.base().tensors())?;
+    quantised::describe(peft, &mut json);
+    let mut tensors = peft.base().tensors();
+    for (name, w) in peft.base().packed() {
+        quant::file::put(&name, &w, &mut tensors)?;
+    }
+    io::tensors::write(&dir.join("model.safetensors"), &tensors)?;
     io::write_json(&dir.join("config.json"), &json)
 }
 
@@ -216,12 +251,11 @@ fn dtype(kind: Kind) -> Option<&'static str> {
     })
 }
 
-/// All tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` lists.
-fn read_weights(dir: &Path) -> Result<(PathBuf, BTreeMap<String, Tensor>)> {
+/// `model.safetensors`, or `model.safetensors.index.json` and the shards that it lists.
+fn weight_files(dir: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     let single = dir.join("model.safetensors");
     if single.exists() {
-        let tensors = io::tensors::read(&single)?;
-        return Ok((single, tensors));
+        return Ok((single.clone(), vec![single]));
     }
     let index = dir.join("model.safetensors.index.json");
     if !index.exists() {
@@ -238,17 +272,18 @@ fn read_weights(dir: &Path) -> Result<(PathBuf, BTreeMap<String, Tensor>)> {
         return Err(Error::format(index, "has no `weight_map`"));
     };
     let shards: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    let mut tensors = BTreeMap::new();
+    let (mut paths, mut names) = (Vec::new(), BTreeSet::new());
     for shard in shards {
         // A shard is a file beside the index and nothing else.
         let parts: Vec<_> = Path::new(shard).components().collect();
         if !matches!(parts.as_slice(), [std::path::Component::Normal(_)]) {
             return Err(Error::format(index, format!("`{shard}` is not the name of a file beside it")));
         }
-        tensors.extend(io::tensors::read(&dir.join(shard))?);
+        paths.push(dir.join(shard));
+        names.extend(io::tensors::hollow(&dir.join(shard))?.into_keys());
     }
-    match map.keys().find(|name| !tensors.contains_key(*name)) {
+    match map.keys().find(|name| !names.contains(*name)) {
         Some(name) => Err(Error::format(index, format!("lists `{name}`, which no shard has"))),
-        None => Ok((index, tensors)),
+        None => Ok((index, paths)),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod hub;
+mod quantised;
 pub mod tensors;
 pub mod text;
 

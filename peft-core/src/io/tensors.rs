@@ -12,21 +12,44 @@ use tch::{Device, Kind, Tensor};
 /// # Errors
 /// A file that is not safetensors (a pickle says how to convert it), or a dtype that libtorch lacks.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    read_each(path, |name, tensor| {
+        tensors.insert(name, tensor);
+        Ok(())
+    })?;
+    Ok(tensors)
+}
+
+/// As [`read`], one tensor after another: what `take` drops is not held.
+pub fn read_each(path: &Path, mut take: impl FnMut(String, Tensor) -> Result<()>) -> Result<()> {
+    each(path, |name, shape, kind, bytes| take(name, Tensor::f_from_data_size(bytes, shape, kind)?))
+}
+
+/// Names and shapes of a file's tensors, as tensors of zeros that hold one value each.
+pub fn hollow(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    each(path, |name, shape, kind, _| {
+        tensors.insert(name, Tensor::f_zeros([0i64; 0], (kind, Device::Cpu))?.f_expand(shape, false)?);
+        Ok(())
+    })?;
+    Ok(tensors)
+}
+
+fn each(path: &Path, mut take: impl FnMut(String, &[i64], Kind, &[u8]) -> Result<()>) -> Result<()> {
     let map = peft_sys::map_file(path).map_err(|e| Error::file(path, e))?;
     let file = SafeTensors::deserialize(&map).map_err(|e| {
         let pickle = map.starts_with(b"PK") || map.starts_with(b"\x80\x02");
         let hint = if pickle { ": this is a Python pickle; save it again with safetensors" } else { "" };
         Error::format(path, format!("not a safetensors file ({e}){hint}"))
     })?;
-    let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         let kind = kind(view.dtype()).ok_or_else(|| {
             Error::format(path, format!("tensor `{name}`: dtype {:?} is not supported", view.dtype()))
         })?;
         let shape: Vec<i64> = view.shape().iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect();
-        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?);
+        take(name.to_owned(), &shape, kind, view.data())?;
     }
-    Ok(tensors)
+    Ok(())
 }
 
 /// Writes tensors as Python's `safetensors.torch.save_file` does, metadata `{"format": "pt"}` included.

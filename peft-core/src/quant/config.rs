@@ -1,0 +1,143 @@
+//! How a base is quantised, and transformers' `quantization_config` that says so in `config.json`.
+
+use crate::site::{Outline, SiteKind, SiteOutline};
+use crate::{Error, Result};
+use fancy_regex::Regex;
+use serde_json::{Value, json};
+use tch::Kind;
+
+/// What is quantised to NF4, and how; defaults as in transformers' `BitsAndBytesConfig`.
+///
+/// All linear layers are, except the output layer (and one that is tied to the word embedding).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nf4Config {
+    /// `bnb_4bit_use_double_quant`: the scales are quantised too.
+    pub double_quant: bool,
+    /// `bnb_4bit_compute_dtype`: the matrix product's dtype.
+    pub compute: Kind,
+    /// `llm_int8_skip_modules`: further layers that stay dense, by a regular expression for the start of their name, up
+    /// to a dot, or by its end.
+    pub skip_modules: Vec<String>,
+}
+
+impl Default for Nf4Config {
+    fn default() -> Self {
+        Self { double_quant: false, compute: Kind::Float, skip_modules: Vec::new() }
+    }
+}
+
+const NAME: &str = "NF4";
+
+/// Name of the field in `config.json`.
+pub(crate) const FIELD: &str = "quantization_config";
+
+/// The dtypes that files name.
+const DTYPES: [(&str, Kind); 3] =
+    [("float32", Kind::Float), ("bfloat16", Kind::BFloat16), ("float16", Kind::Half)];
+
+pub(super) fn dtype(name: &str) -> Option<Kind> {
+    DTYPES.iter().find(|(n, _)| *n == name).map(|(_, kind)| *kind)
+}
+
+pub(super) fn dtype_name(kind: Kind) -> &'static str {
+    DTYPES.iter().find(|(_, k)| *k == kind).map_or("float32", |(n, _)| n)
+}
+
+impl Nf4Config {
+    /// The linear layers to quantise, in the model's order; `stored` is whether the base has a parameter of that name.
+    ///
+    /// # Errors
+    /// A pattern in `skip_modules` that is no regular expression, or that matches no linear layer.
+    pub(crate) fn linears<'o>(
+        &self,
+        outline: &'o Outline,
+        stored: impl Fn(&str) -> bool,
+    ) -> Result<Vec<&'o SiteOutline>> {
+        if !DTYPES.iter().any(|(_, kind)| *kind == self.compute) {
+            let message = format!("{:?} is not supported: Float, BFloat16 and Half are", self.compute);
+            return Err(Error::config(NAME, "compute", message));
+        }
+        let mut linears: Vec<&SiteOutline> = linears(outline).filter(|s| stored(&weight_name(s))).collect();
+        for pattern in &self.skip_modules {
+            let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))"))
+                .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?;
+            let skipped = |site: &SiteOutline| {
+                Ok(site.name.ends_with(pattern.as_str())
+                    || regex
+                        .is_match(&site.name)
+                        .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?)
+            };
+            let before = linears.len();
+            let marked = linears.iter().map(|s| skipped(s)).collect::<Result<Vec<_>>>()?;
+            linears = linears.into_iter().zip(marked).filter(|(_, skip)| !skip).map(|(s, _)| s).collect();
+            if linears.len() == before && !outline.dims.head.ends_with(pattern.as_str()) {
+                let (method, field) = (NAME, "skip_modules");
+                return Err(Error::NoTarget { method, field, pattern: pattern.clone(), close: Vec::new() });
+            }
+        }
+        Ok(linears)
+    }
+
+    /// Reads `quantization_config`. The layers that it skips are not read: the file's tensors say it.
+    ///
+    /// # Errors
+    /// Another method than bitsandbytes' NF4, and fields of it that are not known here, by name.
+    pub(crate) fn from_json(json: &Value, place: &str) -> Result<Self> {
+        let wrong =
+            |field: &str, message: String| Err(Error::config(place, format!("{FIELD}.{field}"), message));
+        let mut config = Self::default();
+        let Some(fields) = json.as_object() else { return wrong("", format!("{json} is not an object")) };
+        for (field, only) in [("quant_method", "bitsandbytes"), ("bnb_4bit_quant_type", "nf4")] {
+            let found = fields.get(field).unwrap_or(&Value::Null);
+            if found != only {
+                return wrong(field, format!("{found} is not supported, only \"{only}\" is"));
+            }
+        }
+        for (field, value) in fields {
+            match (field.as_str(), value) {
+                ("load_in_4bit" | "_load_in_4bit", Value::Bool(true)) => {}
+                ("load_in_8bit" | "_load_in_8bit", Value::Bool(false)) => {}
+                ("bnb_4bit_use_double_quant", Value::Bool(double)) => config.double_quant = *double,
+                ("bnb_4bit_compute_dtype", Value::String(name)) => match dtype(name) {
+                    Some(kind) => config.compute = kind,
+                    None => return wrong(field, format!("`{name}` is not float32, bfloat16 or float16")),
+                },
+                // How bytes are packed into a file's tensors, which is read off them; what concerns 8 bits alone.
+                ("quant_method" | "bnb_4bit_quant_type" | "bnb_4bit_quant_storage", _) => {}
+                (other, _) if other.starts_with("llm_int8_") => {}
+                (other, value) => return wrong(other, format!("{value} is not supported")),
+            }
+        }
+        Ok(config)
+    }
+
+    /// As transformers writes it, for a model whose layers `skipped` are dense.
+    pub(crate) fn to_json(&self, skipped: Option<&[String]>) -> Value {
+        let compute = dtype_name(self.compute);
+        json!({
+            "_load_in_4bit": true,
+            "_load_in_8bit": false,
+            "bnb_4bit_compute_dtype": compute,
+            "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": self.double_quant,
+            "llm_int8_enable_fp32_cpu_offload": false,
+            "llm_int8_has_fp16_weight": false,
+            "llm_int8_skip_modules": skipped,
+            "llm_int8_threshold": 6.0,
+            "load_in_4bit": true,
+            "load_in_8bit": false,
+            "quant_method": "bitsandbytes"
+        })
+    }
+}
+
+/// The model's linear layers without its output layer.
+fn linears(outline: &Outline) -> impl Iterator<Item = &SiteOutline> {
+    outline.sites.iter().filter(|s| s.kind == SiteKind::Linear && s.name != outline.dims.head)
+}
+
+/// Name of a layer's weight.
+pub(crate) fn weight_name(site: &SiteOutline) -> String {
+    format!("{}.weight", site.name)
+}

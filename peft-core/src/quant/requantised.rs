@@ -1,0 +1,30 @@
+//! What merging into a 4-bit weight costs.
+
+use super::Nf4;
+use crate::Result;
+use tch::{Kind, Tensor};
+
+/// A 4-bit weight that adapters were folded into, and that was quantised again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Requantised {
+    /// Full name of the weight.
+    pub name: String,
+    /// `‖W' − W‖ / ‖W‖`, for W as it should be and W' as it is.
+    pub error: f64,
+    /// `‖W' − W‖` over the norm of the adapters' change: beyond 1, rounding moved the weight further than they did.
+    pub of_change: f64,
+}
+
+impl Requantised {
+    /// Quantises `folded` `[out, in]` as `before`, whose dense form is `base`, is.
+    pub(crate) fn new(name: &str, before: &Nf4, base: &Tensor, folded: &Tensor) -> Result<(Nf4, Self)> {
+        let after = Nf4::quantise(name, folded, &before.config())?;
+        let norm = |t: &Tensor| -> Result<f64> { Ok(t.f_norm()?.f_double_value(&[])?) };
+        let wide = |t: &Tensor| t.f_to_kind(Kind::Float);
+        let folded = wide(folded)?;
+        let lost = norm(&wide(&after.dequantise()?)?.f_sub(&folded)?)?;
+        let of_change = lost / norm(&folded.f_sub(&wide(base)?)?)?;
+        let error = lost / norm(&folded)?.max(f64::MIN_POSITIVE);
+        Ok((after, Self { name: name.to_owned(), error, of_change }))
+    }
+}

@@ -1,0 +1,41 @@
+//! Bases in 4 bits: the numbers and files of bitsandbytes, every method over them, merging.
+
+mod files;
+mod merging;
+mod methods;
+mod numbers;
+
+use anyhow::Result;
+use peft_core::io::hub::{self, Head, Opened, Options};
+use peft_core::models::Llama;
+use peft_core::quant::Nf4Config;
+use peft_core::{Params, Peft};
+use tch::{Device, Kind};
+use tests::golden;
+use tests::subject::Subject;
+
+/// f32, relative to the largest value of the tensor.
+const TOL: f64 = 1e-5;
+
+const DOUBLE: Nf4Config = Nf4Config { double_quant: true, compute: Kind::Float, skip_modules: Vec::new() };
+
+/// The base that transformers saved with bitsandbytes.
+fn qlora() -> Result<Opened<Llama>> {
+    Ok(hub::open(&golden("nf4/qlora_llama/base"), Device::Cpu, Head::Stored)?)
+}
+
+fn quantise(how: &Nf4Config) -> Options {
+    Options { quantise: Some(how.clone()), ..Head::Stored.into() }
+}
+
+/// The same model with dense weights.
+fn dense<M: Subject>(peft: &Peft<M>) -> Result<Peft<M>> {
+    let mut tensors = peft.base().tensors();
+    for (name, w) in peft.base().packed() {
+        let transposed =
+            peft.outline().sites.iter().any(|s| s.transposed && format!("{}.weight", s.name) == name);
+        let w = w.dequantise()?;
+        tensors.insert(name, if transposed { w.tr().contiguous() } else { w });
+    }
+    Ok(Peft::new(Params::from_tensors("dense", Device::Cpu, tensors)?, peft.config().clone())?)
+}

@@ -1,0 +1,101 @@
+//! Merging into weights in 4 bits.
+
+use crate::{TOL, qlora};
+use anyhow::{Context, Result, ensure};
+use peft_core::io::hub::{self, Head};
+use peft_core::models::Llama;
+use peft_core::{Batch, MergeOptions, Model, Pass, Peft, Quantised};
+use tch::{Device, Kind, Tensor};
+use tests::{assert_bits, assert_close, golden, golden_tensors, relative_error, serial};
+
+const CHANGED: usize = 6;
+
+fn adapted() -> Result<Peft<Llama>> {
+    let mut peft = qlora()?.peft;
+    peft.load("golden", golden("nf4/qlora_llama"))?;
+    Ok(peft)
+}
+
+fn logits(peft: &Peft<Llama>, active: &[&str]) -> Result<Tensor> {
+    let g = golden_tensors(&golden("nf4/qlora_llama"))?;
+    let batch = Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()) };
+    Ok(peft.view(active)?.forward(&batch, Pass::eval())?)
+}
+
+/// What an adapter changes is dense, the rest stays in 4 bits; so it is written and read.
+#[test]
+fn dense() -> Result<()> {
+    let _serial = serial();
+    let peft = adapted()?;
+    let merged = peft.merged_with(&["golden"], &MergeOptions::default())?;
+    ensure!(merged.requantised.is_empty(), "{:?}", merged.requantised);
+    let merged = merged.peft;
+    ensure!(merged.base().packed().len() == 14 - CHANGED, "{:?}", merged.base().packed().keys());
+    assert_close("logits", &logits(&merged, &[])?, &logits(&peft, &["golden"])?, TOL)?;
+    let out = tempfile::tempdir()?;
+    hub::save(&merged, out.path(), None)?;
+    let again = hub::open::<Llama>(out.path(), Device::Cpu, Head::Stored)?.peft;
+    assert_bits("again", &logits(&again, &[])?, &logits(&merged, &[])?)
+}
+
+/// All of it is in 4 bits again, and the report says what was lost.
+#[test]
+fn requantised() -> Result<()> {
+    let _serial = serial();
+    let peft = adapted()?;
+    let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
+    let merged = peft.merged_with(&["golden"], &options)?;
+    let (before, after) = (peft.base().packed(), merged.peft.base().packed());
+    ensure!(
+        after.keys().eq(before.keys()) && merged.requantised.len() == CHANGED,
+        "{:?}",
+        merged.requantised
+    );
+    let (exact, dense) = (peft.merged(&["golden"])?.base().tensors(), logits(&peft, &["golden"])?);
+    for (name, w) in &after {
+        let Some(report) = merged.requantised.iter().find(|r| r.name == *name) else {
+            assert_bits(name, &w.dequantise()?, &before[name].dequantise()?)?;
+            continue;
+        };
+        // bitsandbytes' own way from the exact weight: the same numbers, and the error that the report has.
+        let exact = exact.get(name).with_context(|| name.clone())?;
+        let expected = peft_core::quant::Nf4::quantise(name, exact, &before[name].config())?.dequantise()?;
+        assert_bits(name, &w.dequantise()?, &expected)?;
+        let lost = f64::try_from((&expected - exact).norm())?;
+        let change = f64::try_from((exact - before[name].dequantise()?).norm())?;
+        let all = f64::try_from(exact.norm())?;
+        ensure!((report.error - lost / all).abs() < 1e-6 * report.error, "{report:?} {}", lost / all);
+        ensure!((report.of_change - lost / change).abs() < 1e-6 * report.of_change, "{report:?}");
+        ensure!(report.error > 0.02 && report.error < 0.2, "{report:?}");
+    }
+    // Lossy, and not something else.
+    let error = relative_error(&logits(&merged.peft, &[])?, &dense)?;
+    ensure!(error > 1e-3 && error < 0.5, "{error}");
+    Ok(())
+}
+
+/// A bias that is trained beside the codes leaves them alone. PEFT adds `lora_bias` to the merged bias without its scale.
+#[test]
+fn a_bias_alone() -> Result<()> {
+    use peft_core::methods::{Common, LoraConfig};
+    use peft_core::models::Bert;
+    use peft_core::target::Names;
+    use tests::subject::{Subject, move_away};
+    let _serial = serial();
+    let mut peft = Bert::base()?.quantised(&crate::DOUBLE)?;
+    // B is zero: LoRA changes nothing.
+    let target_modules = Some(Names::list(["query"]));
+    peft.add("a", LoraConfig { target_modules, common: Common::classifier(), ..LoraConfig::default() })?;
+    let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
+    let merged = peft.merged_with(&["a"], &options)?;
+    ensure!(merged.requantised.is_empty(), "{:?}", merged.requantised);
+    ensure!(merged.peft.base().packed().keys().eq(peft.base().packed().keys()), "other weights in 4 bits");
+    move_away(peft.params("a")?, 5)?;
+    let merged = peft.merged_with(&["a"], &options)?;
+    ensure!(merged.requantised.len() == 2, "{:?}", merged.requantised);
+    ensure!(
+        merged.peft.base().tensors().values().all(|t| t.kind() == Kind::Float || t.kind() == Kind::Int64),
+        "dtype"
+    );
+    Ok(())
+}
