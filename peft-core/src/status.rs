@@ -95,7 +95,7 @@ impl<M: Model> Peft<M> {
         });
         Ok(Status {
             model_type: self.outline().dims.model_type.clone(),
-            base_params: self.base().tensors().values().map(numel).sum(),
+            base_params: self.base().numels().values().sum(),
             adapters: adapters.collect::<Result<_>>()?,
         })
     }

@@ -222,7 +222,7 @@ fn an_embedding_in_four_bits() -> Result<()> {
         |all| {
             made = (|| {
                 let w = Nf4::quantise(words, &all[words], &DOUBLE)?;
-                Ok::<_, Error>(peft_core::quant::file::put(words, &w, all)?)
+                peft_core::quant::file::put(words, &w, all)
             })();
         },
     )?;
