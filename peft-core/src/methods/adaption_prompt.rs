@@ -57,7 +57,8 @@ impl AdaptionPromptConfig {
         let attentions: Vec<&String> =
             outline.sites.iter().filter(|s| s.kind == SiteKind::Attention).map(|s| &s.name).collect();
         let end = format!(".{target}");
-        let found: Vec<String> = attentions.iter().filter(|n| n.ends_with(&end)).map(|n| (*n).clone()).collect();
+        let found: Vec<String> =
+            attentions.iter().filter(|n| n.ends_with(&end)).map(|n| (*n).clone()).collect();
         if found.is_empty() {
             return Err(Error::NoTarget {
                 method: NAME,
@@ -89,9 +90,11 @@ impl Method for AdaptionPromptConfig {
             }
         };
         let found = self.find(&target, outline)?;
-        let unused = usize::try_from(self.adapter_layers).ok().and_then(|wanted| found.len().checked_sub(wanted));
+        let unused =
+            usize::try_from(self.adapter_layers).ok().and_then(|wanted| found.len().checked_sub(wanted));
         let Some(unused) = unused else {
-            let message = format!("is {}, and the model has {} such layers", self.adapter_layers, found.len());
+            let message =
+                format!("is {}, and the model has {} such layers", self.adapter_layers, found.len());
             return Err(Error::config(NAME, "adapter_layers", message));
         };
         self.sites = found.into_iter().skip(unused).collect();

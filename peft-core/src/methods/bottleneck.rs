@@ -8,8 +8,8 @@
 
 mod adapter;
 
-use super::config::{Common, FileForm, PeftConfig};
 use super::Method;
+use super::config::{Common, FileForm, PeftConfig};
 use crate::site::{Outline, Place, Role, Site, SiteKind};
 use crate::{Adapter, Error, Params, Result};
 use adapter::Bottleneck;
@@ -199,7 +199,8 @@ impl BottleneckConfig {
                 return wrong("reduction_factor", format!("should be a positive number, is {factor}"));
             }
             (size, Some(_)) if size != 0 => {
-                let message = format!("says the width, and so does bottleneck_size: that should be 0, is {size}");
+                let message =
+                    format!("says the width, and so does bottleneck_size: that should be 0, is {size}");
                 return wrong("reduction_factor", message);
             }
             _ => {}

@@ -5,8 +5,8 @@
 //! ([`PrefixTuningConfig`](super::PrefixTuningConfig)) the keys and values are tied to the frozen projections, and
 //! queries are computed for the prefix and thrown away.
 
-use super::config::{Common, FileForm, PeftConfig, check_tokens};
 use super::Method;
+use super::config::{Common, FileForm, PeftConfig, check_tokens};
 use crate::attention::open_keys;
 use crate::layer::Pass;
 use crate::site::{Outline, Place, Role, Site};
@@ -50,7 +50,8 @@ impl Method for HiddenPrefixConfig {
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         check_tokens(NAME, self.num_virtual_tokens)?;
         if outline.dims.causal {
-            let why = "its attention is causal, and hidden states before the words would need positions".to_owned();
+            let why =
+                "its attention is causal, and hidden states before the words would need positions".to_owned();
             return Err(Error::Unsupported { method: NAME, site: outline.dims.model_type.clone(), why });
         }
         self.common.prepare(NAME, outline)

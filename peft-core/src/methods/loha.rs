@@ -3,9 +3,9 @@
 //!
 //! `y = W x + b + s · (W₁ₐ W₁ᵦ ⊙ W₂ₐ W₂ᵦ) x`, with `s = alpha/r`: a rank of up to r² from two products of rank r.
 
+use super::Method;
 use super::config::{Common, FileForm, PeftConfig, whole};
 use super::lycoris::{Dropout, Rank, Ranks};
-use super::Method;
 use crate::site::{Outline, Site, SiteKind};
 use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
 use crate::{Adapter, Init, Inner, Params, Result, Weights};
@@ -119,7 +119,8 @@ impl Method for LoHaConfig {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let (Some(&Rank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear()) else {
+        let (Some(&Rank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear())
+        else {
             return Ok(None);
         };
         let last = if self.init_weights { Init::Zeros } else { Init::KaimingUniform };

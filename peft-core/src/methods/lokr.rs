@@ -179,10 +179,12 @@ impl Method for LoKrConfig {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let (Some(&Rank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear()) else {
+        let (Some(&Rank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear())
+        else {
             return Ok(None);
         };
-        let ((ol, ok), (im, inp)) = (factors(out, self.decompose_factor), factors(inp, self.decompose_factor));
+        let ((ol, ok), (im, inp)) =
+            (factors(out, self.decompose_factor), factors(inp, self.decompose_factor));
         let low = |a: i64, b: i64| r.saturating_mul(2) < a.max(b);
         let param = |leaf: &str, dims: &[i64], init| site.param(params, leaf, dims, init);
         let (first, second) = self.start()?;

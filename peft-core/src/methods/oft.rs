@@ -107,7 +107,9 @@ impl OftConfig {
             (0, size) if size > 0 => {}
             (r, 0) if r > 0 => {}
             _ => {
-                let message = format!("one of r and oft_block_size is 0 and the other positive: they are {r} and {size}");
+                let message = format!(
+                    "one of r and oft_block_size is 0 and the other positive: they are {r} and {size}"
+                );
                 return wrong(if size < 0 { "oft_block_size" } else { "r" }, message);
             }
         }
@@ -119,7 +121,10 @@ impl OftConfig {
         }
         if self.use_cayley_neumann && self.num_cayley_neumann_terms < 2 {
             let terms = self.num_cayley_neumann_terms;
-            return wrong("num_cayley_neumann_terms", format!("should be 2 or more, is {terms}: R is then always I"));
+            return wrong(
+                "num_cayley_neumann_terms",
+                format!("should be 2 or more, is {terms}: R is then always I"),
+            );
         }
         Ok(())
     }
@@ -184,7 +189,9 @@ impl Method for OftConfig {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((_, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else { return Ok(None) };
+        let Some((_, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
+            return Ok(None);
+        };
         let (blocks, size) = self.blocks(inp);
         let stored = if self.block_share { 1 } else { blocks };
         let pairs = size.saturating_mul(size.saturating_sub(1)).checked_div(2).unwrap_or_default();
@@ -250,7 +257,8 @@ impl Oft {
             None => rows.shallow_clone(),
             Some(limit) => projected(&rows.f_detach()?, limit)?.f_add(&rows.f_sub(&rows.f_detach()?)?)?,
         };
-        let flat = Tensor::f_zeros([rows.size2()?.0, size.saturating_mul(size)], (rows.kind(), rows.device()))?;
+        let flat =
+            Tensor::f_zeros([rows.size2()?.0, size.saturating_mul(size)], (rows.kind(), rows.device()))?;
         let half = flat.f_index_copy(1, &self.upper, &rows)?.f_view([-1, size, size])?;
         Ok(half.f_sub(&half.f_transpose(1, 2)?)?)
     }
@@ -309,9 +317,17 @@ mod tests {
     /// Values of PEFT's `adjust_oft_parameters`.
     #[test]
     fn sizes_that_do_not_divide_become_the_nearest_divisor() {
-        for (n, wanted, found) in
-            [(32, 8, 8), (32, 5, 4), (32, 6, 4), (32, 7, 8), (32, 40, 32), (96, 10, 8), (96, 11, 12), (7, 3, 1), (7, 5, 7)]
-        {
+        for (n, wanted, found) in [
+            (32, 8, 8),
+            (32, 5, 4),
+            (32, 6, 4),
+            (32, 7, 8),
+            (32, 40, 32),
+            (96, 10, 8),
+            (96, 11, 12),
+            (7, 3, 1),
+            (7, 5, 7),
+        ] {
             assert_eq!(nearest_divisor(n, wanted), found, "{wanted} of {n}");
         }
         let by_count = OftConfig { r: 5, oft_block_size: 0, ..OftConfig::default() };

@@ -117,12 +117,18 @@ impl PTuningConfig {
         let linear = |i: i64, sizes| Linear::new(params, &format!("mlp_head.{i}"), sizes, false);
         let embedding = encoder_embedding(params, n, d)?;
         Ok(match self.encoder_reparameterization_type {
-            Reparameterization::Mlp => {
-                Encoder { embedding, lstm: None, head: vec![linear(0, (d, h))?, linear(2, (h, h))?, linear(4, (h, d))?] }
-            }
+            Reparameterization::Mlp => Encoder {
+                embedding,
+                lstm: None,
+                head: vec![linear(0, (d, h))?, linear(2, (h, h))?, linear(4, (h, d))?],
+            },
             Reparameterization::Lstm => {
                 let lstm = Lstm::new(params, (d, h), self.encoder_num_layers, self.encoder_dropout)?;
-                Encoder { embedding, lstm: Some(lstm), head: vec![linear(0, (wide, wide))?, linear(2, (wide, d))?] }
+                Encoder {
+                    embedding,
+                    lstm: Some(lstm),
+                    head: vec![linear(0, (wide, wide))?, linear(2, (wide, d))?],
+                }
             }
         })
     }
@@ -230,7 +236,8 @@ impl Lstm {
         let (biases, train, bidirectional, batch_first) = (true, true, true, true);
         let start = [zeros.shallow_clone(), zeros];
         let w = &self.weights;
-        let (y, _, _) = x.f_lstm(&start, w, biases, self.layers, dropout, train, bidirectional, batch_first)?;
+        let (y, _, _) =
+            x.f_lstm(&start, w, biases, self.layers, dropout, train, bidirectional, batch_first)?;
         Ok(y)
     }
 }

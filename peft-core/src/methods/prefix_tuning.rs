@@ -146,7 +146,11 @@ impl Method for PrefixTuningConfig {
 enum Source {
     /// P.
     Table(Tensor),
-    Projected { embedding: Tensor, first: Linear, last: Linear },
+    Projected {
+        embedding: Tensor,
+        first: Linear,
+        last: Linear,
+    },
 }
 
 impl Source {
@@ -158,7 +162,8 @@ impl Source {
             Source::Table(all) => Ok(all.f_narrow(1, start, pair)?),
             Source::Projected { embedding, first, last } => {
                 let h = first.forward(embedding)?.f_tanh()?;
-                let (weight, bias) = (last.weight.f_narrow(0, start, pair)?, last.bias.f_narrow(0, start, pair)?);
+                let (weight, bias) =
+                    (last.weight.f_narrow(0, start, pair)?, last.bias.f_narrow(0, start, pair)?);
                 Ok(h.f_linear(&weight, Some(&bias))?)
             }
         }

@@ -126,7 +126,8 @@ impl PromptTuningConfig {
             PromptInit::Text => {
                 let ids = self.text_ids()?;
                 if let Some(id) = ids.iter().find(|id| **id >= dims.vocab) {
-                    let message = format!("its token {id} is beyond the model's vocabulary of {}", dims.vocab);
+                    let message =
+                        format!("its token {id} is beyond the model's vocabulary of {}", dims.vocab);
                     return Err(Error::config(NAME, "tokenizer_name_or_path", message));
                 }
                 Tensor::f_from_slice(&ids)?
@@ -162,9 +163,15 @@ impl Method for PromptTuningConfig {
         self.common.prepare(NAME, outline)
     }
 
-    fn prompt(&self, dims: &Dims, words: Option<&Tensor>, params: &Params) -> Result<Option<Box<dyn Prompt>>> {
+    fn prompt(
+        &self,
+        dims: &Dims,
+        words: Option<&Tensor>,
+        params: &Params,
+    ) -> Result<Option<Box<dyn Prompt>>> {
         let n = self.num_virtual_tokens;
-        let tokens = params.get_or_else(EMBEDDINGS, &[n, dims.hidden], || self.start(dims, words, params.device()))?;
+        let tokens =
+            params.get_or_else(EMBEDDINGS, &[n, dims.hidden], || self.start(dims, words, params.device()))?;
         Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens: Box::new(tokens) })))
     }
 

@@ -63,7 +63,11 @@ impl Bottleneck {
         let param = |leaf: &str, dims: &[i64], init| site.param(params, leaf, dims, init);
         let norm = |wanted: bool, name: &str| -> Result<Option<Norm>> {
             let one = |leaf: &str, start| param(&format!("{name}.{leaf}"), &[width], Init::Constant(start));
-            Ok(if wanted { Some(Norm { weight: one("weight", 1.0)?, bias: one("bias", 0.0)? }) } else { None })
+            Ok(if wanted {
+                Some(Norm { weight: one("weight", 1.0)?, bias: one("bias", 0.0)? })
+            } else {
+                None
+            })
         };
         Ok(Self {
             norm_before: norm(c.ln_before, "adapter_norm_before")?,
