@@ -2,6 +2,7 @@
 
 pub mod parity;
 pub mod reference;
+pub mod several;
 pub mod subject;
 pub mod table;
 

@@ -1,7 +1,7 @@
 //! Folders of goldens: `base` (a Hub model) and beside it one folder a method, as the generator lays them out. Each
 //! method is loaded, run and compared with what Python PEFT computed.
 
-use crate::{golden_tensors, relative_error};
+use crate::{golden_tensors, relative_error, several};
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::io::hub::{self, HubModel};
 use peft_core::methods::from_json;
@@ -69,16 +69,37 @@ fn run<M: HubModel>(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Out
     let mut peft = hub::open::<M>(&dir.join("base"), Device::Cpu, hub::Head::Stored)?.peft;
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
-    folders.retain(|p| p.join("adapter_config.json").exists() && wanted(&folder_name(p)));
+    folders.retain(|p| is_golden(p) && wanted(&folder_name(p)));
     folders.sort();
     let outcomes = folders.into_iter().map(|folder| {
-        let outcome = method(&mut peft, &folder);
+        let outcome = match folder.join("adapter_config.json").exists() {
+            true => method(&mut peft, &folder),
+            false => several::compare(&mut peft, &folder, &folder_name(&folder)),
+        };
         for name in peft.names().into_iter().map(str::to_owned).collect::<Vec<_>>() {
             let _ = peft.delete(&name);
         }
         (folder, outcome)
     });
     Ok(outcomes.collect())
+}
+
+/// Whether a folder has an adapter or several, and what PEFT computed with them.
+fn is_golden(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).exists();
+    has("golden.safetensors") && (has("adapter_config.json") || has("a/adapter_config.json"))
+}
+
+/// Folders of a family that have goldens of another kind (an optimizer's steps, say), for tests of their own.
+pub fn others(dir: &Path) -> Result<Vec<String>> {
+    let all: Vec<PathBuf> = std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
+    let mut names: Vec<String> = all
+        .iter()
+        .filter(|p| p.join("golden.safetensors").exists() && !is_golden(p))
+        .map(|p| folder_name(p))
+        .collect();
+    names.sort();
+    Ok(names)
 }
 
 type Tensors = BTreeMap<String, Tensor>;

@@ -8,6 +8,7 @@ use peft_core::models::{Llama, Tiny};
 use peft_core::target::{LayerIndices, Names, Patterns};
 use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
+use tests::several;
 use tests::subject::{Subject, logits, move_away};
 use tests::{assert_close, golden, golden_tensors, refused, serial};
 
@@ -28,15 +29,7 @@ fn combinations_have_the_numbers_of_peft() -> Result<()> {
     let meta = io::read_json(&dir.join("meta.json"))?;
     let combos = meta["combos"].as_object().context("combos")?;
     for (name, combo) in combos {
-        let settings = Settings {
-            density: combo["density"].as_f64(),
-            majority_sign_method: combo
-                .get("majority_sign_method")
-                .map(|s| if s == "frequency" { MajoritySign::Frequency } else { MajoritySign::Total }),
-            svd_rank: combo["svd_rank"].as_i64(),
-            svd_clamp: None,
-        };
-        let how = Combination::named(combo["combination_type"].as_str().context("type")?, settings)?;
+        let how = several::how(combo)?;
         let weight = |i: usize| combo["weights"][i].as_f64().context("weight");
         peft.combine(name, &[("a", weight(0)?), ("b", weight(1)?)], how)?;
         let found = peft.view(&[name])?.forward(&batch, Pass::eval())?;

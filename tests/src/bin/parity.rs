@@ -5,7 +5,7 @@ use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tests::parity::{Errors, Outcome, compare, folder_name};
+use tests::parity::{Errors, Outcome, compare, folder_name, others};
 
 /// Worst relative errors against Python PEFT, method by method.
 ///
@@ -35,6 +35,11 @@ fn main() -> Result<ExitCode> {
         match args.json {
             true => print_json(&outcomes, args.tol)?,
             false => print_table(&folder_name(dir), &outcomes, args.tol),
+        }
+    }
+    for dir in &args.dirs {
+        for name in others(dir)? {
+            eprintln!("{}/{name}: no adapter to load; `cargo test -p tests` compares it", dir.display());
         }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
