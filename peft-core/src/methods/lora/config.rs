@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoraConfig {
-    /// SiteRank.
+    /// Rank.
     pub r: i64,
     /// Numerator of the scale.
     #[serde(serialize_with = "whole")]
