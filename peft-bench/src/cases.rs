@@ -2,7 +2,7 @@
 
 use peft_core::Model;
 use peft_core::methods::{
-    AdaLoraConfig, Bias, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig,
+    AdaLoraConfig, BeftConfig, Bias, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig,
     HiddenPrefixConfig, Ia3Config, InitLora, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, Method,
     OftConfig, PTuningConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig,
     VeraConfig, ZeroInitAttentionConfig,
@@ -146,6 +146,11 @@ pub const CASES: &[Case] = &[
         name: "ia3", about: "(IA)³: scales of activations", lr: (5e-2, 1e-2),
         tiny: || ia3_tiny().into(),
         bert: || Ia3Config { common: head(), ..Default::default() }.into(),
+    },
+    Case {
+        name: "beft", about: "biases of value projections", lr: (2e-2, 1e-2),
+        tiny: || BeftConfig { target_modules: Some(Names::list(["in_proj"])), ..Default::default() }.into(),
+        bert: || BeftConfig { common: head(), ..Default::default() }.into(),
     },
     Case {
         name: "prefix", about: "prefix tuning: keys and values", lr: (2e-1, 2e-2),

@@ -184,6 +184,7 @@ methods! {
     bitfit::BitFitConfig,
     ln_tuning::LnTuningConfig,
     ia3::Ia3Config,
+    beft::BeftConfig,
     vera::VeraConfig,
     adalora::AdaLoraConfig,
 }

@@ -1,8 +1,8 @@
-//! Methods that learn vectors: scales of activations and of random projections, singular values.
+//! Methods that learn vectors: scales of activations and of random projections, biases, singular values.
 
 use super::{Row, Start};
 use crate::subject::Sizes;
-use peft_core::methods::{AdaLoraConfig, Common, Ia3Config, VeraConfig};
+use peft_core::methods::{AdaLoraConfig, BeftConfig, Common, Ia3Config, VeraConfig};
 use peft_core::target::Names;
 
 const PROJECTIONS: &[&str] = &["base_model.vera_A", "base_model.vera_B"];
@@ -13,6 +13,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let count = |f: &dyn Fn(i64, i64) -> i64| {
         s.layers * s.targets.iter().map(|t| f(t.inp, t.out)).sum::<i64>() + s.head
     };
+    let beft = BeftConfig { target_modules: names.clone(), common: common.clone(), ..BeftConfig::default() };
     let ia3 = Ia3Config {
         target_modules: names.clone(),
         feedforward_modules: Some(Names::list::<&str>([])),
@@ -46,7 +47,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let values = count(&|inp, out| init_r * (inp + out + 1));
     // A scale of the output scales what a LoRA below it adds as well, and one of the input what a LoRA reads.
     let scaled = |name, config, count| Row { commutes: false, ..Row::new(name, config, count) };
-    vec![
+    let mut rows = vec![
         scaled("(IA)³, outputs", ia3, count(&|_, out| out)),
         scaled("(IA)³, inputs, init false", inputs, count(&|inp, _| inp)).starts(Start::Other),
         Row {
@@ -61,5 +62,10 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
             more: values + s.layers * s.targets.len() as i64,
             ..Row::new("AdaLoRA", adalora, values)
         },
-    ]
+    ];
+    // Elsewhere the base has no bias to merge it into.
+    if s.biases > 0 {
+        rows.push(Row::new("BEFT", beft, count(&|_, out| out)));
+    }
+    rows
 }

@@ -1,10 +1,10 @@
-//! Wrong configurations and files of AdaLoRA, (IA)³, VeRA, LN tuning, BitFit and partial fine-tuning.
+//! Wrong configurations and files of AdaLoRA, (IA)³, BEFT, VeRA, LN tuning, BitFit and partial fine-tuning.
 
 use crate::{bert, copy, edit_json, edit_tensors, tiny};
 use anyhow::{Result, ensure};
 use peft_core::io::hub::{self, HubModel};
 use peft_core::methods::{
-    AdaLoraConfig, BitFitConfig, Common, Ia3Config, LnTuningConfig, PartialConfig, VeraConfig,
+    AdaLoraConfig, BeftConfig, BitFitConfig, Common, Ia3Config, LnTuningConfig, PartialConfig, VeraConfig,
 };
 use peft_core::models::Llama;
 use peft_core::target::{LayerIndices, Names};
@@ -124,6 +124,23 @@ fn ia3_checks_its_feed_forward_modules() -> Result<()> {
     // The default is a part of what the target's name stands for, which no name of the file could say.
     let gpt2 = config(names(&["c_proj"]), None);
     refused("gpt2", base::<peft_core::models::Gpt2>("gpt2")?.add("a", gpt2), &[field, "`mlp.c_proj`"])?;
+    Ok(())
+}
+
+#[test]
+fn beft_is_for_linear_layers_and_merges_where_there_is_a_bias() -> Result<()> {
+    let _serial = serial();
+    let on = |list: &[&str]| BeftConfig { target_modules: names(list), ..BeftConfig::default() };
+    add("norm", on(&["n1"]), &["BEFT", "`layers.0.n1`", "a norm, not a linear layer"])?;
+    add("typo", on(&["in_porj"]), &["BEFT", "target_modules", "`in_porj`", "did you mean `in_proj`"])?;
+    let gpt2 = base::<peft_core::models::Gpt2>("gpt2")?.add("a", BeftConfig::default());
+    refused("no default", gpt2, &["BEFT", "target_modules", "`gpt2`"])?;
+    load_with("llama/beft", |c| c["init_weights"] = json!("zero"), &["init_weights", "zero"])?;
+    load_with("llama/beft", |c| c["exclude_modules"] = json!(["k"]), &["exclude_modules", "not supported"])?;
+    let mut peft = base::<Llama>("llama")?;
+    peft.load("a", golden("llama/beft"))?;
+    let parts = ["`model.layers.0.self_attn.v_proj`", "adds a bias to a layer that has none"];
+    refused("merging", peft.merged(&["a"]), &parts)?;
     Ok(())
 }
 

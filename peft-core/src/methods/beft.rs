@@ -1,0 +1,114 @@
+//! BEFT: a bias is learned beside the value projections and nothing else. Huang et al. 2025,
+//! <https://arxiv.org/abs/2509.15974>.
+//!
+//! `y = W x + b + v`, with the base's bias b, if it has one.
+
+use super::Method;
+use super::config::{Common, FileForm, PeftConfig};
+use crate::site::{Outline, Site, SiteKind};
+use crate::target::{LayerFilter, Names, Selection};
+use crate::{Adapter, Init, Inner, Params, Result, Weights};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use tch::Tensor;
+
+/// Configuration of BEFT; field names and defaults are PEFT's. Only layers that have a bias can be merged. PEFT has no
+/// BEFT on GPT-2's `Conv1D`, and cannot read an adapter with one.
+///
+/// | tensor | shape | stored as | start |
+/// |---|---|---|---|
+/// | v | `[1, out]` | `<site>.beft_bias` | 0; N(0, 1) for `false` |
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BeftConfig {
+    /// Linear layers to adapt; `None` is PEFT's default for the model type, the value projection.
+    pub target_modules: Option<Names>,
+    pub init_weights: bool,
+    #[serde(flatten)]
+    pub common: Common,
+    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
+    #[serde(skip)]
+    pub sites: BTreeSet<String>,
+}
+
+impl Default for BeftConfig {
+    fn default() -> Self {
+        Self { target_modules: None, init_weights: true, common: Common::default(), sites: BTreeSet::new() }
+    }
+}
+
+const NAME: &str = "BEFT";
+
+impl PeftConfig for BeftConfig {
+    const TYPE: &'static str = "BEFT";
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Method for BeftConfig {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+        self.common.prepare(NAME, outline)?;
+        let default: Option<&[&str]> = match outline.dims.model_type.as_str() {
+            "llama" | "mistral" | "qwen2" => Some(&["v_proj"]),
+            "bert" | "roberta" => Some(&["value"]),
+            _ => None,
+        };
+        let found = Selection {
+            method: NAME,
+            supported: &[SiteKind::Linear],
+            target_modules: self.target_modules.as_ref(),
+            default,
+            exclude_modules: None,
+            layers: LayerFilter::default(),
+            modules_to_save: self.common.saved(),
+        }
+        .resolve(outline)?;
+        (self.target_modules, self.sites) = (Some(found.names), found.sites);
+        Ok(())
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+        let Some((out, _)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
+            return Ok(None);
+        };
+        let init = if self.init_weights { Init::Zeros } else { Init::Normal { std: 1.0 } };
+        Ok(Some(Box::new(Beft { bias: site.param(params, "beft_bias", &[1, out], init)? })))
+    }
+
+    fn file(&self) -> Option<&dyn FileForm> {
+        Some(self)
+    }
+}
+
+/// BEFT at one linear layer.
+#[derive(Debug)]
+pub struct Beft {
+    /// `[1, out]`
+    pub bias: Tensor,
+}
+
+impl Adapter for Beft {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// `b + v`; v where there is no b.
+    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+        let own = self.bias.f_view([-1])?;
+        let bias = match w.bias {
+            Some(b) => b.f_add(&own)?.f_to_kind(b.kind())?,
+            None => own.f_to_kind(w.weight.kind())?,
+        };
+        Ok(Weights { bias: Some(bias), ..w })
+    }
+
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        let (mut y, own) = (inner.forward(x)?, self.bias.f_view([-1])?);
+        if y.kind() == own.kind() { Ok(y.f_add_(&own)?) } else { Ok(y.f_add(&own)?.f_to_kind(y.kind())?) }
+    }
+}
