@@ -114,10 +114,13 @@ impl<M: Model> Peft<M> {
         let mut tensors = assembly.tensors()?;
         for param in &self.outline().params {
             let Some(overlay) = method.overlay(param) else { continue };
-            let base = || self.base().find(self.outline().tied(param).unwrap_or(param));
-            let own = assembly.values.get(param).map(Tensor::shallow_clone);
-            // What the file has of the base beside the changes: biases that stay, the weight below an embedding's.
-            tensors.extend(own.or_else(base).map(|value| (overlay.key, value)));
+            // What the file has of the base beside the changes: biases that stay, the weight below an embedding's, a module
+            // that was trained and has not moved.
+            let value = match assembly.values.get(param) {
+                Some(own) => Some(own.shallow_clone()),
+                None => self.dense_param(param)?,
+            };
+            tensors.extend(value.map(|value| (overlay.key, value)));
         }
         self.add_with(new, method, tensors)
     }

@@ -2,12 +2,10 @@
 
 use crate::layer::{Kernel, Layer, Weights};
 use crate::low_rank::LowRank;
-use crate::methods::{Counting, Overlay};
+use crate::methods::Counting;
 use crate::model::Model;
-use crate::peft::build;
-use crate::scope::{Active, Scope};
 use crate::site::PREFIX;
-use crate::watch::{Place, Watch};
+use crate::watch::{Copied, Place, Watch};
 use crate::{Error, Peft, Result};
 use serde_json::Value;
 use std::cell::RefCell;
@@ -54,11 +52,8 @@ pub(crate) enum Delta {
 impl Changes {
     /// Runs the constructor with the one adapter. `own` is whether it may train the model's own parameters.
     pub fn read<M: Model>(peft: &Peft<M>, name: &str, own: bool) -> Result<Self> {
-        let active = peft.active(&[name])?;
         let collect = Collect { own, ..Collect::default() };
-        let mut build = build::<M>(peft.base(), peft.config(), active);
-        build.watch = Some(&collect);
-        M::new(&Scope::root(&build), peft.config())?;
+        peft.watched(peft.active(&[name])?, &collect)?;
         Ok(Self {
             config: peft.file(name)?,
             layers: collect.layers.into_inner(),
@@ -145,12 +140,7 @@ impl Watch for Collect {
         Ok(())
     }
 
-    fn param(
-        &self,
-        name: &str,
-        [own, value]: [&Tensor; 2],
-        copy: Option<(&Active<'_>, &Overlay)>,
-    ) -> Result<()> {
+    fn param(&self, name: &str, [own, value]: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
         let Some((owner, overlay)) = copy else {
             // A tied head that follows what was seen just before, under the other's name.
             let mut trained = self.trained.borrow_mut();

@@ -68,7 +68,9 @@
 )]
 
 mod assembly;
+mod attach;
 mod attention;
+mod build;
 mod cache;
 mod changes;
 pub mod combine;

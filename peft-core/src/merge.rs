@@ -3,13 +3,11 @@
 //! `W' = reweightₙ(… reweight₁(W))`, at every site. The chain is computed in f32, whatever the base's dtype, and its
 //! result rounds once. PEFT rounds a bf16 weight up to twice an adapter (`safe_merge`), so a few last bits differ.
 
+use crate::build::Active;
 use crate::layer::{Base, Layer, Weights};
-use crate::methods::Overlay;
 use crate::model::Model;
-use crate::peft::build;
 use crate::quant::{Nf4, Requantised};
-use crate::scope::{Active, Scope};
-use crate::watch::{Place, Watch};
+use crate::watch::{Copied, Place, Watch};
 use crate::{Error, Params, Peft, Result};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -64,10 +62,7 @@ impl<M: Model> Peft<M> {
     pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Merged<M>> {
         let active = self.active(active)?;
         let fold = Fold { options, folded: RefCell::default(), packed: RefCell::default() };
-        let mut build = build::<M>(self.base(), self.config(), active);
-        build.watch = Some(&fold);
-        M::new(&Scope::root(&build), self.config())?;
-        let tied = build.tied.into_inner();
+        let (_, tied) = self.watched(active, &fold)?;
         let mut folded = fold.folded.into_inner();
         let mut untied = false;
         for (name, other) in tied {
@@ -86,9 +81,7 @@ impl<M: Model> Peft<M> {
         }
         let mut tensors = self.base().tensors();
         tensors.append(&mut folded);
-        let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
-        let place = "the merged model";
-        let params = Params::from_tensors(place, self.base().device(), tensors.collect::<Result<Vec<_>>>()?)?;
+        let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
         packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
         let config = if untied { M::untied(self.config()) } else { self.config().clone() };
         Ok(Merged { peft: Self::new(params, config)?, requantised })
@@ -154,12 +147,7 @@ impl Watch for Fold<'_> {
         Ok(())
     }
 
-    fn param(
-        &self,
-        name: &str,
-        [_, value]: [&Tensor; 2],
-        copy: Option<(&Active<'_>, &Overlay)>,
-    ) -> Result<()> {
+    fn param(&self, name: &str, [_, value]: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
         let _guard = tch::no_grad_guard();
         if let Some((by, _)) = copy {
             self.check(name, by, &[value], &[])?;

@@ -5,6 +5,8 @@
 //! filled from a file is *sealed*, a missing name is an error, shapes are compared before anything is copied, and
 //! names that nobody read can be listed.
 
+mod beside;
+
 use crate::quant::Nf4;
 use crate::{Error, Init, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +51,16 @@ impl Params {
         }
         params.seal();
         Ok(params)
+    }
+
+    /// As [`Params::from_tensors`], of copies.
+    pub(crate) fn from_copies(
+        place: impl Into<String>,
+        device: Device,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Result<Self> {
+        let copies = tensors.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
+        Self::from_tensors(place, device, copies.collect::<Result<Vec<_>>>()?)
     }
 
     /// From now on a missing name is an error and never a fresh tensor.
@@ -97,49 +109,6 @@ impl Params {
     /// Whether there is no tensor at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// All weights in 4 bits by name, in the order of their names.
-    pub fn packed(&self) -> BTreeMap<String, Nf4> {
-        self.packs().iter().map(|(n, w)| (n.clone(), w.shallow_clone())).collect()
-    }
-
-    /// The weight in 4 bits of that name, if there is one.
-    pub fn find_packed(&self, name: &str) -> Option<Nf4> {
-        let found = self.packs().get(name).map(Nf4::shallow_clone);
-        if found.is_some() {
-            self.reads().insert(name.to_owned());
-        }
-        found
-    }
-
-    /// Adds a weight in 4 bits under a new name, moved to the store's device.
-    pub fn insert_packed(&self, name: &str, weight: &Nf4) -> Result<()> {
-        let weight = weight.to_device(self.device())?;
-        if self.kind(name).is_some() {
-            return Err(Error::Exists { place: self.place.clone(), name: name.to_owned() });
-        }
-        self.packs().insert(name.to_owned(), weight);
-        Ok(())
-    }
-
-    fn packs(&self) -> MutexGuard<'_, BTreeMap<String, Nf4>> {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Name and number of values of everything there is, dense or in 4 bits.
-    pub fn numels(&self) -> BTreeMap<String, i64> {
-        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
-        let mut all: BTreeMap<String, i64> =
-            self.variables().named_variables.iter().map(|(n, t)| (n.clone(), numel(t))).collect();
-        all.extend(self.packs().iter().map(|(n, w)| (n.clone(), w.numel())));
-        all
-    }
-
-    /// Dtype of the (dense) parameter of that name, if there is one.
-    pub fn kind(&self, name: &str) -> Option<Kind> {
-        let packed = self.packs().get(name).map(Nf4::kind);
-        packed.or_else(|| self.variables().named_variables.get(name).map(Tensor::kind))
     }
 
     /// The tensor of that name, if there is one.
@@ -218,38 +187,6 @@ impl Params {
         Ok(())
     }
 
-    /// A tensor that belongs to the adapter and not to its file: computed from the base (a norm, a factorisation) or
-    /// in training (an average). Made on the first call, sealed or not; never trained, counted or written.
-    pub fn state(&self, name: &str, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        match self.find_state(name) {
-            Some(tensor) => Ok(tensor),
-            None => {
-                let tensor = make()?.f_detach()?.f_to(self.device())?;
-                self.set_state(name, tensor.shallow_clone());
-                Ok(tensor)
-            }
-        }
-    }
-
-    /// The tensor of [`Params::state`], if there is one.
-    pub fn find_state(&self, name: &str) -> Option<Tensor> {
-        self.states().get(name).map(Tensor::shallow_clone)
-    }
-
-    /// Forgets a tensor of [`Params::state`].
-    pub fn remove_state(&self, name: &str) {
-        self.states().remove(name);
-    }
-
-    /// Replaces a tensor of [`Params::state`].
-    pub fn set_state(&self, name: &str, tensor: Tensor) {
-        self.states().insert(name.to_owned(), tensor);
-    }
-
-    fn states(&self) -> MutexGuard<'_, BTreeMap<String, Tensor>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes exactly the tensors trainable whose name `wanted` accepts; returns how many there are.
     pub fn set_trainable(&self, wanted: impl Fn(&str) -> bool) -> Result<usize> {
         let mut count = 0usize;
@@ -284,10 +221,10 @@ impl Params {
         let _guard = tch::no_grad_guard();
         let tensors = self.tensors().into_iter().map(|(name, t)| {
             let t = if is_float(&t) { t.f_to_kind(kind)? } else { t };
-            Ok((name, t.f_detach_copy()?))
+            Ok((name, t))
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
-        let copy = Params::from_tensors(self.place.clone(), self.device(), tensors)?;
+        let copy = Params::from_copies(self.place.clone(), self.device(), tensors)?;
         self.packed().iter().try_for_each(|(name, w)| copy.insert_packed(name, &w.to_kind(kind)))?;
         Ok(copy)
     }

@@ -1,13 +1,10 @@
 //! A frozen base with named adapters over it.
 
+use crate::build::{Active, Build};
 use crate::methods::Method;
 use crate::model::Model;
-use crate::params::is_float;
-use crate::quant::{Nf4, Nf4Config, weight_name};
-use crate::scope::{Active, Build, Scope, replaces};
 use crate::site::Outline;
 use crate::{Error, Params, Report, Result, io};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -22,13 +19,14 @@ pub struct Peft<M: Model> {
     base: Params,
     config: M::Config,
     outline: Outline,
-    adapters: BTreeMap<String, Adapted>,
+    pub(crate) adapters: BTreeMap<String, Adapted>,
 }
 
+/// An adapter: its configuration, completed from the model, and its tensors.
 #[derive(Debug)]
-struct Adapted {
-    method: Box<dyn Method>,
-    params: Params,
+pub(crate) struct Adapted {
+    pub method: Box<dyn Method>,
+    pub params: Params,
 }
 
 impl<M: Model> Peft<M> {
@@ -38,8 +36,8 @@ impl<M: Model> Peft<M> {
     /// [`Error::Missing`], [`Error::Shape`] and [`Error::Unread`], naming the tensors.
     pub fn new(base: Params, config: M::Config) -> Result<Self> {
         base.freeze()?;
-        let build = build::<M>(&base, &config, vec![]);
-        M::new(&Scope::root(&build), &config)?;
+        let build = Build::new::<M>(&base, &config, vec![]);
+        build.run::<M>(&config)?;
         let tied: BTreeMap<String, String> = build.tied.into_inner().into_iter().collect();
         let outline = Outline {
             dims: M::dims(&config),
@@ -73,117 +71,6 @@ impl<M: Model> Peft<M> {
     /// Names of the adapters.
     pub fn names(&self) -> Vec<&str> {
         self.adapters.keys().map(String::as_str).collect()
-    }
-
-    /// Adds a fresh adapter; its parameters are drawn now, in the constructor's order.
-    ///
-    /// # Errors
-    /// A name that is taken, a configuration that is wrong, a target that matches nothing.
-    pub fn add(&mut self, name: &str, method: impl Into<Box<dyn Method>>) -> Result<()> {
-        let method = self.prepare(name, method.into())?;
-        let params = Params::new(format!("adapter `{name}`"), self.base.device());
-        self.attach(name, method, params)
-    }
-
-    /// Adds an adapter with copies of the given tensors, named as in [`Params`]; nothing is drawn. They are cast to f32,
-    /// and copies of base parameters to the base's dtype, as PEFT does.
-    ///
-    /// # Errors
-    /// As [`Peft::add`], and for every tensor that is missing, superfluous, of a wrong shape or not of floats.
-    pub fn add_with(
-        &mut self,
-        name: &str,
-        method: impl Into<Box<dyn Method>>,
-        tensors: impl IntoIterator<Item = (String, Tensor)>,
-    ) -> Result<()> {
-        let method = self.prepare(name, method.into())?;
-        let params = self.fit(method.as_ref(), format!("adapter `{name}`"), tensors)?;
-        self.attach(name, method, params)
-    }
-
-    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`.
-    ///
-    /// # Errors
-    /// As [`Peft::add_with`], naming the file; nothing is added then.
-    pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
-        let dir = dir.as_ref();
-        let (method, tensors) = io::adapter::read(dir)?;
-        let add = || -> Result<()> {
-            let method = self.prepare(name, method)?;
-            let place = dir.join(io::adapter::TENSORS).display().to_string();
-            let tensors = method.import(&place, tensors)?;
-            let params = self.fit(method.as_ref(), place, tensors)?;
-            self.attach(name, method, params)
-        };
-        add().map_err(|e| e.in_file(&dir.join(io::adapter::CONFIG)))
-    }
-
-    fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
-        self.check_new(name)?;
-        method.prepare(&self.outline)?;
-        Ok(method)
-    }
-
-    pub(crate) fn check_new(&self, name: &str) -> Result<()> {
-        match self.adapters.contains_key(name) {
-            true => Err(Error::Exists { place: "adapters".into(), name: name.to_owned() }),
-            false => Ok(()),
-        }
-    }
-
-    /// A store of copies of `tensors`, in the dtypes that the method trains. Weights of the base that belong to the file and
-    /// are not trained may be missing, as PEFT can leave them out (`save_embedding_layers=False`): they are the base's.
-    fn fit(
-        &self,
-        method: &dyn Method,
-        place: String,
-        tensors: impl IntoIterator<Item = (String, Tensor)>,
-    ) -> Result<Params> {
-        // Key of each overlay, and the parameter of the base that it copies: a tied head's is another one's.
-        let source = |p: &String| -> String {
-            let site = self.outline.sites.iter().find(|s| p.strip_suffix(".weight") == Some(&s.name));
-            site.and_then(|s| s.tied.as_ref()).unwrap_or(p).clone()
-        };
-        let names = self.outline.params.iter();
-        let overlays: BTreeMap<String, String> =
-            names.filter_map(|p| Some((method.overlay(p)?.key, source(p)))).collect();
-        let fitted = tensors.into_iter().map(|(name, t)| {
-            if !is_float(&t) && method.frozen(&name) {
-                return Ok((name, t.f_detach_copy()?));
-            }
-            if !is_float(&t) {
-                return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
-            }
-            let kind = overlays.get(&name).and_then(|p| self.base.kind(p)).unwrap_or(Kind::Float);
-            let own = if t.kind() == kind { t.f_detach_copy()? } else { t.f_detach()?.f_to_kind(kind)? };
-            Ok((name, own))
-        });
-        let params = Params::from_tensors(&place, self.base.device(), fitted.collect::<Result<Vec<_>>>()?)?;
-        for (name, source) in overlays.iter().filter(|(name, _)| method.frozen(name)) {
-            if let (None, Some(t)) = (params.find(name), self.base.find(source)) {
-                params.insert(name, t.f_detach_copy()?, false)?;
-            }
-        }
-        Ok(params)
-    }
-
-    /// Runs the constructor with the one adapter: that makes or checks its tensors.
-    fn attach(&mut self, name: &str, method: Box<dyn Method>, mut params: Params) -> Result<()> {
-        params.set_trainable(|name| !method.frozen(name))?;
-        let build = build::<M>(&self.base, &self.config, vec![Active::new(name, method.as_ref(), &params)]);
-        M::new(&Scope::root(&build), &self.config)?;
-        if build.active.iter().any(|a| a.hits.get() == 0) {
-            return Err(Error::Idle { method: method.name() });
-        }
-        drop(build);
-        let unread = params.unread();
-        if !unread.is_empty() {
-            return Err(Error::Unread { place: params.place().to_owned(), names: unread });
-        }
-        params.set_trainable(|name| !method.frozen(name))?;
-        params.seal();
-        self.adapters.insert(name.to_owned(), Adapted { method, params });
-        Ok(())
     }
 
     /// Writes an adapter's two files into `dir`, each whole or not at all. PEFT reads them, if it has the method.
@@ -251,7 +138,7 @@ impl<M: Model> Peft<M> {
     /// The model with the named adapters, the first one innermost.
     pub fn view(&self, active: &[&str]) -> Result<M> {
         let active = self.active(active)?;
-        M::new(&Scope::root(&build::<M>(&self.base, &self.config, active)), &self.config)
+        Build::new::<M>(&self.base, &self.config, active).run(&self.config)
     }
 
     /// The trainable tensors of the named adapters, for an optimizer.
@@ -281,7 +168,7 @@ impl<M: Model> Peft<M> {
     /// Counts parameters, as PEFT's `print_trainable_parameters` does.
     pub fn report(&self, active: &[&str]) -> Result<Report> {
         let active = self.active(active)?;
-        let shadowed = |name: &str| active.iter().any(|a| replaces(a.method, name));
+        let shadowed = |name: &str| active.iter().any(|a| a.replaces(name));
         let base = self.base.numels().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, numel)| numel);
         let own = active.iter().flat_map(|a| a.params.numels().into_values());
         let more = active.iter().map(|a| a.method.uncounted(a.params));
@@ -292,45 +179,5 @@ impl<M: Model> Peft<M> {
     /// The same model with its base in another dtype, without adapters.
     pub fn to_kind(&self, kind: Kind) -> Result<Self> {
         Self::new(self.base.to_kind(kind)?, self.config.clone())
-    }
-
-    /// The same model with its linear layers in 4 bits, without adapters.
-    ///
-    /// # Errors
-    /// A model that has weights in 4 bits already; a weight that is not finite; a wrong configuration.
-    pub fn quantised(&self, config: &Nf4Config) -> Result<Self> {
-        if let Some(name) = self.base.packed().into_keys().next() {
-            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base.place()), name });
-        }
-        let mut dense = self.base.tensors();
-        let mut packed = Vec::new();
-        for site in config.linears(&self.outline, |name| dense.contains_key(name))? {
-            let name = weight_name(site);
-            if let Some(w) = dense.remove(&name) {
-                let w = if site.transposed { w.f_tr()? } else { w };
-                packed.push((Nf4::quantise(&name, &w, config)?, name));
-            }
-        }
-        let dense = dense.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
-        let dense = dense.collect::<Result<Vec<_>>>()?;
-        let params = Params::from_tensors(self.base.place(), self.base.device(), dense)?;
-        packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
-        Self::new(params, self.config.clone())
-    }
-}
-
-pub(crate) fn build<'a, M: Model>(
-    base: &'a Params,
-    config: &M::Config,
-    active: Vec<Active<'a>>,
-) -> Build<'a> {
-    Build {
-        base,
-        dims: M::dims(config),
-        active,
-        sites: RefCell::default(),
-        params: RefCell::default(),
-        tied: RefCell::default(),
-        watch: None,
     }
 }

@@ -5,11 +5,8 @@
 
 use crate::layer::{Adapter, Inner, Kernel, Layer, Pass};
 use crate::low_rank::LowRank;
-use crate::methods::Overlay;
 use crate::model::{Input, Model, Prompt};
-use crate::peft::build;
-use crate::scope::{Active, Scope};
-use crate::watch::{Place, Watch};
+use crate::watch::{Copied, Place, Watch};
 use crate::{Error, Peft, Result};
 use std::collections::BTreeSet;
 use tch::Tensor;
@@ -31,9 +28,7 @@ impl<M: Model> Peft<M> {
         let names: BTreeSet<&str> = rows.iter().copied().flatten().collect();
         let active = self.active(&names.into_iter().collect::<Vec<_>>())?;
         let mix = Mix { rows, words: &M::dims(self.config()).word_embedding };
-        let mut build = build::<M>(self.base(), self.config(), active);
-        build.watch = Some(&mix);
-        M::new(&Scope::root(&build), self.config())
+        Ok(self.watched(active, &mix)?.0)
     }
 }
 
@@ -82,12 +77,7 @@ impl Watch for Mix<'_> {
         Ok(())
     }
 
-    fn param(
-        &self,
-        name: &str,
-        [own, value]: [&Tensor; 2],
-        copy: Option<(&Active<'_>, &Overlay)>,
-    ) -> Result<()> {
+    fn param(&self, name: &str, [own, value]: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
         match copy {
             Some((owner, _)) if !own.f_equal(value)? => {
                 Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter"))

@@ -2,45 +2,16 @@
 //! hands out handles to the base's tensors, wrapped in the active adapters.
 
 use crate::attention::{Attention, Softmax};
+use crate::build::{Active, Build};
 use crate::layer::{Base, Block, Kernel, Layer, Weights};
 use crate::methods::{Counting, Method, Overlay};
-use crate::model::{Dims, Prompt};
+use crate::model::Prompt;
 use crate::quant::Nf4;
 use crate::site::{Place, Role, Site, SiteKind, SiteOutline};
 use crate::watch::{self, Watch};
 use crate::{Error, Params, Result};
-use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use tch::Tensor;
-
-/// One active adapter, and how often the constructor met a place that it adapts.
-#[derive(Debug)]
-pub(crate) struct Active<'a> {
-    pub name: &'a str,
-    pub method: &'a dyn Method,
-    pub params: &'a Params,
-    pub hits: Cell<usize>,
-}
-
-impl<'a> Active<'a> {
-    pub fn new(name: &'a str, method: &'a dyn Method, params: &'a Params) -> Self {
-        Self { name, method, params, hits: Cell::new(0) }
-    }
-}
-
-/// One run of a constructor.
-#[derive(Debug)]
-pub(crate) struct Build<'a> {
-    pub base: &'a Params,
-    pub dims: Dims,
-    pub active: Vec<Active<'a>>,
-    pub sites: RefCell<Vec<SiteOutline>>,
-    pub params: RefCell<Vec<String>>,
-    /// Parameters that are another one's tensor: name and the other's name.
-    pub tied: RefCell<Vec<(String, String)>>,
-    /// Looks on; see [`Watch`].
-    pub watch: Option<&'a dyn Watch>,
-}
 
 /// The constructor's cursor: a path into the base's names.
 #[derive(Debug)]
@@ -326,9 +297,4 @@ impl<'a> Scope<'a> {
         prompts.extend(self.build.watch.and_then(Watch::input));
         Ok(prompts)
     }
-}
-
-/// How an overlay's copies are counted; see [`Method::overlay`].
-pub(crate) fn replaces(method: &dyn Method, name: &str) -> bool {
-    method.overlay(name).is_some_and(|o| o.counting == Counting::Replaces)
 }

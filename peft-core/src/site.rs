@@ -103,11 +103,11 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// The parameter whose tensor `param` is, if it is the weight of a tied head.
-    pub fn tied(&self, param: &str) -> Option<&String> {
+    /// The name that a parameter's tensor is stored under: its own, or for the weight of a tied head the other one's.
+    pub fn stored_name<'s>(&'s self, param: &'s str) -> &'s str {
         let head =
             self.sites.iter().find(|s| s.tied.is_some() && param.strip_prefix(&s.name) == Some(".weight"));
-        head?.tied.as_ref()
+        head.and_then(|s| s.tied.as_deref()).unwrap_or(param)
     }
 }
 

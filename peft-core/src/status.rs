@@ -1,10 +1,9 @@
 //! The adapters of a model as users handle them: names, folders of several adapters, a table of what there is.
 
+use crate::build::Build;
 use crate::methods::from_json;
 use crate::model::Model;
-use crate::peft::build;
 use crate::report::commas;
-use crate::scope::Scope;
 use crate::{Error, Peft, Result, io};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -79,8 +78,8 @@ impl<M: Model> Peft<M> {
         let numel = |t: &tch::Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let adapters = self.names().into_iter().map(|name| {
             let params = self.params(name)?;
-            let build = build::<M>(self.base(), self.config(), self.active(&[name])?);
-            M::new(&Scope::root(&build), self.config())?;
+            let build = Build::new::<M>(self.base(), self.config(), self.active(&[name])?);
+            build.run::<M>(self.config())?;
             let dtypes: BTreeSet<String> =
                 params.tensors().values().map(|t| format!("{:?}", t.kind())).collect();
             Ok(AdapterStatus {

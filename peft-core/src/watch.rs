@@ -1,11 +1,11 @@
 //! What looks on while a model's constructor runs: merging, mixed batches and conversions are a constructor's run with
 //! a watcher.
 
+use crate::build::{Active, Build};
 use crate::layer::Layer;
 use crate::methods::Overlay;
-use crate::model::Prompt;
-use crate::scope::Active;
-use crate::{Error, Result};
+use crate::model::{Model, Prompt};
+use crate::{Error, Peft, Result};
 use std::fmt::Debug;
 use tch::Tensor;
 
@@ -16,7 +16,7 @@ pub(crate) trait Watch: Debug {
 
     /// Parameter `name` has the second value in place of the first, its own: an active adapter's copy, or, where it is
     /// tied to another parameter, that one's.
-    fn param(&self, name: &str, values: [&Tensor; 2], copy: Option<(&Active<'_>, &Overlay)>) -> Result<()>;
+    fn param(&self, name: &str, values: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()>;
 
     /// An adapter around something without weights (a block, an attention core, the input) is in the way: the error
     /// that says so.
@@ -27,6 +27,9 @@ pub(crate) trait Watch: Debug {
         None
     }
 }
+
+/// Whose copy of a parameter it is, and what kind of one.
+pub(crate) type Copied<'a> = (&'a Active<'a>, &'a Overlay);
 
 /// Where a layer's weights come from, and its adapters.
 #[derive(Debug)]
@@ -40,4 +43,18 @@ pub(crate) struct Place<'a> {
     pub length_first: bool,
     /// The adapter that each of the layer's adapters belongs to.
     pub owners: Vec<&'a Active<'a>>,
+}
+
+impl<M: Model> Peft<M> {
+    /// Runs the constructor with the adapters while `watch` looks on; gives the view, and the parameters that are another
+    /// one's tensor, with the other's name.
+    pub(crate) fn watched(
+        &self,
+        active: Vec<Active<'_>>,
+        watch: &dyn Watch,
+    ) -> Result<(M, Vec<(String, String)>)> {
+        let build = Build { watch: Some(watch), ..Build::new::<M>(self.base(), self.config(), active) };
+        let view = build.run(self.config())?;
+        Ok((view, build.tied.into_inner()))
+    }
 }

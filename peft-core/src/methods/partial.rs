@@ -72,8 +72,8 @@ impl Method for PartialConfig {
         };
         chosen.extend(self.layers(outline)?.into_iter().map(str::to_owned));
         let named = outline.params.iter().filter(|p| paths(p).any(|path| chosen.contains(path)));
-        let own = named.map(|p| outline.tied(p).unwrap_or(p));
-        self.params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).cloned().collect();
+        let own = named.map(|p| outline.stored_name(p));
+        self.params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).map(str::to_owned).collect();
         Ok(())
     }
 

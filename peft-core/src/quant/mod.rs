@@ -3,6 +3,7 @@
 //! A storage format of the base, below every method: methods see a dense weight whenever they ask for one, and adapters,
 //! gradients and files are what they are over a dense base. The numbers and the files are those of bitsandbytes.
 
+mod base;
 mod config;
 pub mod file;
 mod nf4;

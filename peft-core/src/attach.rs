@@ -1,0 +1,121 @@
+//! How an adapter comes to a model: fresh, from tensors, from a directory.
+
+use crate::build::{Active, Build};
+use crate::methods::Method;
+use crate::model::Model;
+use crate::params::is_float;
+use crate::peft::Adapted;
+use crate::{Error, Params, Peft, Result, io};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+impl<M: Model> Peft<M> {
+    /// Adds a fresh adapter; its parameters are drawn now, in the constructor's order.
+    ///
+    /// # Errors
+    /// A name that is taken, a configuration that is wrong, a target that matches nothing.
+    pub fn add(&mut self, name: &str, method: impl Into<Box<dyn Method>>) -> Result<()> {
+        let method = self.prepare(name, method.into())?;
+        let params = Params::new(format!("adapter `{name}`"), self.base().device());
+        self.attach(name, method, params)
+    }
+
+    /// Adds an adapter with copies of the given tensors, named as in [`Params`]; nothing is drawn. They are cast to f32,
+    /// and copies of base parameters to the base's dtype, as PEFT does.
+    ///
+    /// # Errors
+    /// As [`Peft::add`], and for every tensor that is missing, superfluous, of a wrong shape or not of floats.
+    pub fn add_with(
+        &mut self,
+        name: &str,
+        method: impl Into<Box<dyn Method>>,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Result<()> {
+        let method = self.prepare(name, method.into())?;
+        let params = self.fit(method.as_ref(), format!("adapter `{name}`"), tensors)?;
+        self.attach(name, method, params)
+    }
+
+    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`.
+    ///
+    /// # Errors
+    /// As [`Peft::add_with`], naming the file; nothing is added then.
+    pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        let (method, tensors) = io::adapter::read(dir)?;
+        let add = || -> Result<()> {
+            let method = self.prepare(name, method)?;
+            let place = dir.join(io::adapter::TENSORS).display().to_string();
+            let tensors = method.import(&place, tensors)?;
+            let params = self.fit(method.as_ref(), place, tensors)?;
+            self.attach(name, method, params)
+        };
+        add().map_err(|e| e.in_file(&dir.join(io::adapter::CONFIG)))
+    }
+
+    fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
+        self.check_new(name)?;
+        method.prepare(self.outline())?;
+        Ok(method)
+    }
+
+    pub(crate) fn check_new(&self, name: &str) -> Result<()> {
+        match self.adapters.contains_key(name) {
+            true => Err(Error::Exists { place: "adapters".into(), name: name.to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// A store of copies of `tensors`, in the dtypes that the method trains. Weights of the base that belong to the file and
+    /// are not trained may be missing, as PEFT can leave them out (`save_embedding_layers=False`): they are the base's.
+    fn fit(
+        &self,
+        method: &dyn Method,
+        place: String,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Result<Params> {
+        // Key of each overlay, and the parameter of the base that it copies.
+        let names = self.outline().params.iter();
+        let overlays: BTreeMap<String, &String> =
+            names.filter_map(|p| Some((method.overlay(p)?.key, p))).collect();
+        let fitted = tensors.into_iter().map(|(name, t)| {
+            if !is_float(&t) && method.frozen(&name) {
+                return Ok((name, t.f_detach_copy()?));
+            }
+            if !is_float(&t) {
+                return Err(Error::Dtype { place: place.clone(), name, found: t.kind() });
+            }
+            let kind = overlays.get(&name).and_then(|p| self.kind_of_param(p)).unwrap_or(Kind::Float);
+            let own = if t.kind() == kind { t.f_detach_copy()? } else { t.f_detach()?.f_to_kind(kind)? };
+            Ok((name, own))
+        });
+        let params = Params::from_tensors(&place, self.base().device(), fitted.collect::<Result<Vec<_>>>()?)?;
+        for (name, param) in overlays.iter().filter(|(name, _)| method.frozen(name)) {
+            if let (None, Some(t)) = (params.find(name), self.dense_param(param)?) {
+                params.insert(name, t.f_detach_copy()?, false)?;
+            }
+        }
+        Ok(params)
+    }
+
+    /// Runs the constructor with the one adapter: that makes or checks its tensors.
+    fn attach(&mut self, name: &str, method: Box<dyn Method>, mut params: Params) -> Result<()> {
+        params.set_trainable(|name| !method.frozen(name))?;
+        let active = vec![Active::new(name, method.as_ref(), &params)];
+        let build = Build::new::<M>(self.base(), self.config(), active);
+        build.run::<M>(self.config())?;
+        if build.active.iter().any(|a| a.hits.get() == 0) {
+            return Err(Error::Idle { method: method.name() });
+        }
+        drop(build);
+        let unread = params.unread();
+        if !unread.is_empty() {
+            return Err(Error::Unread { place: params.place().to_owned(), names: unread });
+        }
+        params.set_trainable(|name| !method.frozen(name))?;
+        params.seal();
+        self.adapters.insert(name.to_owned(), Adapted { method, params });
+        Ok(())
+    }
+}

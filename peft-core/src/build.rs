@@ -1,0 +1,62 @@
+//! One run of a model's constructor: what it is given, and what it leaves behind.
+
+use crate::methods::{Counting, Method};
+use crate::model::{Dims, Model};
+use crate::scope::Scope;
+use crate::site::SiteOutline;
+use crate::watch::Watch;
+use crate::{Params, Result};
+use std::cell::{Cell, RefCell};
+
+/// One active adapter, and how often the constructor met a place that it adapts.
+#[derive(Debug)]
+pub(crate) struct Active<'a> {
+    pub name: &'a str,
+    pub method: &'a dyn Method,
+    pub params: &'a Params,
+    pub hits: Cell<usize>,
+}
+
+impl<'a> Active<'a> {
+    pub fn new(name: &'a str, method: &'a dyn Method, params: &'a Params) -> Self {
+        Self { name, method, params, hits: Cell::new(0) }
+    }
+
+    /// Whether it trains the model's own parameter `name`, and no copy beside it; see [`Method::overlay`].
+    pub fn replaces(&self, name: &str) -> bool {
+        self.method.overlay(name).is_some_and(|o| o.counting == Counting::Replaces)
+    }
+}
+
+/// One run of a constructor.
+#[derive(Debug)]
+pub(crate) struct Build<'a> {
+    pub base: &'a Params,
+    pub dims: Dims,
+    pub active: Vec<Active<'a>>,
+    pub sites: RefCell<Vec<SiteOutline>>,
+    pub params: RefCell<Vec<String>>,
+    /// Parameters that are another one's tensor: name and the other's name.
+    pub tied: RefCell<Vec<(String, String)>>,
+    /// Looks on; see [`Watch`].
+    pub watch: Option<&'a dyn Watch>,
+}
+
+impl<'a> Build<'a> {
+    pub fn new<M: Model>(base: &'a Params, config: &M::Config, active: Vec<Active<'a>>) -> Self {
+        Self {
+            base,
+            dims: M::dims(config),
+            active,
+            sites: RefCell::default(),
+            params: RefCell::default(),
+            tied: RefCell::default(),
+            watch: None,
+        }
+    }
+
+    /// Runs the constructor.
+    pub fn run<M: Model>(&self, config: &M::Config) -> Result<M> {
+        M::new(&Scope::root(self), config)
+    }
+}
