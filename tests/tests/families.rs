@@ -17,7 +17,8 @@ const TOL: f64 = 1e-5;
 /// Base and LoRA: logits, merged logits, loss, gradients, files, counts.
 #[test]
 fn lora_is_pefts() -> Result<()> {
-    for family in ["llama", "mistral", "qwen2", "bert", "roberta"] {
+    let _serial = serial();
+    for family in ["llama", "mistral", "qwen2", "gpt2", "bert", "roberta"] {
         let outcomes = parity::compare(&golden(family), &|method| method == "lora")?;
         ensure!(outcomes.len() == 1, "{family}: {} goldens", outcomes.len());
         for (_, outcome) in outcomes {

@@ -57,6 +57,7 @@ CASES = [
     ("llama_prompt", "llama", {}, "llama/prompt", [6, 6], []),
     ("llama_prefix", "llama", {}, "llama/prefix", [6, 6], []),
     ("gpt2", "gpt2", {}, None, [7, 3, 5], []),
+    ("gpt2_lora", "gpt2", {}, "gpt2/lora", [6, 2], []),
     ("gpt2_prompt", "gpt2", {}, "gpt2/prompt", [6, 6], []),
     ("gpt2_prefix", "gpt2", {}, "gpt2/prefix", [6, 6], []),
     ("mistral", "mistral", {}, None, [7, 3, 5], []),
