@@ -2,6 +2,9 @@
 //!
 //! `W' = reweightₙ(… reweight₁(W))`, at every site. The chain is computed in f32, whatever the base's dtype, and its
 //! result rounds once. PEFT rounds a bf16 weight up to twice an adapter (`safe_merge`), so a few last bits differ.
+//!
+//! A weight in 4 bits is dequantised first. What becomes of `W'` is [`Quantised`]: it stays dense, which is exact, or it
+//! is quantised again, which is lossy.
 
 use crate::build::Active;
 use crate::layer::{Base, Layer, Weights};
@@ -11,6 +14,7 @@ use crate::watch::{Copied, Place, Watch};
 use crate::{Error, Params, Peft, Result};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use tch::Tensor;
 
 /// How adapters are folded into the base.
@@ -22,22 +26,41 @@ pub struct MergeOptions {
     pub quantised: Quantised,
 }
 
-/// What becomes of 4-bit weights that an adapter changes. Those that none changes stay as they are.
+/// What becomes of 4-bit weights that an adapter changes, once they are dequantised and the change is added. Those that none
+/// changes stay as they are, in 4 bits; a copy that was trained in a weight's place (`modules_to_save`) is dense anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Quantised {
-    /// They are dense afterwards: the merged model computes what the adapted one does.
+    /// They are dense afterwards: the merged model computes what the adapted one does, and takes more memory.
     #[default]
     Dense,
-    /// They are quantised again, as in PEFT. That loses a part of the change; [`Merged::requantised`] says how much.
+    /// They are quantised again, as in PEFT. That is lossy: the merged model is not quite the adapted one. How far it is
+    /// off is in [`Merged::requantised`], and [`Merged`] says it in a line.
     Requantise,
 }
 
-/// A base with adapters folded in.
+/// A base with adapters folded in. It is displayed as a line about what that cost.
 #[derive(Debug)]
 pub struct Merged<M: Model> {
     pub peft: Peft<M>,
     /// The weights that were quantised again, and what that cost.
     pub requantised: Vec<Requantised>,
+}
+
+impl<M: Model> fmt::Display for Merged<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = &self.requantised;
+        let Some(worst) = all.iter().max_by(|a, b| a.error.total_cmp(&b.error)) else {
+            return f.write_str("exact: no weight was quantised again");
+        };
+        let drowned = all.iter().filter(|r| r.of_change > 1.0).count();
+        write!(f, "lossy: {} weights were quantised again, worst error ", all.len())?;
+        write!(
+            f,
+            "{:.2} % (`{}`); it exceeds the change itself at {drowned}",
+            100.0 * worst.error,
+            worst.name
+        )
+    }
 }
 
 impl Default for MergeOptions {
@@ -48,8 +71,11 @@ impl Default for MergeOptions {
 
 impl<M: Model> Peft<M> {
     /// The base with the named adapters folded in: an ordinary model of the same kind. A head that is tied to the
-    /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so. Weights
-    /// in 4 bits that an adapter changes are dense afterwards; [`Peft::merged_with`] can quantise them again.
+    /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so.
+    ///
+    /// Weights in 4 bits that an adapter changes are dense afterwards, in the dtype that they had before they were
+    /// quantised, so nothing is lost; the others stay in 4 bits. [`Peft::merged_with`] can quantise them again, which is
+    /// lossy.
     ///
     /// # Errors
     /// [`Error::NotMergeable`] when one of them is not a map on weights, [`Error::NotFinite`] when one of them breaks
@@ -58,7 +84,29 @@ impl<M: Model> Peft<M> {
         Ok(self.merged_with(active, &MergeOptions::default())?.peft)
     }
 
-    /// As [`Peft::merged`], with options.
+    /// As [`Peft::merged`], with options. Over weights in 4 bits, [`Quantised::Requantise`] keeps the model as small as it
+    /// was, and is lossy: the result says how much.
+    ///
+    /// ```
+    /// # use peft_core::{Peft, methods::LoraConfig, models::{Tiny, TinyConfig}, quant::Nf4Config, target::Names};
+    /// use peft_core::{MergeOptions, Quantised};
+    /// # fn main() -> peft_core::Result<()> {
+    /// # let config = TinyConfig::default();
+    /// # let base = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let mut peft = base.quantised(&Nf4Config::default())?;
+    /// # let targets = Some(Names::list(["ff.0"]));
+    /// # let start = peft_core::methods::InitLora::Flag(false);
+    /// # peft.add("mine", LoraConfig { target_modules: targets, init_lora_weights: start, ..Default::default() })?;
+    /// let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
+    /// let merged = peft.merged_with(&["mine"], &options)?;
+    /// assert!(merged.to_string().starts_with("lossy: 2 weights were quantised again, worst error "));
+    /// let model = merged.peft.view(&[])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Peft::merged`].
     pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Merged<M>> {
         let active = self.active(active)?;
         let fold = Fold { options, folded: RefCell::default(), packed: RefCell::default() };

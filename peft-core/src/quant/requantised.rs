@@ -2,6 +2,7 @@
 
 use super::Nf4;
 use crate::Result;
+use std::fmt;
 use tch::{Kind, Tensor};
 
 /// A 4-bit weight that adapters were folded into, and that was quantised again.
@@ -13,6 +14,14 @@ pub struct Requantised {
     pub error: f64,
     /// `‖W' − W‖` over the norm of the adapters' change: beyond 1, rounding moved the weight further than they did.
     pub of_change: f64,
+}
+
+impl fmt::Display for Requantised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [error, of_change] = [self.error, self.of_change].map(|share| 100.0 * share);
+        write!(f, "lossy: `{}` was quantised again, error {error:.2} % ", self.name)?;
+        write!(f, "of the weight and {of_change:.0} % of its change")
+    }
 }
 
 impl Requantised {

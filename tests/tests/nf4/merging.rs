@@ -4,7 +4,8 @@ use crate::{TOL, qlora};
 use anyhow::{Context, Result, ensure};
 use peft_core::io::hub::{self, Head};
 use peft_core::models::Llama;
-use peft_core::{Batch, MergeOptions, Model, Pass, Peft, Quantised};
+use peft_core::quant::Requantised;
+use peft_core::{Batch, MergeOptions, Merged, Model, Pass, Peft, Quantised};
 use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, assert_close, golden, golden_tensors, relative_error, serial};
 
@@ -29,6 +30,7 @@ fn dense() -> Result<()> {
     let peft = adapted()?;
     let merged = peft.merged_with(&["golden"], &MergeOptions::default())?;
     ensure!(merged.requantised.is_empty(), "{:?}", merged.requantised);
+    ensure!(merged.to_string() == "exact: no weight was quantised again", "{merged}");
     let merged = merged.peft;
     ensure!(merged.base().packed().len() == 14 - CHANGED, "{:?}", merged.base().packed().keys());
     assert_close("logits", &logits(&merged, &[])?, &logits(&peft, &["golden"])?, TOL)?;
@@ -68,9 +70,26 @@ fn requantised() -> Result<()> {
         ensure!((report.of_change - lost / change).abs() < 1e-6 * report.of_change, "{report:?}");
         ensure!(report.error > 0.02 && report.error < 0.2, "{report:?}");
     }
+    one_line(&merged)?;
     // Lossy, and not something else.
     let error = relative_error(&logits(&merged.peft, &[])?, &dense)?;
     ensure!(error > 1e-3 && error < 0.5, "{error}");
+    Ok(())
+}
+
+/// What a merge that quantises says of itself: that it is lossy, and the worst of it.
+fn one_line(merged: &Merged<Llama>) -> Result<()> {
+    let worst = merged.requantised.iter().max_by(|a, b| a.error.total_cmp(&b.error)).context("none")?;
+    let drowned = merged.requantised.iter().filter(|r| r.of_change > 1.0).count();
+    let (name, error) = (&worst.name, 100.0 * worst.error);
+    let expected = format!(
+        "lossy: {CHANGED} weights were quantised again, worst error {error:.2} % (`{name}`); \
+         it exceeds the change itself at {drowned}"
+    );
+    ensure!(merged.to_string() == expected, "{merged}\nexpected\n{expected}");
+    let report = Requantised { name: "w".into(), error: 0.0912, of_change: 1.4 };
+    let expected = "lossy: `w` was quantised again, error 9.12 % of the weight and 140 % of its change";
+    ensure!(report.to_string() == expected, "{report}");
     Ok(())
 }
 
