@@ -12,7 +12,8 @@
 //! The result is an ordinary LoRA adapter of scale 1. It starts from the plain configuration, so that it is right where
 //! PEFT's, a copy of the first adapter's, is not: with rsLoRA, whose scale would be √r, and with patterns. DoRA, whose
 //! magnitudes PEFT resets, is refused: it is no low-rank change. A site that only some of the adapters have gets a
-//! combination of those.
+//! combination of those. One adapter alone is combined as asked, where PEFT takes `linear` whatever it was told: by `svd` it
+//! is cut to a lower rank, by `ties` it is pruned.
 
 mod arithmetic;
 mod ia3;
@@ -139,7 +140,8 @@ impl<M: Model> Peft<M> {
     /// Adds the adapter `new`, a weighted combination of LoRA adapters; weights may be negative. Of (IA)³ adapters, the
     /// weighted sum of their vectors.
     ///
-    /// A module that one of them trains whole (`modules_to_save`) is taken over as it is.
+    /// A module that one of them trains whole (`modules_to_save`) is taken over as it is, a copy of a weight in 4 bits as a
+    /// dense one. One adapter alone is combined as asked; PEFT's is always `linear` then.
     ///
     /// ```
     /// # use peft_core::{Peft, methods::LoraConfig, models::{Tiny, TinyConfig}, target::Names};

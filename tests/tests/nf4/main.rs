@@ -1,5 +1,6 @@
 //! Bases in 4 bits: the numbers and files of bitsandbytes, every method over them, merging.
 
+mod combining;
 mod files;
 mod merging;
 mod methods;
