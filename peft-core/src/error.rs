@@ -25,7 +25,7 @@ pub enum Error {
     Dtype { place: String, name: String, found: Kind },
 
     /// Tensors that nobody asked for: a file that belongs to something else.
-    #[error("{place}: nothing reads {}", list(names))]
+    #[error("{place}: nothing reads {}; is it for another model or configuration?", list(names))]
     Unread { place: String, names: Vec<String> },
 
     /// A name that is already taken.
@@ -157,7 +157,11 @@ fn or_none(names: &[String]) -> String {
 }
 
 fn did_you_mean(close: &[String]) -> String {
-    if close.is_empty() { String::new() } else { format!("; did you mean {}?", list(close)) }
+    if close.is_empty() {
+        "; is it for another one?".into()
+    } else {
+        format!("; did you mean {}?", list(close))
+    }
 }
 
 #[cfg(test)]

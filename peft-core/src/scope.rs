@@ -1,17 +1,18 @@
 //! The cursor that a model is built from. A constructor asks it for layers, blocks and attention cores by name; it
 //! hands out handles to the base's tensors, wrapped in the active adapters.
 
+mod weights;
+
 use crate::attention::{Attention, Softmax};
 use crate::build::{Active, Build};
-use crate::layer::{Base, Block, Kernel, Layer, Weights};
-use crate::methods::{Counting, Method, Overlay};
+use crate::layer::{Block, Kernel, Layer};
+use crate::methods::Method;
 use crate::model::Prompt;
-use crate::quant::Nf4;
 use crate::site::{Place, Role, Site, SiteKind, SiteOutline};
 use crate::watch::{self, Watch};
-use crate::{Error, Params, Result};
+use crate::{Params, Result};
 use std::fmt::Display;
-use tch::Tensor;
+use weights::Stored;
 
 /// The constructor's cursor: a path into the base's names.
 #[derive(Debug)]
@@ -20,36 +21,6 @@ pub struct Scope<'a> {
     path: String,
     layer: Option<i64>,
     length_first: bool,
-}
-
-/// How the parameters of a layer are stored.
-#[derive(Debug, Clone, Copy)]
-struct Stored<'s> {
-    weight: &'s str,
-    /// As the kernel needs it: `[out, in]`.
-    shape: &'s [i64],
-    /// Stored as `[in, out]`.
-    transposed: bool,
-    /// Full name of the parameter whose tensor the weight is.
-    tied: Option<&'s str>,
-    bias: Option<&'s str>,
-}
-
-impl<'s> Stored<'s> {
-    fn plain(weight: &'s str, shape: &'s [i64], bias: Option<&'s str>) -> Self {
-        Self { weight, shape, transposed: false, tied: None, bias }
-    }
-
-    /// The weight's shape in the file.
-    fn dims(&self) -> Vec<i64> {
-        let shape = self.shape.iter().copied();
-        if self.transposed { shape.rev().collect() } else { shape.collect() }
-    }
-
-    /// From the file's form to the kernel's, and back.
-    fn turn(&self, weight: Tensor) -> Result<Tensor> {
-        if self.transposed { Ok(weight.f_tr()?) } else { Ok(weight) }
-    }
 }
 
 impl<'a> Scope<'a> {
@@ -91,55 +62,6 @@ impl<'a> Scope<'a> {
         Site { name, place, layer: self.layer, dims: &self.build.dims }
     }
 
-    /// A parameter of the base, or the active overlay's copy of it.
-    fn param(&self, leaf: &str, dims: &[i64]) -> Result<Tensor> {
-        let name = self.join(leaf);
-        let base = self.build.base.get(&name, dims)?;
-        self.build.params.borrow_mut().push(name.clone());
-        Ok(self.overlaid(&name, dims, || Ok(base.shallow_clone()), |_| true)?.unwrap_or(base))
-    }
-
-    /// The tensor of parameter `other`, under a name of its own. It follows what trains `other` in place, and
-    /// parts from it where it is copied itself, as PEFT's `modules_to_save` does with a tied head.
-    fn tied_param(&self, leaf: &str, other: &str, dims: &[i64]) -> Result<Tensor> {
-        let name = self.join(leaf);
-        let base = self.build.base.get(other, dims)?;
-        self.build.params.borrow_mut().push(name.clone());
-        self.build.tied.borrow_mut().push((name.clone(), other.to_owned()));
-        let own = || Ok(base.shallow_clone());
-        if let Some(own) = self.overlaid(&name, dims, own, |o| o.counting == Counting::Adds)? {
-            return Ok(own);
-        }
-        let follows = |o: &Overlay| o.counting == Counting::Replaces;
-        let tensor = self.overlaid(other, dims, own, follows)?.unwrap_or_else(|| base.shallow_clone());
-        if let Some(watch) = self.build.watch {
-            watch.param(&name, [&base, &tensor], None)?;
-        }
-        Ok(tensor)
-    }
-
-    /// The copy of parameter `name` that the last active method with an accepted overlay has.
-    fn overlaid(
-        &self,
-        name: &str,
-        dims: &[i64],
-        base: impl Fn() -> Result<Tensor>,
-        accept: impl Fn(&Overlay) -> bool,
-    ) -> Result<Option<Tensor>> {
-        for a in self.build.active.iter().rev() {
-            let Some(overlay) = a.method.overlay(name).filter(&accept) else { continue };
-            if !overlay.beside {
-                a.hits.set(a.hits.get().saturating_add(1));
-            }
-            let own = a.params.get_or_else(&overlay.key, dims, || Ok(base()?.f_detach_copy()?))?;
-            if let Some(watch) = self.build.watch {
-                watch.param(name, [&base()?, &own], Some((a, &overlay)))?;
-            }
-            return Ok(Some(own));
-        }
-        Ok(None)
-    }
-
     /// What the active methods put here, and whose each is.
     fn adapters<A: ?Sized>(
         &self,
@@ -167,41 +89,6 @@ impl<'a> Scope<'a> {
             (Some(watch), Some(owner)) => Err(watch.refuse(site, owner.method.name())),
             _ => Ok(adapters),
         }
-    }
-
-    /// The frozen weights of a layer.
-    fn base(&self, kernel: Kernel, stored: Stored<'_>) -> Result<Base> {
-        let weight = match stored {
-            Stored { tied: Some(other), .. } => self.tied_param(stored.weight, other, stored.shape)?,
-            _ => match self.build.base.find_packed(&self.join(stored.weight)) {
-                Some(packed) if kernel == Kernel::Linear => return self.packed(stored, packed),
-                _ => stored.turn(self.param(stored.weight, &stored.dims())?)?,
-            },
-        };
-        Ok(Base::Dense(Weights { weight, bias: self.bias(stored)? }))
-    }
-
-    /// As [`Scope::base`], of a weight in 4 bits: that is `[out, in]` always. An overlay's copy of it is dense.
-    fn packed(&self, stored: Stored<'_>, weight: Nf4) -> Result<Base> {
-        let name = self.join(stored.weight);
-        if weight.size() != stored.shape {
-            let (place, expected) = (self.build.base.place().to_owned(), stored.shape.to_vec());
-            let hint = ", in 4 bits".to_owned();
-            return Err(Error::Shape { place, name, expected, found: weight.size().to_vec(), hint });
-        }
-        self.build.params.borrow_mut().push(name.clone());
-        let dense = || Ok(stored.turn(weight.dequantise()?)?.f_contiguous()?);
-        let own = self.overlaid(&name, &stored.dims(), dense, |_| true)?;
-        let bias = self.bias(stored)?;
-        Ok(match own {
-            Some(own) => Base::Dense(Weights { weight: stored.turn(own)?, bias }),
-            None => Base::Nf4 { weight: Box::new(weight), bias },
-        })
-    }
-
-    fn bias(&self, stored: Stored<'_>) -> Result<Option<Tensor>> {
-        let dims = stored.shape.get(..1).unwrap_or_default();
-        stored.bias.map(|leaf| self.param(leaf, dims)).transpose()
     }
 
     fn kernel(&self, leaf: &str, kernel: Kernel, stored: Stored<'_>) -> Result<Layer> {

@@ -15,6 +15,10 @@ pub const TENSORS: &str = "adapter_model.safetensors";
 /// The method and the tensors of an adapter directory. Names and shapes are checked when a model asks for them.
 pub fn read(dir: &Path) -> Result<(Box<dyn Method>, BTreeMap<String, Tensor>)> {
     let config = dir.join(CONFIG);
+    if !config.exists() && dir.join(io::hub::CONFIG).exists() {
+        let message = "is not there, only config.json: this is a model and no adapter; open it with io::hub";
+        return Err(Error::format(config, message));
+    }
     let method = from_json(io::read_json(&config)?, &config.display().to_string())?;
     let path = dir.join(TENSORS);
     if !path.exists() && dir.join("adapter_model.bin").exists() {

@@ -1,15 +1,19 @@
 //! Hub model directories: `config.json`, `model.safetensors` or its shards, `tokenizer.json`.
 
 use super::quantised::{self, Plan};
+use super::shards::{WEIGHTS, weight_files};
 use crate::model::Model;
 use crate::params::is_float;
 use crate::quant::{self, Nf4Config};
 use crate::{Error, Params, Peft, Result, io};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
+
+/// Name of the configuration.
+pub const CONFIG: &str = "config.json";
 
 /// A model that the Hub has a form for.
 pub trait HubModel: Model {
@@ -97,15 +101,21 @@ pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
 
 /// The configuration, the file and the file's place.
 fn read_config<M: HubModel>(dir: &Path, head: Head) -> Result<(M::Config, Value, String)> {
-    let path = dir.join("config.json");
+    let path = dir.join(CONFIG);
+    if !path.exists() && dir.join(io::adapter::CONFIG).exists() {
+        let message = "is not there, only adapter_config.json: this is an adapter and no model; open its base, and \
+                       load it with Peft::load";
+        return Err(Error::format(path, message));
+    }
     let json = io::read_json(&path)?;
     let place = path.display().to_string();
-    let kind = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
-    if kind != M::MODEL_TYPE {
-        let message = format!("is `{kind}`, expected `{}`", M::MODEL_TYPE);
-        return Err(Error::config(place, "model_type", message));
+    match json.get("model_type").and_then(Value::as_str) {
+        Some(kind) if kind == M::MODEL_TYPE => Ok((M::config(&json, &place, head.classes())?, json, place)),
+        kind => {
+            let found = kind.map_or("is missing".to_owned(), |kind| format!("is `{kind}`"));
+            Err(Error::config(place, "model_type", format!("{found}, expected `{}`", M::MODEL_TYPE)))
+        }
     }
-    Ok((M::config(&json, &place, head.classes())?, json, place))
 }
 
 /// Opens a model directory, dense or as transformers saves it with bitsandbytes' NF4.
@@ -236,8 +246,8 @@ pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> R
     for (name, w) in peft.base().packed() {
         quant::file::put(&name, &w, &mut tensors)?;
     }
-    io::tensors::write(&dir.join("model.safetensors"), &tensors)?;
-    io::write_json(&dir.join("config.json"), &json)
+    io::tensors::write(&dir.join(WEIGHTS), &tensors)?;
+    io::write_json(&dir.join(CONFIG), &json)
 }
 
 /// What `config.json` calls a dtype of floats.
@@ -249,41 +259,4 @@ fn dtype(kind: Kind) -> Option<&'static str> {
         Kind::Double => "float64",
         _ => return None,
     })
-}
-
-/// `model.safetensors`, or `model.safetensors.index.json` and the shards that it lists.
-fn weight_files(dir: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
-    let single = dir.join("model.safetensors");
-    if single.exists() {
-        return Ok((single.clone(), vec![single]));
-    }
-    let index = dir.join("model.safetensors.index.json");
-    if !index.exists() {
-        let pickle = dir.join("pytorch_model.bin").exists();
-        let hint = if pickle {
-            "; pytorch_model.bin is a Python pickle: save the model again as safetensors"
-        } else {
-            ""
-        };
-        return Err(Error::format(single, format!("is not there, nor model.safetensors.index.json{hint}")));
-    }
-    let json = io::read_json(&index)?;
-    let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
-        return Err(Error::format(index, "has no `weight_map`"));
-    };
-    let shards: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    let (mut paths, mut names) = (Vec::new(), BTreeSet::new());
-    for shard in shards {
-        // A shard is a file beside the index and nothing else.
-        let parts: Vec<_> = Path::new(shard).components().collect();
-        if !matches!(parts.as_slice(), [std::path::Component::Normal(_)]) {
-            return Err(Error::format(index, format!("`{shard}` is not the name of a file beside it")));
-        }
-        paths.push(dir.join(shard));
-        names.extend(io::tensors::hollow(&dir.join(shard))?.into_keys());
-    }
-    match map.keys().find(|name| !names.contains(*name)) {
-        Some(name) => Err(Error::format(index, format!("lists `{name}`, which no shard has"))),
-        None => Ok((index, paths)),
-    }
 }

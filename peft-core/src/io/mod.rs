@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod hub;
 mod quantised;
+mod shards;
 pub mod tensors;
 pub mod text;
 

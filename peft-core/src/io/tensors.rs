@@ -37,11 +37,8 @@ pub fn hollow(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 
 fn each(path: &Path, mut take: impl FnMut(String, &[i64], Kind, &[u8]) -> Result<()>) -> Result<()> {
     let map = peft_sys::map_file(path).map_err(|e| Error::file(path, e))?;
-    let file = SafeTensors::deserialize(&map).map_err(|e| {
-        let pickle = map.starts_with(b"PK") || map.starts_with(b"\x80\x02");
-        let hint = if pickle { ": this is a Python pickle; save it again with safetensors" } else { "" };
-        Error::format(path, format!("not a safetensors file ({e}){hint}"))
-    })?;
+    let file = SafeTensors::deserialize(&map)
+        .map_err(|e| Error::format(path, format!("not a safetensors file ({e}): {}", what_else(&map))))?;
     for (name, view) in file.iter() {
         let kind = kind(view.dtype()).ok_or_else(|| {
             Error::format(path, format!("tensor `{name}`: dtype {:?} is not supported", view.dtype()))
@@ -50,6 +47,17 @@ fn each(path: &Path, mut take: impl FnMut(String, &[i64], Kind, &[u8]) -> Result
         take(name.to_owned(), &shape, kind, view.data())?;
     }
     Ok(())
+}
+
+/// What a file is instead, and what to do about it.
+fn what_else(bytes: &[u8]) -> &'static str {
+    if bytes.starts_with(b"PK") || bytes.starts_with(b"\x80\x02") {
+        "this is a Python pickle; save it again with safetensors"
+    } else if bytes.starts_with(b"version https://git-lfs") {
+        "this is a pointer of Git LFS; fetch the file itself (git lfs pull)"
+    } else {
+        "it may be cut off; fetch or write it again"
+    }
 }
 
 /// Writes tensors as Python's `safetensors.torch.save_file` does, metadata `{"format": "pt"}` included.

@@ -86,11 +86,21 @@ impl Nf4Config {
         let wrong =
             |field: &str, message: String| Err(Error::config(place, format!("{FIELD}.{field}"), message));
         let mut config = Self::default();
-        let Some(fields) = json.as_object() else { return wrong("", format!("{json} is not an object")) };
-        for (field, only) in [("quant_method", "bitsandbytes"), ("bnb_4bit_quant_type", "nf4")] {
-            let found = fields.get(field).unwrap_or(&Value::Null);
-            if found != only {
-                return wrong(field, format!("{found} is not supported, only \"{only}\" is"));
+        let Some(fields) = json.as_object() else {
+            return Err(Error::config(place, FIELD, format!("{json} is not an object")));
+        };
+        // In this order: other methods have other fields.
+        let only: [(&str, Value); 3] = [
+            ("quant_method", "bitsandbytes".into()),
+            ("load_in_8bit", false.into()),
+            ("bnb_4bit_quant_type", "nf4".into()),
+        ];
+        for (field, only) in only {
+            let found =
+                fields.get(field).unwrap_or(if field == "load_in_8bit" { &only } else { &Value::Null });
+            if *found != only {
+                let hint = "quantise the dense model as it is opened (Options::quantise)";
+                return wrong(field, format!("{found} is not supported, only {only} is: {hint}"));
             }
         }
         for (field, value) in fields {

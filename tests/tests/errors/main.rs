@@ -3,6 +3,7 @@
 
 mod adapter;
 mod hub;
+mod loading;
 mod lora;
 mod methods;
 mod model;
