@@ -1,13 +1,15 @@
 //! Folders of goldens: `base` (a Hub model) and beside it one folder a method, as the generator lays them out. Each
 //! method is loaded, run and compared with what Python PEFT computed.
 
+mod start;
+
 use crate::{golden_tensors, relative_error, several};
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::io::hub::{self, HubModel};
 use peft_core::methods::from_json;
 use peft_core::models::{FamilyVisitor, family};
 use peft_core::train::{cross_entropy, next_token_loss};
-use peft_core::{Batch, Method, Params, Pass, Peft, io};
+use peft_core::{Batch, Method, Pass, Peft, io};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -114,13 +116,13 @@ fn method<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<Errors> {
     peft.load("golden", dir)?;
     files(peft, dir)?;
     numbers(peft, dir, &batch, &g, &mut e)?;
-    let residual = residual(&g);
+    let residual = start::residual(&g);
     if !residual.is_empty() {
-        let far = e.most() > FACTORISED;
-        e.start = Some(start(peft, &residual)?);
+        let far = e.most() > start::FACTORISED;
+        e.start = Some(start::error(peft, &residual)?);
         if far {
             e = Errors { method: e.method, base: e.base, start: e.start, ..Errors::default() };
-            numbers(&mut over_residual(peft, dir, residual)?, dir, &batch, &g, &mut e)?;
+            numbers(&mut start::over_residual(peft, dir, residual)?, dir, &batch, &g, &mut e)?;
         }
     }
     counts(peft, dir)?;
@@ -155,48 +157,6 @@ fn numbers<M: HubModel>(
         gradients(peft, "encoder", batch, g, e)?;
     }
     Ok(())
-}
-
-/// What a start that was taken from the base left of it, by the names of the weights.
-fn residual(g: &Tensors) -> Tensors {
-    let named = g.iter().filter_map(|(k, t)| Some((k.strip_prefix("base_residual.")?.to_owned(), t.copy())));
-    named.collect()
-}
-
-/// The worst error of what the start leaves of the base, relative to the base's largest value: the merged weights at
-/// B = 0.
-fn start<M: HubModel>(peft: &Peft<M>, expected: &Tensors) -> Result<f64> {
-    let params = peft.params("golden")?;
-    let up: Tensors = params.tensors().into_iter().filter(|(n, _)| n.ends_with("lora_B.weight")).collect();
-    let kept: Tensors = up.into_iter().map(|(n, t)| (n, t.detach().copy())).collect();
-    kept.iter().try_for_each(|(n, t)| params.assign(n, &t.zeros_like()))?;
-    let merged = peft.merged(&["golden"])?;
-    kept.iter().try_for_each(|(n, t)| params.assign(n, t))?;
-    let error = |name: &String, t: &Tensor| -> Result<f64> {
-        let find = |params: &Params| params.find(name).with_context(|| format!("no weight `{name}`"));
-        Ok(most(&(find(merged.base())? - t)) / most(&find(peft.base())?))
-    };
-    let errors = expected.iter().map(|(name, t)| error(name, t));
-    Ok(errors.collect::<Result<Vec<_>>>()?.into_iter().fold(0.0, nan_max))
-}
-
-/// An adapter whose start was taken from the base may be this far from its golden. Beyond, see [`over_residual`].
-const FACTORISED: f64 = 1e-5;
-
-/// The adapter as plain LoRA over what its start left of the base in PEFT's hands. A factorisation in f32 depends on the
-/// processor: on another one than the golden's, PEFT itself comes as close to it as `start` says, and layers multiply
-/// that.
-fn over_residual<M: HubModel>(peft: &Peft<M>, dir: &Path, residual: Tensors) -> Result<Peft<M>> {
-    let mut tensors = peft.base().tensors();
-    tensors.extend(residual);
-    let base = tensors.into_iter().map(|(n, t)| (n, t.detach().copy()));
-    let mut over =
-        Peft::new(Params::from_tensors("the residual", Device::Cpu, base)?, peft.config().clone())?;
-    let mut json = io::read_json(&dir.join("adapter_config.json"))?;
-    json["init_lora_weights"] = true.into();
-    let tensors = io::tensors::read(&dir.join("adapter_model.safetensors"))?;
-    over.add_with("golden", from_json(json, "the golden")?, tensors)?;
-    Ok(over)
 }
 
 /// The last part of a path.

@@ -51,6 +51,7 @@ fn base() -> Result<Peft<Bert>> {
 
 #[test]
 fn all_linear_finds_what_peft_finds() -> Result<()> {
+    let _serial = serial();
     let dir = golden("bert/lora_all_linear");
     let mut peft = base()?;
     let config = LoraConfig {

@@ -70,6 +70,7 @@ fn a_token_outside_the_vocabulary_of_bert() -> Result<()> {
 
 #[test]
 fn a_token_outside_the_vocabulary_of_tiny() -> Result<()> {
+    let _serial = serial();
     for id in [20, -1] {
         let parts = [format!("token id {id}"), "20".to_owned()];
         let forward = tiny()?.view(&[])?.forward(&dense(&[[1, 2, id]]), Pass::eval());
@@ -80,6 +81,7 @@ fn a_token_outside_the_vocabulary_of_tiny() -> Result<()> {
 
 #[test]
 fn ids_are_a_matrix() -> Result<()> {
+    let _serial = serial();
     let flat = Batch::dense(Tensor::from_slice(&[1i64, 2, 3]));
     refused("bert", bert()?.view(&[])?.forward(&flat, Pass::eval()), &["[3]", "[batch, length]"])?;
     refused("tiny", tiny()?.view(&[])?.forward(&flat, Pass::eval()), &["[3]", "[batch, length]"])?;

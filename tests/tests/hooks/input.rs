@@ -78,6 +78,7 @@ fn prepare_may_refuse() -> Result<()> {
 /// A method that finds nothing to do is an error when it is added, not a silent loss.
 #[test]
 fn a_method_that_does_nothing_is_refused() -> Result<()> {
+    let _serial = serial();
     #[derive(Debug)]
     struct Nothing;
     impl Method for Nothing {

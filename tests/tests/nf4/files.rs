@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
-use tests::{assert_bits, golden, refused};
+use tests::{assert_bits, golden, refused, serial};
 
 const WEIGHT: &str = "model.layers.0.mlp.up_proj.weight";
 
@@ -234,6 +234,7 @@ fn an_embedding_in_four_bits() -> Result<()> {
 /// transformers quantises a classifier that has a bias, unless it is told not to.
 #[test]
 fn a_classifier_in_four_bits() -> Result<()> {
+    let _serial = serial();
     let (dir, name) = (tempfile::tempdir()?, "classifier.weight");
     let peft = hub::open::<Bert>(&golden("bert/base"), Device::Cpu, quantise(&DOUBLE))?.peft;
     hub::save(&peft, dir.path(), None)?;
