@@ -1,9 +1,11 @@
 //! Several adapters made into one, against Python PEFT and against formulas.
 
+mod refused;
+
 use anyhow::{Context, Result, ensure};
 use peft_core::combine::{Arithmetic, Combination, MajoritySign, Rank, Settings};
 use peft_core::io::{self, hub};
-use peft_core::methods::{Common, Ia3Config, LoraConfig, PrefixTuningConfig};
+use peft_core::methods::{Common, Ia3Config, LoraConfig};
 use peft_core::models::{Llama, Tiny};
 use peft_core::target::{LayerIndices, Names, Patterns};
 use peft_core::{Batch, Model, Pass, Peft};
@@ -106,7 +108,7 @@ fn exact_combinations_are_the_weighted_sum_of_the_changes() -> Result<()> {
     Ok(())
 }
 
-/// A combination of one adapter at weight 1 is the adapter, in either form.
+/// A combination of one adapter at weight 1 is the adapter, in either form; a pruning or a lower rank holds for one as well.
 #[test]
 fn one_adapter_alone_is_itself() -> Result<()> {
     let _serial = serial();
@@ -115,6 +117,18 @@ fn one_adapter_alone_is_itself() -> Result<()> {
         peft.combine(name, &[("a", 1.0)], how)?;
         assert_close(name, &logits(&peft, &[name])?, &logits(&peft, &["a"])?, 1e-6)?;
     }
+    let whole = delta(&peft, "a", SITE)?;
+    let one = Combination::Svd(Arithmetic::Linear, Rank { rank: Some(1), clamp: None });
+    peft.combine("rank 1", &[("a", 1.0)], one)?;
+    let (u, s, v) = whole.svd(true, true);
+    let closest = u.narrow(1, 0, 1) * s.get(0) * v.narrow(1, 0, 1).tr();
+    assert_close("rank 1", &delta(&peft, "rank 1", SITE)?, &closest, 1e-5)?;
+    let half = Arithmetic::MagnitudePrune { density: 0.5 };
+    let full = Rank { rank: Some(whole.size()[0].min(whole.size()[1])), clamp: None };
+    peft.combine("pruned", &[("a", 1.0)], Combination::Svd(half, full))?;
+    let kept = delta(&peft, "pruned", SITE)?;
+    let zeros = f64::try_from(kept.abs().lt(1e-6).mean(Kind::Double))?;
+    ensure!((zeros - 0.5).abs() < 0.02, "{zeros} of the values are zero");
     Ok(())
 }
 
@@ -280,58 +294,5 @@ fn whole_modules_come_along() -> Result<()> {
     assert_close("with the norms", &logits(&peft, &["ab"])?, &logits(&peft, &["a"])?, 1e-6)?;
     let e = peft.combine("ac", &[("a", 1.0), ("c", 1.0)], Combination::Cat);
     refused("two copies", e, &["modules_to_save", "`c`", "n2"])?;
-    Ok(())
-}
-
-#[test]
-fn wrong_calls_are_named_and_add_nothing() -> Result<()> {
-    let _serial = serial();
-    let mut peft = with(vec![lora(4, 8.0, &["ff.0"]), lora(2, 8.0, &["ff.0"]), lora(4, 8.0, &["ff.0"])])?;
-    peft.add("prefix", PrefixTuningConfig { num_virtual_tokens: 2, ..Default::default() })?;
-    let (a, b, c) = (("a", 0.5), ("b", 0.5), ("c", 0.5));
-    let ties = |density| Combination::Factors(Arithmetic::Ties { density, sign: MajoritySign::Total });
-    let svd = |rank, clamp| Combination::Svd(Arithmetic::Linear, Rank { rank, clamp });
-    type Call<'a> = (&'a str, &'a [(&'a str, f64)], Combination, &'a [&'a str]);
-    let calls: &[Call] = &[
-        ("new", &[a, b], LINEAR, &["ranks [4, 2] differ", SITE]),
-        ("new", &[a, b], ties(0.5), &["ranks [4, 2] differ"]),
-        ("new", &[a, c], ties(0.0), &["density", "(0, 1]", "is 0"]),
-        ("new", &[a, c], ties(1.5), &["density", "1.5"]),
-        ("new", &[a, c], ties(f64::NAN), &["density", "NaN"]),
-        ("new", &[a, c], svd(Some(0), None), &["svd_rank", "is 0"]),
-        ("new", &[a, c], svd(None, Some(1.5)), &["svd_clamp", "1.5"]),
-        ("new", &[a, ("none", 1.0)], LINEAR, &["`none`", "`a`"]),
-        ("new", &[a, a], LINEAR, &["`a` exists already"]),
-        ("new", &[], LINEAR, &["there is none"]),
-        ("new", &[a, ("c", f64::INFINITY)], LINEAR, &["weights", "`c`", "inf"]),
-        ("new", &[a, ("prefix", 1.0)], LINEAR, &["`prefix`", "prefix tuning"]),
-        ("b", &[a, c], LINEAR, &["`b` exists already"]),
-    ];
-    let before = peft.names().len();
-    for (new, parts, how, words) in calls {
-        refused(&format!("{parts:?} {how:?}"), peft.combine(new, parts, *how), words)?;
-    }
-    ensure!(peft.names().len() == before, "{:?}", peft.names());
-    Ok(())
-}
-
-#[test]
-fn names_of_combinations_are_checked() -> Result<()> {
-    let none = Settings::default();
-    let half = Settings { density: Some(0.5), ..none };
-    for (name, settings, words) in [
-        ("ties", none, &["density", "`ties`"] as &[&str]),
-        ("dare_linear_svd", none, &["density"]),
-        ("linear", half, &["density", "of no use"]),
-        ("cat", Settings { svd_rank: Some(3), ..none }, &["svd_rank", "of no use"]),
-        ("ties", Settings { svd_clamp: Some(0.5), ..half }, &["svd_clamp"]),
-        ("dare_linear", Settings { majority_sign_method: Some(MajoritySign::Total), ..half }, &["majority"]),
-        ("tise", none, &["combination_type", "`tise`"]),
-        ("linear_svd", none, &["combination_type", "`linear_svd`"]),
-        ("cat_svd", none, &["combination_type", "`cat_svd`"]),
-        ("catsvd", none, &["combination_type", "`catsvd`"]),
-    ] {
-        refused(name, Combination::named(name, settings), words)?;
-    }
     Ok(())
 }
