@@ -249,6 +249,9 @@ impl<M: Model> Peft<M> {
     }
 
     /// The model with the named adapters, the first one innermost.
+    ///
+    /// # Errors
+    /// A name that is unknown, or there twice; [`Error::Overlap`] for two that train the same tokens' rows.
     pub fn view(&self, active: &[&str]) -> Result<M> {
         let active = self.active(active)?;
         M::new(&Scope::root(&build::<M>(&self.base, &self.config, active)), &self.config)

@@ -10,6 +10,7 @@ use crate::site::{Place, Role, Site, SiteKind, SiteOutline};
 use crate::watch::{self, Watch};
 use crate::{Error, Params, Result};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use tch::Tensor;
 
@@ -249,10 +250,11 @@ impl<'a> Scope<'a> {
                     bias,
                     transposed: stored.transposed,
                     length_first: self.length_first,
-                    owners,
+                    owners: owners.clone(),
                 },
             )?;
         }
+        check_tokens(&layer.name, &owners)?;
         Ok(layer)
     }
 
@@ -326,6 +328,24 @@ impl<'a> Scope<'a> {
         prompts.extend(self.build.watch.and_then(Watch::input));
         Ok(prompts)
     }
+}
+
+/// A token's row can be that of one adapter only.
+fn check_tokens(site: &str, owners: &[&Active<'_>]) -> Result<()> {
+    let mut taken: BTreeMap<i64, &str> = BTreeMap::new();
+    for owner in owners {
+        let tokens = owner.method.tokens(site);
+        if let Some(first) = tokens.iter().find_map(|t| taken.get(t)) {
+            let twice = tokens.iter().copied().filter(|t| taken.get(t) == Some(first));
+            return Err(Error::Overlap {
+                adapters: [(*first).to_owned(), owner.name.to_owned()],
+                site: site.to_owned(),
+                tokens: twice.collect(),
+            });
+        }
+        taken.extend(tokens.iter().map(|t| (*t, owner.name)));
+    }
+    Ok(())
 }
 
 /// How an overlay's copies are counted; see [`Method::overlay`].
