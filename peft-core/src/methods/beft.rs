@@ -46,6 +46,15 @@ impl PeftConfig for BeftConfig {
     }
 }
 
+/// What PEFT targets when the config names nothing.
+fn value_projections(model_type: &str) -> Option<&'static [&'static str]> {
+    match model_type {
+        "llama" | "mistral" | "qwen2" => Some(&["v_proj"]),
+        "bert" | "roberta" => Some(&["value"]),
+        _ => None,
+    }
+}
+
 impl Method for BeftConfig {
     fn name(&self) -> &'static str {
         NAME
@@ -53,16 +62,11 @@ impl Method for BeftConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.common.prepare(NAME, outline)?;
-        let default: Option<&[&str]> = match outline.dims.model_type.as_str() {
-            "llama" | "mistral" | "qwen2" => Some(&["v_proj"]),
-            "bert" | "roberta" => Some(&["value"]),
-            _ => None,
-        };
         let found = Selection {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default,
+            default: Some(value_projections),
             exclude_modules: None,
             layers: LayerFilter::default(),
             modules_to_save: self.common.saved(),

@@ -9,7 +9,7 @@
 mod adapter;
 
 use super::Method;
-use super::config::{Common, FileForm, PeftConfig};
+use super::config::{Common, FileForm, PeftConfig, check_dropout};
 use crate::site::{Outline, Place, Role, Site, SiteKind};
 use crate::{Adapter, Error, Params, Result};
 use adapter::Bottleneck;
@@ -112,7 +112,7 @@ impl From<Placement> for Role {
 
 /// s.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number or \"learned\"")]
 pub enum Scaling {
     /// A constant.
     Fixed(f64),
@@ -208,11 +208,12 @@ impl BottleneckConfig {
         match &self.scaling {
             Scaling::Fixed(s) if s.is_finite() => {}
             Scaling::Named(n) if n == "learned" => {}
-            other => return wrong("scaling", format!("{other:?}: a number or \"learned\"")),
+            Scaling::Fixed(s) => return wrong("scaling", format!("should be finite, is {s}")),
+            Scaling::Named(n) => {
+                return wrong("scaling", format!("should be a number or \"learned\", is \"{n}\""));
+            }
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return wrong("dropout", format!("should be in [0, 1), is {}", self.dropout));
-        }
+        check_dropout(NAME, "dropout", self.dropout)?;
         if self.adapter_residual_before_ln && !self.ln_after {
             return wrong("adapter_residual_before_ln", "is for use with ln_after".into());
         }

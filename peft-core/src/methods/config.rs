@@ -45,6 +45,13 @@ impl Common {
     /// Adds the task's head to `modules_to_save`, and checks that the others are there.
     pub fn prepare(&mut self, method: &'static str, outline: &Outline) -> Result<()> {
         for module in self.saved() {
+            if module.is_empty() {
+                return Err(Error::config(
+                    method,
+                    "modules_to_save",
+                    "has an empty name, the end of every name",
+                ));
+            }
             let known = outline.params.iter().any(|p| saves(module, p));
             if !known && !self.heads().contains(&module.as_str()) {
                 let close = crate::target::closest(module, outline.params.iter().flat_map(|p| modules(p)));
@@ -241,6 +248,22 @@ pub(super) fn check_positive(method: &str, field: &str, n: i64) -> Result<()> {
         return Ok(());
     }
     Err(Error::config(method, field, format!("should be a positive integer, is {n}")))
+}
+
+/// A number must be finite.
+pub(super) fn check_finite(method: &str, field: &str, x: f64) -> Result<()> {
+    if x.is_finite() {
+        return Ok(());
+    }
+    Err(Error::config(method, field, format!("should be finite, is {x}")))
+}
+
+/// A probability of dropping something must leave something.
+pub(super) fn check_dropout(method: &str, field: &str, p: f64) -> Result<()> {
+    if (0.0..1.0).contains(&p) {
+        return Ok(());
+    }
+    Err(Error::config(method, field, format!("should be in [0, 1), is {p}")))
 }
 
 /// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.

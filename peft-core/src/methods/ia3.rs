@@ -6,7 +6,7 @@
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, Names, Selected, Selection, closest, defaults};
+use crate::target::{LayerFilter, Names, Selected, Selection, closest, defaults};
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -121,13 +121,13 @@ impl Method for Ia3Config {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: defaults(Family::Ia3, model_type),
+            default: Some(defaults::ia3),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::default(),
             modules_to_save: self.common.saved(),
         }
         .resolve(outline)?;
-        let default = defaults(Family::Ia3FeedForward, model_type);
+        let default = defaults::ia3_feed_forward(model_type);
         let names = self.feedforward_names(&found, default)?;
         self.feedforward = feedforward_sites(&names, &found, default)?;
         self.feedforward_modules = Some(names);

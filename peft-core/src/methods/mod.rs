@@ -1,15 +1,15 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
 mod accumulate;
-mod adalora_allocator;
 mod config;
 mod dora;
 mod lycoris;
+mod ranks;
 mod tokens;
 mod virtual_tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 pub use dora::{Dora, EmbeddingDora};
-pub use lycoris::Rank;
+pub use ranks::SiteRank;
 pub use tokens::{Rows, TokenRows};
 
 use crate::attention::AttentionAdapter;
@@ -60,6 +60,12 @@ pub trait Method: Debug + Send + Sync {
     /// Whether a trainable copy shadows this parameter of the base. By default, what `modules_to_save` names.
     fn overlay(&self, param: &str) -> Option<Overlay> {
         self.file().and_then(|file| file.overlay(param))
+    }
+
+    /// The tokens whose rows of layer `site` are replaced: no two active adapters may have the same.
+    fn tokens(&self, site: &str) -> &[i64] {
+        let _ = site;
+        &[]
     }
 
     /// A term to add to the loss.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 /// One layer index, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a layer number, or a list of them")]
 pub enum LayerIndices {
     One(i64),
     Many(Vec<i64>),
@@ -33,7 +33,12 @@ pub struct LayerFilter<'a> {
     pub layers_pattern: Option<&'a Names>,
 }
 
-impl LayerFilter<'_> {
+impl<'a> LayerFilter<'a> {
+    /// From a configuration's two fields.
+    pub fn new(layers_to_transform: &'a Option<LayerIndices>, layers_pattern: &'a Option<Names>) -> Self {
+        Self { layers_to_transform: layers_to_transform.as_ref(), layers_pattern: layers_pattern.as_ref() }
+    }
+
     pub(super) fn apply(
         &self,
         method: &'static str,

@@ -16,11 +16,12 @@ pub use bias::Bias;
 pub use config::{LoraConfig, TokenIndices};
 pub use embedding::EmbeddingLora;
 pub use linear::Lora;
-pub use plan::{LoraPlan, SiteRank};
+pub use plan::LoraPlan;
 pub use start::InitLora;
 
 use super::config::{Common, FileForm, PeftConfig};
 use super::dora::{self, Dora, EmbeddingDora};
+use super::ranks::SiteRank;
 use super::{Counting, Factors, Method, Overlay};
 use crate::site::{Outline, PREFIX, Site};
 use crate::{Adapter, Params, Result};
@@ -89,6 +90,10 @@ impl Method for LoraConfig {
             Some(Overlay { key, counting: Counting::Replaces, beside: false })
         };
         saved.or_else(base).or_else(bias)
+    }
+
+    fn tokens(&self, site: &str) -> &[i64] {
+        self.plan.tokens.tokens(site)
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
