@@ -40,6 +40,8 @@ pub struct Dims {
     /// Name of the word embedding, to start prompts from real tokens.
     pub word_embedding: String,
     pub vocab: i64,
+    /// Tokens that there are positions for, virtual ones included; `None` where positions are computed.
+    pub positions: Option<i64>,
     /// Name of the output layer.
     pub head: String,
     /// A token sees itself and those before it alone; logits are per token.
@@ -60,6 +62,41 @@ impl Batch {
     /// A batch without padding.
     pub fn dense(ids: Tensor) -> Self {
         Self { ids, mask: None }
+    }
+
+    /// Rows of ids, padded on the right with `pad` to the longest of them.
+    ///
+    /// # Errors
+    /// No row, or one without an id.
+    pub fn padded<R: AsRef<[i64]>>(rows: &[R], pad: i64, device: tch::Device) -> Result<Self> {
+        let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or_default();
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for (number, row) in (1..).zip(rows) {
+            let row = row.as_ref();
+            if row.is_empty() {
+                return Err(Error::Input(format!("row {number} of {} has no token", rows.len())));
+            }
+            let padding = longest.saturating_sub(row.len());
+            ids.extend(row.iter().copied().chain(std::iter::repeat_n(pad, padding)));
+            mask.extend(std::iter::repeat_n(1i64, row.len()).chain(std::iter::repeat_n(0, padding)));
+        }
+        if rows.is_empty() {
+            return Err(Error::Input("a batch without rows".into()));
+        }
+        let padded = mask.contains(&0);
+        let shape = [rows.len(), longest].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        let tensor =
+            |v: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(v)?.f_view(shape)?.f_to(device)?) };
+        Ok(Self { ids: tensor(&ids)?, mask: padded.then(|| tensor(&mask)).transpose()? })
+    }
+
+    /// The labels of a causal model that learns to go on as these rows do: the ids, and −100 for padding. See
+    /// [`next_token_loss`](crate::train::next_token_loss).
+    pub fn next_token_labels(&self) -> Result<Tensor> {
+        match &self.mask {
+            Some(mask) => Ok(self.ids.f_masked_fill(&mask.f_eq(0)?, -100)?),
+            None => Ok(self.ids.shallow_clone()),
+        }
     }
 
     /// Checks that every id is below `vocab`. On the CPU alone: elsewhere it would make the device wait, and ids are

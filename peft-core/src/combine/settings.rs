@@ -58,11 +58,10 @@ impl Combination {
             "dare_linear" => Arithmetic::DareLinear { density: pruned()? },
             "dare_ties" => Arithmetic::DareTies { density: pruned()?, sign },
             _ => {
-                return Err(Error::config(
-                    NAME,
-                    "combination_type",
-                    format!("`{name}` is not one that there is"),
-                ));
+                let known =
+                    "linear, cat, svd, ties, dare_linear, dare_ties, magnitude_prune, ties_svd and so on";
+                let message = format!("`{name}` is not one of {known}");
+                return Err(Error::config(NAME, "combination_type", message));
             }
         };
         Ok(match svd {

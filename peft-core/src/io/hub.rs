@@ -2,7 +2,7 @@
 
 use super::quantised::{self, Plan};
 use super::shards::{WEIGHTS, weight_files};
-use crate::model::Model;
+use crate::model::{Dims, Model};
 use crate::params::is_float;
 use crate::quant::{self, Nf4Config};
 use crate::{Error, Params, Peft, Result, io};
@@ -71,6 +71,48 @@ impl Head {
             Head::Classes(n) | Head::Fresh(n) => Some(n),
         }
     }
+}
+
+/// Token ids with a meaning, of a causal model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenIds {
+    /// Those that end a text.
+    pub eos: Vec<i64>,
+    /// The one that fills rows up. Where the directory names none, the first of `eos`, or 0: it is masked anyway.
+    pub pad: i64,
+}
+
+impl TokenIds {
+    /// Reads `generation_config.json`, and what it does not say from `config.json`.
+    ///
+    /// # Errors
+    /// A file that is malformed, and ids that are none.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let (mut eos, mut pad) = (None, None);
+        for path in [dir.join("generation_config.json"), dir.join("config.json")] {
+            if path.ends_with("generation_config.json") && !path.exists() {
+                continue;
+            }
+            let json = io::read_json(&path)?;
+            eos = eos.or(ids(&json, "eos_token_id", &path)?);
+            pad = pad.or(ids(&json, "pad_token_id", &path)?);
+        }
+        let eos = eos.unwrap_or_default();
+        let pad = pad.unwrap_or_default().first().or(eos.first()).copied().unwrap_or_default();
+        Ok(Self { eos, pad })
+    }
+}
+
+/// One id, several, or null.
+fn ids(json: &Value, field: &str, path: &Path) -> Result<Option<Vec<i64>>> {
+    let value = json.get(field).filter(|v| !v.is_null());
+    let read = |v: &Value| match v {
+        Value::Array(all) => all.iter().map(Value::as_i64).collect(),
+        one => one.as_i64().map(|id| vec![id]),
+    };
+    let wrong =
+        |v: &Value| Error::config(path.display(), field, format!("{v} is not a token id, nor a list"));
+    value.map(|v| read(v).ok_or_else(|| wrong(v))).transpose()
 }
 
 /// How a model directory is opened.
@@ -177,7 +219,22 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     }
     let params = Params::from_tensors(place, device, tensors)?;
     packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-    Ok(Opened { peft: Peft::new(params, config)?, unused, fresh })
+    let dims = M::dims(&config);
+    let peft = Peft::new(params, config).map_err(|e| headless(e, &dims))?;
+    Ok(Opened { peft, unused, fresh })
+}
+
+/// Says what can be done where a classifier's file has no head.
+fn headless(error: Error, dims: &Dims) -> Error {
+    match error {
+        Error::Missing { place, name, expected, .. }
+            if !dims.causal && name.starts_with(&format!("{}.", dims.head)) =>
+        {
+            let hint = "; the file has no head for classes: ask for a fresh one with their number".to_owned();
+            Error::Missing { place, name, expected, hint }
+        }
+        other => other,
+    }
 }
 
 /// Files of models with a tied head may have it a second time, but not as something else.

@@ -1,4 +1,4 @@
-//! Labelled text: JSON lines `{"text": ..., "label": ...}`, a Hub tokenizer, batches.
+//! Text: JSON lines `{"text": ..., "label": ...}` for classifiers, texts alone for causal models; a Hub tokenizer, batches.
 
 use crate::model::Batch;
 use crate::{Error, Result};
@@ -35,20 +35,9 @@ impl Dataset {
     /// # Errors
     /// Every wrong line by its number: no JSON, no `text`, no `label`; and a file without rows.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-        let mut rows = Vec::new();
-        for (number, line) in (1..).zip(std::io::BufReader::new(file).lines()) {
-            let line = line.map_err(|e| Error::file(path, e))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let wrong = |what: String| Error::format(path, format!("line {number}: {what}"));
-            let raw: RawRow = serde_json::from_str(&line).map_err(|e| {
-                // serde counts lines within this one.
-                let text = e.to_string();
-                let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-                wrong(format!("{what} (column {})", e.column()))
-            })?;
+        let example = r#"{"text": "...", "label": "..."}"#;
+        let rows = lines(path, example, |line, wrong| {
+            let raw = raw(line, wrong)?;
             let text = raw.text.ok_or_else(|| wrong("no `text`".into()))?;
             let label = match raw.label {
                 Some(serde_json::Value::String(s)) => s,
@@ -58,14 +47,8 @@ impl Dataset {
                     return Err(wrong(format!("`label` is {other}, expected a string or an integer")));
                 }
             };
-            rows.push(Row { text, label });
-        }
-        if rows.is_empty() {
-            return Err(Error::format(
-                path,
-                "has no rows: expected lines like {\"text\": \"...\", \"label\": \"...\"}",
-            ));
-        }
+            Ok(Row { text, label })
+        })?;
         Ok(Self { path: path.to_owned(), rows })
     }
 
@@ -76,11 +59,64 @@ impl Dataset {
     }
 }
 
+/// Texts for a causal model: those of a file of JSON lines (`.jsonl` or `.json`) with a `text` each, and the lines of any
+/// other file. Blank lines are skipped.
+///
+/// # Errors
+/// As [`Dataset::read`].
+pub fn texts(path: &Path) -> Result<Vec<String>> {
+    let json = path.extension().is_some_and(|e| e == "jsonl" || e == "json");
+    let example = if json { r#"{"text": "..."}"# } else { "one text a line" };
+    lines(path, example, |line, wrong| match json {
+        true => raw(line, wrong)?.text.ok_or_else(|| wrong("no `text`".into())),
+        false => Ok(line.to_owned()),
+    })
+}
+
+/// What `read` makes of every line that is not blank; it is handed the error for its line.
+fn lines<T>(
+    path: &Path,
+    example: &str,
+    mut read: impl FnMut(&str, &dyn Fn(String) -> Error) -> Result<T>,
+) -> Result<Vec<T>> {
+    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+    let mut rows = Vec::new();
+    for (number, line) in (1..).zip(std::io::BufReader::new(file).lines()) {
+        let line = line.map_err(|e| Error::file(path, e))?;
+        if !line.trim().is_empty() {
+            let wrong = |what: String| Error::format(path, format!("line {number}: {what}"));
+            rows.push(read(&line, &wrong)?);
+        }
+    }
+    match rows.is_empty() {
+        true => Err(Error::format(path, format!("has no rows: expected lines like {example}"))),
+        false => Ok(rows),
+    }
+}
+
+fn raw(line: &str, wrong: &dyn Fn(String) -> Error) -> Result<RawRow> {
+    serde_json::from_str(line).map_err(|e| {
+        // serde counts lines within this one.
+        let text = e.to_string();
+        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+        wrong(format!("{what} (column {})", e.column()))
+    })
+}
+
 /// Rows as token ids and class numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     pub ids: Vec<Vec<i64>>,
     pub labels: Vec<i64>,
+    /// How many texts were cut to fit the model.
+    pub truncated: usize,
+    pad: i64,
+}
+
+/// Texts as token ids, for a causal model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequences {
+    pub ids: Vec<Vec<i64>>,
     /// How many texts were cut to fit the model.
     pub truncated: usize,
     pad: i64,
@@ -113,8 +149,7 @@ impl TextEncoder {
         let longest = usize::try_from(positions).unwrap_or(0);
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if longest <= special {
-            let message =
-                format!("adds {special} tokens to every text, and the model has {positions} positions");
+            let message = format!("adds {special} tokens to every text, of which {} fit", positions.max(0));
             return Err(Error::format(path, message));
         }
         let mut cutting = tokenizer.clone();
@@ -128,32 +163,87 @@ impl TextEncoder {
     /// # Errors
     /// A label that is not among `labels`, with its row; a token id beyond the model's vocabulary.
     pub fn encode(&self, data: &Dataset, labels: &[String]) -> Result<Encoded> {
-        let mut out = Encoded { ids: Vec::new(), labels: Vec::new(), truncated: 0, pad: self.pad };
+        let classes = (1..).zip(&data.rows).map(|(number, row)| {
+            let class = labels.iter().position(|l| *l == row.label).ok_or_else(|| {
+                let label = &row.label;
+                let known = labels.join(", ");
+                let message = format!("row {number}: label `{label}` is not in the training data ({known})");
+                Error::format(&data.path, message)
+            })?;
+            Ok(i64::try_from(class).unwrap_or(i64::MAX))
+        });
+        let labels = classes.collect::<Result<_>>()?;
         let texts: Vec<&str> = data.rows.iter().map(|r| r.text.as_str()).collect();
-        let encodings = self.tokenizer.encode_batch(texts, true).map_err(|e| Error::format(&self.path, e))?;
-        for ((number, row), mut encoding) in (1..).zip(&data.rows).zip(encodings) {
-            let Some(class) = labels.iter().position(|l| *l == row.label) else {
-                let message = format!(
-                    "row {number}: label `{}` is not in the training data ({})",
-                    row.label,
-                    labels.join(", ")
-                );
-                return Err(Error::format(&data.path, message));
-            };
-            if encoding.len() > self.longest {
-                encoding =
-                    self.cutting.encode(row.text.as_str(), true).map_err(|e| Error::format(&self.path, e))?;
-                out.truncated = out.truncated.saturating_add(1);
+        let (ids, truncated) = self.rows(&texts)?;
+        Ok(Encoded { ids, labels, truncated, pad: self.pad })
+    }
+
+    /// Token ids of texts that a causal model learns to write; `end` is put behind each that is not cut, so that it
+    /// learns to stop.
+    ///
+    /// # Errors
+    /// A text of one token, of which there is nothing to predict; a token id beyond the model's vocabulary.
+    pub fn sequences<T: AsRef<str>>(&self, texts: &[T], end: Option<i64>) -> Result<Sequences> {
+        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        let (mut ids, truncated) = self.rows(&texts)?;
+        for (number, row) in (1..).zip(&mut ids) {
+            if row.len() < self.longest {
+                row.extend(end.filter(|id| row.last() != Some(id)));
             }
-            let ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
-            if let Some(id) = ids.iter().find(|id| **id >= self.vocab) {
-                let message = format!("token id {id} is beyond the model's vocabulary of {}", self.vocab);
-                return Err(Error::format(&self.path, message));
+            if row.len() < 2 {
+                let message = format!("text {number} is one token at most: there is nothing to predict");
+                return Err(Error::Input(message));
             }
-            out.ids.push(ids);
-            out.labels.push(i64::try_from(class).unwrap_or(i64::MAX));
         }
-        Ok(out)
+        self.check(ids.iter().flatten())?;
+        Ok(Sequences { ids, truncated, pad: self.pad })
+    }
+
+    /// Token ids of one text, however long: a prompt.
+    ///
+    /// # Errors
+    /// A token id beyond the model's vocabulary.
+    pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
+        let encoding = self.tokenizer.encode(text, true).map_err(|e| Error::format(&self.path, e))?;
+        let ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
+        self.check(&ids)?;
+        Ok(ids)
+    }
+
+    /// The text of token ids, without special tokens.
+    ///
+    /// # Errors
+    /// An id below 0.
+    pub fn text(&self, ids: &[i64]) -> Result<String> {
+        let id = |id: &i64| u32::try_from(*id).map_err(|_| Error::Input(format!("{id} is no token id")));
+        let ids = ids.iter().map(id).collect::<Result<Vec<_>>>()?;
+        self.tokenizer.decode(&ids, true).map_err(|e| Error::format(&self.path, e))
+    }
+
+    /// Token ids, and how many texts were cut.
+    fn rows(&self, texts: &[&str]) -> Result<(Vec<Vec<i64>>, usize)> {
+        let broken = |e| Error::format(&self.path, e);
+        let (mut rows, mut truncated) = (Vec::new(), 0usize);
+        let encodings = self.tokenizer.encode_batch(texts.to_vec(), true).map_err(broken)?;
+        for (text, mut encoding) in texts.iter().zip(encodings) {
+            if encoding.len() > self.longest {
+                encoding = self.cutting.encode(*text, true).map_err(broken)?;
+                truncated = truncated.saturating_add(1);
+            }
+            rows.push(encoding.get_ids().iter().map(|id| i64::from(*id)).collect());
+        }
+        self.check(rows.iter().flatten())?;
+        Ok((rows, truncated))
+    }
+
+    fn check<'a>(&self, ids: impl IntoIterator<Item = &'a i64>) -> Result<()> {
+        match ids.into_iter().find(|id| !(0..self.vocab).contains(*id)) {
+            Some(id) => {
+                let message = format!("token id {id} is beyond the model's vocabulary of {}", self.vocab);
+                Err(Error::format(&self.path, message))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -170,23 +260,33 @@ impl Encoded {
 
     /// The given rows as a batch, padded on the right to the longest of them, and their classes `[rows]`.
     pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
-        let missing = || Error::Input(format!("a row beyond the {} there are", self.len()));
-        let picked = rows.iter().map(|r| self.ids.get(*r).zip(self.labels.get(*r)).ok_or_else(missing));
-        let picked = picked.collect::<Result<Vec<_>>>()?;
-        let longest = picked.iter().map(|(ids, _)| ids.len()).max().unwrap_or_default();
-        let (mut ids, mut mask) = (Vec::new(), Vec::new());
-        for (row, _) in &picked {
-            let padding = longest.saturating_sub(row.len());
-            ids.extend(row.iter().copied().chain(std::iter::repeat_n(self.pad, padding)));
-            mask.extend(std::iter::repeat_n(1i64, row.len()).chain(std::iter::repeat_n(0, padding)));
-        }
-        let shape =
-            [i64::try_from(rows.len()).unwrap_or_default(), i64::try_from(longest).unwrap_or_default()];
-        let padded = mask.contains(&0);
-        let tensor =
-            |v: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(v)?.f_view(shape)?.f_to(device)?) };
-        let classes: Vec<i64> = picked.iter().map(|(_, label)| **label).collect();
-        let mask = if padded { Some(tensor(&mask)?) } else { None };
-        Ok((Batch { ids: tensor(&ids)?, mask }, Tensor::f_from_slice(&classes)?.f_to(device)?))
+        let classes = pick(&self.labels, rows)?.into_iter().copied().collect::<Vec<i64>>();
+        let batch = Batch::padded(&pick(&self.ids, rows)?, self.pad, device)?;
+        Ok((batch, Tensor::f_from_slice(&classes)?.f_to(device)?))
     }
+}
+
+impl Sequences {
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The given rows as a batch, padded on the right to the longest of them, and their labels `[rows, length]`: the
+    /// ids, −100 for padding.
+    pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
+        let batch = Batch::padded(&pick(&self.ids, rows)?, self.pad, device)?;
+        let labels = batch.next_token_labels()?;
+        Ok((batch, labels))
+    }
+}
+
+fn pick<'a, T>(all: &'a [T], rows: &[usize]) -> Result<Vec<&'a T>> {
+    let missing = || Error::Input(format!("a row beyond the {} there are", all.len()));
+    rows.iter().map(|r| all.get(*r).ok_or_else(missing)).collect()
 }

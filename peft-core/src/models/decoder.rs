@@ -138,6 +138,7 @@ impl<F: DecoderFamily> Model for Decoder<F> {
             head_dim: c.head_dim,
             word_embedding: "model.embed_tokens.weight".into(),
             vocab: c.vocab_size,
+            positions: None,
             head: "lm_head".into(),
             causal: true,
         }

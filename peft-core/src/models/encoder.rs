@@ -145,6 +145,7 @@ impl<F: EncoderFamily> Model for Encoder<F> {
             head_dim: c.hidden_size.checked_div(c.num_attention_heads).unwrap_or_default(),
             word_embedding: format!("{}.embeddings.word_embeddings.weight", F::MODEL_TYPE),
             vocab: c.vocab_size,
+            positions: Some(c.max_position_embeddings.saturating_sub(F::first_position(c))),
             head: "classifier".into(),
             causal: false,
         }

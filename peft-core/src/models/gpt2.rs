@@ -61,6 +61,7 @@ impl Model for Gpt2 {
             head_dim: c.n_embd.checked_div(c.n_head).unwrap_or_default(),
             word_embedding: "transformer.wte.weight".into(),
             vocab: c.vocab_size,
+            positions: Some(c.n_positions),
             head: "lm_head".into(),
             causal: true,
         }

@@ -28,7 +28,8 @@ pub use rope::{RopeConfig, RopeType};
 pub use tiny::{Tiny, TinyConfig};
 
 use crate::io::hub::HubModel;
-use crate::{Error, Result};
+use crate::{Error, Result, io};
+use std::path::Path;
 
 /// Code that works for a family which is known only once a `config.json` is read.
 pub trait FamilyVisitor {
@@ -52,6 +53,17 @@ macro_rules! families {
             Err(Error::config(place, "model_type", message))
         }
     };
+}
+
+/// As [`family`], of the model directory `dir`.
+///
+/// # Errors
+/// A directory without a `config.json`, or one of another `model_type`.
+pub fn family_of<V: FamilyVisitor>(dir: &Path, visitor: V) -> Result<V::Output> {
+    let path = dir.join("config.json");
+    let json = io::read_json(&path)?;
+    let model_type = json.get("model_type").and_then(|t| t.as_str()).unwrap_or("(none)");
+    family(model_type, &path.display().to_string(), visitor)
 }
 
 families!(Llama, Mistral, Qwen2, Gpt2, Bert, Roberta);

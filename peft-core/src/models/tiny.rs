@@ -85,6 +85,7 @@ impl Model for Tiny {
             head_dim: c.hidden.checked_div(c.heads).unwrap_or_default(),
             word_embedding: "embed.weight".into(),
             vocab: c.vocab,
+            positions: None,
             head: "head".into(),
             causal: false,
         }

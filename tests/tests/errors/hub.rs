@@ -180,7 +180,7 @@ fn an_encoder_with_a_pre_training_head() -> Result<()> {
             .collect();
         all.extend(unused.map(|name| (name.to_owned(), ids(9, [1, 64]))));
     })?;
-    let parts = [WEIGHTS, "`classifier.weight`", "[3, 32]"];
+    let parts = [WEIGHTS, "`classifier.weight`", "[3, 32]", "ask for a fresh one"];
     let error = refuse("without a head", &dir, &parts)?;
     ensure!(matches!(error, Error::Missing { .. }), "{error:?}");
 

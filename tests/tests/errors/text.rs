@@ -2,9 +2,11 @@
 
 use crate::edit_json;
 use anyhow::{Context, Result, ensure};
-use peft_core::Error;
-use peft_core::io::text::{Dataset, TextEncoder};
+use peft_core::io::hub::TokenIds;
+use peft_core::io::text::{Dataset, TextEncoder, texts};
 use peft_core::io::write_json;
+use peft_core::models::{FamilyVisitor, family_of};
+use peft_core::{Batch, Error};
 use serde_json::json;
 use std::path::PathBuf;
 use tch::Device;
@@ -208,5 +210,92 @@ fn tokenizers_that_are_not_there_or_broken() -> Result<()> {
     edit_json(&dir.path().join("tokenizer.json"), |t| t["model"]["type"] = "Telepathy".into())?;
     let error = refused("broken", TextEncoder::open(dir.path(), 11, 64, 0), &["tokenizer.json"])?;
     ensure!(matches!(error, Error::Format { .. }), "{error:?}");
+    Ok(())
+}
+
+#[test]
+fn texts_of_a_file() -> Result<()> {
+    let dir = files(&[
+        ("a.jsonl", "{\"text\": \"the cat\", \"more\": 1}\n\n{\"text\": \"a\\nmat\"}\n"),
+        ("a.txt", "the cat\n  \n {\"text\"\n"),
+        ("b.json", "{\"text\": \"a\"}\n{\"label\": \"a\"}\n"),
+        ("c.txt", "\n"),
+    ])?;
+    let read = |name: &str| texts(&dir.path().join(name));
+    ensure!(read("a.jsonl")? == ["the cat", "a\nmat"], "JSON lines");
+    ensure!(read("a.txt")? == ["the cat", " {\"text\""], "lines");
+    refused("no text", read("b.json"), &["b.json", "line 2", "no `text`"])?;
+    refused("nothing", read("c.txt"), &["c.txt", "no rows", "one text a line"])?;
+    Ok(())
+}
+
+/// The end is put behind a text that is whole and has none; padding has no label.
+#[test]
+fn texts_become_batches_for_a_causal_model() -> Result<()> {
+    let dir = tokenizer()?;
+    let encoder = TextEncoder::open(dir.path(), 11, 6, 0)?;
+    let data = encoder.sequences(&["the cat", "the cat sat on a mat", "", "the cat sat"], Some(10))?;
+    let expected = [vec![2, 4, 5, 3, 10], vec![2, 4, 5, 6, 7, 3], vec![2, 3, 10], vec![2, 4, 5, 6, 3, 10]];
+    ensure!(data.ids == expected && data.truncated == 1, "{data:?}");
+    ensure!(encoder.sequences(&["a"], Some(3))?.ids == [[2, 8, 3]], "an end after an end");
+    let (batch, labels) = data.batch(&[2, 0], Device::Cpu)?;
+    ensure!(Vec::<Vec<i64>>::try_from(&batch.ids)? == [[2, 3, 10, 0, 0], [2, 4, 5, 3, 10]], "{batch:?}");
+    ensure!(Vec::<Vec<i64>>::try_from(&labels)? == [[2, 3, 10, -100, -100], [2, 4, 5, 3, 10]], "{labels:?}");
+
+    let long = "the cat sat on a mat";
+    ensure!(encoder.ids(long)? == [2, 4, 5, 6, 7, 8, 9, 3], "a prompt is cut: {:?}", encoder.ids(long)?);
+    ensure!(encoder.text(&encoder.ids(long)?)? == long, "{}", encoder.text(&encoder.ids(long)?)?);
+    refused("below 0", encoder.text(&[4, -1]), &["-1"])?;
+    refused("the end", encoder.sequences(&["the cat"], Some(11)), &["token id 11", "vocabulary of 11"])?;
+    refused("beyond", TextEncoder::open(dir.path(), 5, 6, 0)?.ids("the cat"), &["token id 5"])?;
+    Ok(())
+}
+
+#[test]
+fn nothing_to_predict_and_nothing_to_pad() -> Result<()> {
+    let dir = tokenizer()?;
+    edit_json(&dir.path().join("tokenizer.json"), |t| t["post_processor"] = serde_json::Value::Null)?;
+    let encoder = TextEncoder::open(dir.path(), 11, 6, 0)?;
+    refused("one token", encoder.sequences(&["the cat", "the"], None), &["text 2", "nothing to predict"])?;
+    encoder.sequences(&["the cat", "the"], Some(10))?;
+    refused("no row", Batch::padded::<Vec<i64>>(&[], 0, Device::Cpu), &["without rows"])?;
+    refused("no id", Batch::padded(&[vec![1], vec![]], 0, Device::Cpu), &["row 2 of 2", "no token"])?;
+    Ok(())
+}
+
+#[test]
+fn token_ids_of_a_directory() -> Result<()> {
+    let read = |generation: Option<&str>, config: &str| -> Result<peft_core::Result<TokenIds>> {
+        let dir = files(&[("config.json", config)])?;
+        if let Some(text) = generation {
+            std::fs::write(dir.path().join("generation_config.json"), text)?;
+        }
+        Ok(TokenIds::read(dir.path()))
+    };
+    let both = r#"{"eos_token_id": 2, "pad_token_id": null}"#;
+    ensure!(read(None, both)?? == TokenIds { eos: vec![2], pad: 2 }, "padding is the end");
+    let more = r#"{"eos_token_id": [5, 6], "pad_token_id": 7}"#;
+    ensure!(read(Some(more), both)?? == TokenIds { eos: vec![5, 6], pad: 7 }, "generation's come first");
+    ensure!(read(Some("{}"), more)?? == TokenIds { eos: vec![5, 6], pad: 7 }, "the model's");
+    ensure!(read(None, "{}")?? == TokenIds::default(), "none");
+    refused("words", read(None, r#"{"eos_token_id": "</s>"}"#)?, &["config.json", "eos_token_id", "</s>"])?;
+    Ok(())
+}
+
+struct Name;
+
+impl FamilyVisitor for Name {
+    type Output = &'static str;
+    fn visit<M: peft_core::io::hub::HubModel>(self) -> &'static str {
+        M::MODEL_TYPE
+    }
+}
+
+#[test]
+fn the_family_of_a_directory() -> Result<()> {
+    ensure!(family_of(&tests::golden("mistral").join("base"), Name)? == "mistral", "mistral");
+    let dir = files(&[("config.json", r#"{"model_type": "t5"}"#)])?;
+    refused("t5", family_of(dir.path(), Name), &["config.json", "model_type", "`t5`", "llama"])?;
+    refused("nowhere", family_of("nowhere".as_ref(), Name), &["nowhere/config.json"])?;
     Ok(())
 }

@@ -1,0 +1,117 @@
+//! Several adapters of one model: what there is, combining, converting to LoRA, merging, saving.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use peft_core::DEFAULT;
+use peft_core::combine::{Combination, Settings};
+use peft_core::io::adapter::CONFIG;
+use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::models::{FamilyVisitor, family_of};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Lists, combines, converts and merges the adapters of a model
+#[derive(Debug, Parser)]
+struct Options {
+    /// Model directory
+    model: PathBuf,
+    /// Adapters: directories, each called by its folder's name, or by NAME=DIR; of a directory with several adapters, all
+    adapters: Vec<String>,
+    /// Classes of a classifier, if the model's file has no head
+    #[arg(long)]
+    classes: Option<i64>,
+    /// Adds `combined`, made of these adapters and their weights: french=0.7,legal=0.3
+    #[arg(long, value_delimiter = ',', value_name = "NAME=WEIGHT,...", value_parser = weighted)]
+    combine: Vec<(String, f64)>,
+    /// linear, cat, svd, ties, dare_ties, dare_linear, magnitude_prune, or ties_svd and so on
+    #[arg(long, default_value = "linear", requires = "combine")]
+    how: String,
+    /// Share of values that is kept, for ties, dare and magnitude_prune
+    #[arg(long, requires = "combine")]
+    density: Option<f64>,
+    /// Adds NAME-lora, a LoRA of --rank that changes the weights as NAME does
+    #[arg(long, value_name = "NAME", requires = "rank")]
+    to_lora: Option<String>,
+    #[arg(long)]
+    rank: Option<i64>,
+    /// Writes a model directory with this adapter folded in
+    #[arg(long, value_name = "NAME", requires = "out")]
+    merge: Option<String>,
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Writes all adapters, each into a folder of its name
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+fn weighted(text: &str) -> Result<(String, f64)> {
+    let (name, weight) = text.split_once('=').context("expected NAME=WEIGHT")?;
+    Ok((name.to_owned(), weight.parse().with_context(|| format!("weight `{weight}`"))?))
+}
+
+impl FamilyVisitor for &Options {
+    type Output = Result<()>;
+
+    fn visit<M: HubModel>(self) -> Result<()> {
+        let head = self.classes.map_or(Head::Stored, Head::Classes);
+        let mut peft = hub::open::<M>(&self.model, tch::Device::Cpu, head)?.peft;
+        for given in &self.adapters {
+            match given.split_once('=') {
+                Some((name, dir)) => peft.load(name, dir)?,
+                None if Path::new(given).join(CONFIG).exists() => {
+                    let name = Path::new(given).file_name().and_then(|n| n.to_str());
+                    peft.load(name.unwrap_or(DEFAULT), given)?;
+                }
+                None => drop(peft.load_all(given)?),
+            }
+        }
+
+        if !self.combine.is_empty() {
+            let parts: Vec<(&str, f64)> = self.combine.iter().map(|(n, w)| (n.as_str(), *w)).collect();
+            let settings = Settings { density: self.density, ..Settings::default() };
+            peft.combine("combined", &parts, Combination::named(&self.how, settings)?)?;
+        }
+        let mut kept = None;
+        if let (Some(name), Some(rank)) = (&self.to_lora, self.rank) {
+            let conversion = peft.to_lora(name, &format!("{name}-lora"), rank)?;
+            eprintln!("{name}-lora: {conversion}");
+            kept = Some(conversion.kept());
+        }
+
+        let status = peft.status()?;
+        if self.json {
+            let adapters = status.adapters.iter().map(|a| {
+                json!({
+                    "name": a.name, "method": a.method, "peft_type": a.peft_type, "places": a.places,
+                    "params": a.params, "trainable": a.trainable, "dtypes": a.dtypes
+                })
+            });
+            let (model, params) = (&status.model_type, status.base_params);
+            let adapters: Vec<_> = adapters.collect();
+            println!(
+                "{}",
+                json!({ "model_type": model, "params": params, "adapters": adapters, "kept": kept })
+            );
+        } else {
+            println!("{status}");
+        }
+
+        if let Some(dir) = &self.save {
+            peft.save_all(dir)?;
+            eprintln!("adapters: {}", dir.display());
+        }
+        if let (Some(name), Some(dir)) = (&self.merge, &self.out) {
+            hub::save(&peft.merged(&[name])?, dir, Some(&self.model))?;
+            eprintln!("merged model: {}", dir.display());
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    family_of(&options.model, &options)?
+}

@@ -1,0 +1,147 @@
+//! Fine-tunes a causal language model on texts with an adapter, and saves the adapter as PEFT does.
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use peft_core::io::hub::{self, Head, HubModel, TokenIds};
+use peft_core::io::text::{self, TextEncoder};
+use peft_core::methods::{Common, Ia3Config, LoraConfig, Method, PrefixTuningConfig, PromptTuningConfig};
+use peft_core::models::{FamilyVisitor, family_of};
+use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
+use peft_core::{DeviceChoice, Pass, TaskType, quant::Nf4Config};
+use std::path::PathBuf;
+use tch::{Device, Kind, Tensor};
+
+/// Fine-tunes a causal language model (Llama, Mistral, Qwen2, GPT-2) on texts with an adapter
+#[derive(Debug, Parser)]
+struct Options {
+    /// Model directory: config.json, model.safetensors or its shards, tokenizer.json
+    model: PathBuf,
+    /// Texts: JSON lines {"text": "..."} if it ends in .jsonl or .json, else one text a line
+    data: PathBuf,
+    /// Directory for the adapter
+    out: PathBuf,
+    #[arg(long, value_enum, default_value = "lora")]
+    method: Name,
+    /// Rank of lora and dora (alpha is twice that), virtual tokens of prefix and prompt
+    #[arg(long, default_value_t = 8)]
+    size: i64,
+    /// Keep the base's linear layers in 4 bits (QLoRA)
+    #[arg(long)]
+    nf4: bool,
+    /// Also write a model directory with the adapter folded in
+    #[arg(long, value_name = "DIR")]
+    merge: Option<PathBuf>,
+    /// Passes over the texts
+    #[arg(long, default_value_t = 3)]
+    epochs: u64,
+    /// Texts a step
+    #[arg(long, default_value_t = 8)]
+    batch: usize,
+    /// Longest text in tokens; what is beyond is cut
+    #[arg(long, default_value_t = 512)]
+    length: i64,
+    /// Peak learning rate, after a warm-up of 5 % of the steps [default: the method's]
+    #[arg(long)]
+    lr: Option<f64>,
+    #[arg(long, default_value_t = 0)]
+    seed: i64,
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    Lora,
+    Dora,
+    Ia3,
+    Prefix,
+    Prompt,
+}
+
+impl Options {
+    fn adapter(&self) -> Box<dyn Method> {
+        let base = Some(self.model.display().to_string()); // where PEFT looks for the base
+        let task_type = Some(TaskType::CausalLm);
+        let common = Common { task_type, base_model_name_or_path: base, ..Default::default() };
+        let (r, lora_alpha, num_virtual_tokens) = (self.size, 2.0 * self.size as f64, self.size);
+        let lora = LoraConfig { r, lora_alpha, common: common.clone(), ..Default::default() };
+        match self.method {
+            Name::Lora => lora.into(),
+            Name::Dora => LoraConfig { use_dora: true, ..lora }.into(),
+            Name::Ia3 => Ia3Config { common, ..Default::default() }.into(),
+            Name::Prefix => PrefixTuningConfig { num_virtual_tokens, common, ..Default::default() }.into(),
+            Name::Prompt => PromptTuningConfig { num_virtual_tokens, common, ..Default::default() }.into(),
+        }
+    }
+}
+
+impl FamilyVisitor for &Options {
+    type Output = Result<()>;
+
+    fn visit<M: HubModel>(self) -> Result<()> {
+        let device = self.device.open()?;
+        let prompts = matches!(self.method, Name::Prefix | Name::Prompt);
+        ensure!(!prompts || self.merge.is_none(), "--merge: {:?} is no change of weights", self.method);
+        ensure!(self.batch > 0 && self.epochs > 0, "--batch and --epochs should be positive");
+
+        // What is quick to check comes first: places to write to, then the texts.
+        for dir in [Some(&self.out), self.merge.as_ref()].into_iter().flatten() {
+            std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        }
+        let dims = M::dims(&hub::config::<M>(&self.model, Head::Stored)?);
+        ensure!(dims.causal, "{}: {} is not a causal model", self.model.display(), dims.model_type);
+        let virtual_tokens = if prompts { self.size } else { 0 };
+        let fits = dims.positions.map_or(self.length, |most| self.length.min(most - virtual_tokens));
+        let ids = TokenIds::read(&self.model)?;
+        let encoder = TextEncoder::open(&self.model, dims.vocab, fits, ids.pad)?;
+        let data = encoder.sequences(&text::texts(&self.data)?, ids.eos.first().copied())?;
+        println!("{} texts, {} of them cut to {fits} tokens", data.len(), data.truncated);
+
+        let quantise = self.nf4.then(Nf4Config::default);
+        let options = hub::Options { quantise, ..Head::Stored.into() };
+        let mut peft = hub::open::<M>(&self.model, device, options)?.peft;
+        tch::manual_seed(self.seed);
+        peft.add("mine", self.adapter())?;
+        println!("{}", peft.report(&["mine"])?);
+
+        let total = self.epochs * data.len().div_ceil(self.batch) as u64;
+        let schedule = Schedule::Linear { warmup: total.div_ceil(20), total };
+        let lr = self.lr.unwrap_or(if matches!(self.method, Name::Lora | Name::Dora) { 1e-3 } else { 1e-2 });
+        let mut trainer =
+            Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), lr, schedule)?.clip(1.0);
+        let model = peft.view(&["mine"])?;
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} left, {msg}")?;
+        let bar = ProgressBar::new(total).with_style(style);
+        for epoch in 1..=self.epochs {
+            let order = Tensor::f_randperm(data.len() as i64, (Kind::Int64, Device::Cpu))?;
+            let order: Vec<usize> = Vec::<i64>::try_from(order)?.into_iter().map(|i| i as usize).collect();
+            let mut sum = 0.0;
+            for rows in order.chunks(self.batch) {
+                let (batch, labels) = data.batch(rows, device)?;
+                let loss = next_token_loss(&model.forward(&batch, Pass::train())?, &labels)?;
+                let done = trainer.step_adapters(&peft, &["mine"], &loss)?;
+                sum += done.loss;
+                bar.set_message(format!("loss {:.3}", done.loss));
+                bar.inc(1);
+            }
+            let mean = sum / data.len().div_ceil(self.batch) as f64;
+            bar.suspend(|| println!("epoch {epoch}: loss {mean:.4}"));
+        }
+        bar.finish_and_clear();
+
+        peft.save("mine", &self.out)?;
+        println!("adapter: {}", self.out.display());
+        if let Some(dir) = &self.merge {
+            hub::save(&peft.merged(&["mine"])?, dir, Some(&self.model))?;
+            println!("merged model: {}", dir.display());
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    family_of(&options.model, &options)?
+}

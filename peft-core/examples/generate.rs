@@ -1,0 +1,136 @@
+//! Generates text with a causal language model, each prompt with an adapter of its own where that is asked for.
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use peft_core::io::hub::{self, Head, HubModel, TokenIds};
+use peft_core::io::text::TextEncoder;
+use peft_core::models::{FamilyVisitor, family_of};
+use peft_core::{Batch, DeviceChoice, GenerateConfig, Sampling, generate};
+use std::path::PathBuf;
+
+/// Generates text with a causal language model and its adapters
+#[derive(Debug, Parser)]
+struct Options {
+    /// Model directory
+    model: PathBuf,
+    /// Prompts; token ids ("5 17 2") where the directory has no tokenizer.json
+    #[arg(required = true)]
+    prompts: Vec<String>,
+    /// An adapter with its name; may be repeated
+    #[arg(long = "adapter", value_name = "NAME=DIR", value_parser = named)]
+    adapters: Vec<(String, PathBuf)>,
+    /// The adapter of each prompt, or `-` for none: french,-,legal [default: the adapter there is]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
+    rows: Vec<String>,
+    /// New tokens at most
+    #[arg(long, default_value_t = 40)]
+    tokens: i64,
+    /// Draw tokens instead of taking the likeliest
+    #[arg(long)]
+    sample: bool,
+    #[arg(long, default_value_t = 1.0, requires = "sample")]
+    temperature: f64,
+    /// Draw from that many likeliest tokens
+    #[arg(long, requires = "sample")]
+    top_k: Option<i64>,
+    /// Draw from the likeliest tokens that have this probability together
+    #[arg(long, requires = "sample")]
+    top_p: Option<f64>,
+    #[arg(long, default_value_t = 0, requires = "sample")]
+    seed: u64,
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// Print one JSON object a prompt
+    #[arg(long)]
+    json: bool,
+}
+
+fn named(text: &str) -> Result<(String, PathBuf)> {
+    let (name, dir) = text.split_once('=').context("expected NAME=DIR")?;
+    Ok((name.to_owned(), dir.into()))
+}
+
+impl FamilyVisitor for &Options {
+    type Output = Result<()>;
+
+    fn visit<M: HubModel>(self) -> Result<()> {
+        let device = self.device.open()?;
+        let dims = M::dims(&hub::config::<M>(&self.model, Head::Stored)?);
+        ensure!(dims.causal, "{}: {} is not a causal model", self.model.display(), dims.model_type);
+        let mut peft = hub::open::<M>(&self.model, device, Head::Stored)?.peft;
+        for (name, dir) in &self.adapters {
+            peft.load(name, dir)?;
+        }
+        let special = TokenIds::read(&self.model)?;
+        let encoder = match self.model.join("tokenizer.json").exists() {
+            true => Some(TextEncoder::open(&self.model, dims.vocab, i64::MAX, special.pad)?),
+            false => None,
+        };
+        let encode = |prompt: &String| match &encoder {
+            Some(encoder) => Ok(encoder.ids(prompt)?),
+            None => prompt
+                .split_whitespace()
+                .map(|id| Ok(id.parse()?))
+                .collect::<Result<Vec<i64>>>()
+                .with_context(|| {
+                    format!(
+                        "`{prompt}`: {} has no tokenizer.json, so prompts are token ids",
+                        self.model.display()
+                    )
+                }),
+        };
+        let prompts = self.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+
+        // One view with an adapter for all prompts, or one with an adapter for each.
+        let names: Vec<&str> = match (self.adapters.as_slice(), self.rows.len()) {
+            ([], 0) => vec!["-"; prompts.len()],
+            ([(name, _)], 0) => vec![name; prompts.len()],
+            (_, 0) => {
+                bail!("--rows should say which prompt has which of the {} adapters", self.adapters.len())
+            }
+            (_, n) if n == prompts.len() => self.rows.iter().map(String::as_str).collect(),
+            (_, n) => bail!("--rows names {n} adapters for {} prompts", prompts.len()),
+        };
+        let rows: Vec<Option<&str>> = names.iter().map(|n| (*n != "-").then_some(*n)).collect();
+        let same = rows.iter().all(|row| *row == rows[0]);
+        let model = if same { peft.view(rows[0].as_slice())? } else { peft.view_rows(&rows)? };
+
+        let sampling = self.sample.then_some(Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+        });
+        let (eos_token_ids, pad_token_id) = (special.eos, special.pad);
+        let config = GenerateConfig {
+            max_new_tokens: self.tokens,
+            eos_token_ids,
+            pad_token_id,
+            sampling,
+            ..Default::default()
+        };
+        let batch = Batch::padded(&prompts, pad_token_id, device)?;
+        let tokens = Vec::<Vec<i64>>::try_from(generate(&model, &batch, &config)?)?;
+        for ((prompt, name), mut ids) in self.prompts.iter().zip(names).zip(tokens) {
+            // What is behind a row's end is padding.
+            let end = ids.iter().position(|id| config.eos_token_ids.contains(id)).unwrap_or(ids.len());
+            ids.truncate(end);
+            let text = encoder.as_ref().map(|e| e.text(&ids)).transpose()?;
+            match (self.json, &text) {
+                (true, _) => println!(
+                    "{}",
+                    serde_json::json!({ "prompt": prompt, "adapter": name, "ids": ids, "text": text })
+                ),
+                (false, Some(text)) => println!("[{name}] {prompt}{text}"),
+                (false, None) => println!("[{name}] {prompt} -> {ids:?}"),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    family_of(&options.model, &options)?
+}
