@@ -68,9 +68,9 @@ pub const CASES: &[Case] = &[
         bert: || LoraConfig { use_rslora: true, ..lora_bert() }.into(),
     },
     Case {
-        name: "adalora", about: "AdaLoRA, rank 6 or 12 pruned to 4 or 8 by step 400", lr: (2e-2, 2e-3),
-        tiny: || AdaLoraConfig { target_modules: Some(Names::list(["ff.0"])), ..adalora(4, Common::default()) }.into(),
-        bert: || adalora(8, head()).into(),
+        name: "adalora", about: "AdaLoRA, rank 6 or 12 pruned to 4 or 8", lr: (2e-2, 2e-3),
+        tiny: || AdaLoraConfig { target_modules: Some(Names::list(["ff.0"])), ..adalora(4, 600, Common::default()) }.into(),
+        bert: || adalora(8, 189, head()).into(),
     },
     Case {
         name: "loha", about: "LoHa, Hadamard product of two", lr: (4e-2, 4e-3),
@@ -198,16 +198,16 @@ fn lora_bert() -> LoraConfig {
     LoraConfig { r: 8, lora_alpha: 16.0, common: head(), ..Default::default() }
 }
 
-/// Pruned while two thirds of the synthetic task's 600 steps are done, and over as many on text.
-fn adalora(target_r: i64, common: Common) -> AdaLoraConfig {
+/// Pruned from a tenth to two thirds of the task's default number of steps.
+fn adalora(target_r: i64, steps: u64, common: Common) -> AdaLoraConfig {
     AdaLoraConfig {
         target_r,
         init_r: target_r * 3 / 2,
         lora_alpha: 2.0 * target_r as f64,
-        tinit: 60,
-        tfinal: 200,
+        tinit: steps / 10,
+        tfinal: steps / 3,
         delta_t: 10,
-        total_step: Some(600),
+        total_step: Some(steps),
         common,
         ..Default::default()
     }

@@ -152,6 +152,7 @@ mod tests {
             vocab: 9,
             head: "head".into(),
             causal: false,
+            positions: None,
         };
         let names =
             ["embed", "layers.0.q_proj", "layers.0.v_proj", "layers.1.q_proj", "layers.1.v_proj", "head"];
