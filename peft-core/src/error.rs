@@ -48,6 +48,10 @@ pub enum Error {
     #[error("{method} cannot adapt `{site}`: {why}")]
     Unsupported { method: &'static str, site: String, why: String },
 
+    /// Two active adapters train the same rows of one embedding: only one of them could count.
+    #[error("adapters `{}` and `{}` both train tokens {tokens:?} at `{site}`", adapters[0], adapters[1])]
+    Overlap { adapters: [String; 2], site: String, tokens: Vec<i64> },
+
     /// The method is not a map on weights, so there is nothing to fold into the base.
     #[error("{method} at `{site}` cannot be merged: it is not a map on the layer's weights")]
     NotMergeable { method: &'static str, site: String },

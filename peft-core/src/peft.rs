@@ -136,6 +136,9 @@ impl<M: Model> Peft<M> {
     }
 
     /// The model with the named adapters, the first one innermost.
+    ///
+    /// # Errors
+    /// A name that is unknown, or there twice; [`Error::Overlap`] for two that train the same tokens' rows.
     pub fn view(&self, active: &[&str]) -> Result<M> {
         let active = self.active(active)?;
         Build::new::<M>(&self.base, &self.config, active).run(&self.config)

@@ -10,7 +10,8 @@ use crate::methods::Method;
 use crate::model::Prompt;
 use crate::site::{Place, Role, Site, SiteKind, SiteOutline};
 use crate::watch::{self, Watch};
-use crate::{Params, Result};
+use crate::{Error, Params, Result};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use weights::Stored;
 
@@ -107,10 +108,11 @@ impl<'a> Scope<'a> {
                     bias,
                     transposed: stored.transposed,
                     length_first: self.length_first,
-                    owners,
+                    owners: owners.clone(),
                 },
             )?;
         }
+        check_tokens(&layer.name, &owners)?;
         Ok(layer)
     }
 
@@ -184,4 +186,22 @@ impl<'a> Scope<'a> {
         prompts.extend(self.build.watch.and_then(Watch::input));
         Ok(prompts)
     }
+}
+
+/// A token's row can be that of one adapter only.
+fn check_tokens(site: &str, owners: &[&Active<'_>]) -> Result<()> {
+    let mut taken: BTreeMap<i64, &str> = BTreeMap::new();
+    for owner in owners {
+        let tokens = owner.method.tokens(site);
+        if let Some(first) = tokens.iter().find_map(|t| taken.get(t)) {
+            let twice = tokens.iter().copied().filter(|t| taken.get(t) == Some(first));
+            return Err(Error::Overlap {
+                adapters: [(*first).to_owned(), owner.name.to_owned()],
+                site: site.to_owned(),
+                tokens: twice.collect(),
+            });
+        }
+        taken.extend(tokens.iter().map(|t| (*t, owner.name)));
+    }
+    Ok(())
 }

@@ -62,6 +62,12 @@ pub trait Method: Debug + Send + Sync {
         self.file().and_then(|file| file.overlay(param))
     }
 
+    /// The tokens whose rows of layer `site` are replaced: no two active adapters may have the same.
+    fn tokens(&self, site: &str) -> &[i64] {
+        let _ = site;
+        &[]
+    }
+
     /// A term to add to the loss.
     fn penalty(&self, params: &Params) -> Result<Option<Tensor>> {
         let _ = params;

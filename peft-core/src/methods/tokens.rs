@@ -1,7 +1,7 @@
 //! Rows of embeddings that are trained alone: what trainable tokens and LoRA's `trainable_token_indices` share.
 //!
 //! `E[i] = row` for the chosen i; despite PEFT's name for them, `trainable_tokens_delta`, the rows replace those of E. A
-//! head that is tied to E follows.
+//! head that is tied to E follows. Adapters that are active together have tokens of their own each.
 
 use super::config::Common;
 use crate::site::{Outline, PREFIX, Site, SiteKind};
@@ -41,6 +41,11 @@ impl TokenRows {
     /// The layers whose rows are trained, tied heads included.
     pub fn sites(&self) -> impl Iterator<Item = &str> {
         self.sites.keys().map(String::as_str)
+    }
+
+    /// The tokens whose rows of layer `site` are trained.
+    pub(super) fn tokens(&self, site: &str) -> &[i64] {
+        self.sites.get(site).map_or(&[], |chosen| &chosen.indices)
     }
 
     /// Adds the rows `indices` of layer `site`.

@@ -95,6 +95,10 @@ impl Method for TrainableTokensConfig {
         self.rows.adapt(NAME, site, params, !self.init_weights)
     }
 
+    fn tokens(&self, site: &str) -> &[i64] {
+        self.rows.tokens(site)
+    }
+
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = params.tensors();
         self.rows.export(&mut tensors);

@@ -179,6 +179,37 @@ fn tokens_that_are_wrong() -> Result<()> {
     Ok(())
 }
 
+/// A token has one row: of two active adapters with the same token, one would not count.
+#[test]
+fn tokens_of_two_adapters() -> Result<()> {
+    let _serial = serial();
+    let tokens = |token_indices: &[i64]| TrainableTokensConfig {
+        token_indices: token_indices.to_vec(),
+        ..TrainableTokensConfig::default()
+    };
+    let mut peft = llama()?;
+    peft.add("en", tokens(&[1, 3, 5]))?;
+    peft.add("fr", tokens(&[2, 4]))?;
+    let some =
+        LoraConfig { trainable_token_indices: Some(TokenIndices::Words(vec![5, 7, 1])), ..lora(&["q_proj"]) };
+    peft.add("de", some)?;
+    peft.view(&["en", "fr"])?;
+    peft.merged(&["fr", "de"])?;
+    let parts = ["`en`", "`de`", "`model.embed_tokens`", "[5, 1]"];
+    let error = refused("view", peft.view(&["en", "fr", "de"]), &parts)?;
+    ensure!(matches!(error, Error::Overlap { .. }), "{error:?}");
+    refused("merged", peft.merged(&["en", "de"]), &parts)?;
+    // The head alone, and an embedding that it is tied to.
+    let mut peft = gpt2()?;
+    peft.add(
+        "head",
+        TrainableTokensConfig { target_modules: Some(Names::list(["lm_head"])), ..tokens(&[3]) },
+    )?;
+    peft.add("words", tokens(&[3, 4]))?;
+    refused("view", peft.view(&["words", "head"]), &["`words`", "`head`", "`lm_head`", "[3]"])?;
+    Ok(())
+}
+
 /// PEFT stores the rows of a tied head twice: two files in one would be a file that says two things.
 #[test]
 fn rows_of_a_tied_head_that_differ() -> Result<()> {

@@ -91,6 +91,10 @@ impl Method for LoraConfig {
         saved.or_else(base).or_else(bias)
     }
 
+    fn tokens(&self, site: &str) -> &[i64] {
+        self.plan.tokens.tokens(site)
+    }
+
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = params.tensors();
         bias::restore_copies(&mut tensors);
