@@ -17,6 +17,12 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// `W + delta`, in W's dtype.
+    pub fn plus(self, delta: &Tensor) -> Result<Self> {
+        let weight = self.weight.f_add(delta)?.f_to_kind(self.weight.kind())?;
+        Ok(Self { weight, ..self })
+    }
+
     /// Dtypes of the weight and of the bias; that of the weight, where there is none.
     fn kinds(&self) -> [Kind; 2] {
         [self.weight.kind(), self.bias.as_ref().map_or(self.weight.kind(), Tensor::kind)]

@@ -1,15 +1,19 @@
 //! AdaLoRA: LoRA as a singular value decomposition whose least important values are pruned in training. Zhang et al.
-//! 2023, <https://arxiv.org/abs/2303.10512>, section 3; the pruning is in `adalora_allocator.rs`.
+//! 2023, <https://arxiv.org/abs/2303.10512>, section 3; the pruning is in `adalora/allocator.rs`.
 //!
 //! `y = W x + b + s · B (E ⊙ (A drop(x)))`, with `s = lora_alpha / init_r`.
 
+mod adapter;
+mod allocator;
+
+pub use adapter::AdaLora;
+
 use super::Method;
-use super::accumulate::accumulate;
-use super::adalora_allocator::RankAllocator;
-use super::config::{Common, FileForm, PeftConfig, to_json, whole};
+use super::config::{Common, FileForm, PeftConfig, check_dropout, to_json, whole};
 use crate::site::{Outline, PREFIX, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
-use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, closest};
+use crate::{Adapter, Error, Init, Params, Result};
+use allocator::RankAllocator;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,11 +107,11 @@ impl Default for AdaLoraConfig {
     }
 }
 
-pub(super) const NAME: &str = "AdaLoRA";
+const NAME: &str = "AdaLoRA";
 
 impl AdaLoraConfig {
     /// Last step of the pruning.
-    pub(super) fn last_pruning(&self) -> u64 {
+    fn last_pruning(&self) -> u64 {
         self.total_step.unwrap_or_default().saturating_sub(self.tfinal)
     }
 
@@ -152,10 +156,7 @@ impl AdaLoraConfig {
         if !(self.lora_alpha > 0.0 && self.lora_alpha.is_finite()) {
             return wrong("lora_alpha", format!("should be positive, is {}", self.lora_alpha));
         }
-        if !(0.0..1.0).contains(&self.lora_dropout) {
-            return wrong("lora_dropout", format!("should be in [0, 1), is {}", self.lora_dropout));
-        }
-        Ok(())
+        check_dropout(NAME, "lora_dropout", self.lora_dropout)
     }
 
     /// Every pattern must be that of a target, and speak of all its ranks.
@@ -182,7 +183,7 @@ impl AdaLoraConfig {
 }
 
 /// Name of a tensor of the adapter.
-pub(super) fn key(site: &str, leaf: &str) -> String {
+fn key(site: &str, leaf: &str) -> String {
     format!("{PREFIX}{site}.{leaf}")
 }
 
@@ -213,12 +214,9 @@ impl Method for AdaLoraConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: defaults(Family::AdaLora, &outline.dims.model_type),
+            default: Some(Family::AdaLora),
             exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter {
-                layers_to_transform: self.layers_to_transform.as_ref(),
-                layers_pattern: self.layers_pattern.as_ref(),
-            },
+            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),
         }
         .resolve(outline)?;
@@ -282,49 +280,5 @@ impl Method for AdaLoraConfig {
 
     fn file(&self) -> Option<&dyn FileForm> {
         Some(self)
-    }
-}
-
-/// AdaLoRA at one linear layer.
-#[derive(Debug)]
-pub struct AdaLora {
-    /// `[r, in]`
-    pub a: Tensor,
-    /// `[r, 1]`
-    pub e: Tensor,
-    /// `[out, r]`
-    pub b: Tensor,
-    pub scaling: f64,
-    pub dropout: f64,
-}
-
-impl AdaLora {
-    /// `ΔW = s · B (E ⊙ A)`
-    fn change(&self) -> Result<LowRank> {
-        let (a, b) = (self.a.f_mul(&self.e)?, self.b.shallow_clone());
-        Ok(LowRank { a, b, scale: self.scaling, bias: None })
-    }
-}
-
-impl Adapter for AdaLora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
-        let weight = w.weight.f_add(&self.change()?.delta()?)?.f_to_kind(w.weight.kind())?;
-        Ok(Weights { weight, ..w })
-    }
-
-    fn low_rank(&self) -> Result<Option<LowRank>> {
-        self.change().map(Some)
-    }
-
-    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
-        accumulate(x, inner, &self.b, |x| {
-            let x = inner.pass.dropped(x, self.dropout)?;
-            let e = self.e.f_tr()?.f_mul_scalar(self.scaling)?;
-            Ok(x.f_mm(&self.a.f_tr()?)?.f_mul(&e)?)
-        })
     }
 }

@@ -9,7 +9,7 @@
 mod adapter;
 
 use super::Method;
-use super::config::{Common, FileForm, PeftConfig};
+use super::config::{Common, FileForm, PeftConfig, check_dropout};
 use crate::site::{Outline, Place, Role, Site, SiteKind};
 use crate::{Adapter, Error, Params, Result};
 use adapter::Bottleneck;
@@ -210,9 +210,7 @@ impl BottleneckConfig {
             Scaling::Named(n) if n == "learned" => {}
             other => return wrong("scaling", format!("{other:?}: a number or \"learned\"")),
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return wrong("dropout", format!("should be in [0, 1), is {}", self.dropout));
-        }
+        check_dropout(NAME, "dropout", self.dropout)?;
         if self.adapter_residual_before_ln && !self.ln_after {
             return wrong("adapter_residual_before_ln", "is for use with ln_after".into());
         }

@@ -243,6 +243,22 @@ pub(super) fn check_positive(method: &str, field: &str, n: i64) -> Result<()> {
     Err(Error::config(method, field, format!("should be a positive integer, is {n}")))
 }
 
+/// A number must be finite.
+pub(super) fn check_finite(method: &str, field: &str, x: f64) -> Result<()> {
+    if x.is_finite() {
+        return Ok(());
+    }
+    Err(Error::config(method, field, format!("should be finite, is {x}")))
+}
+
+/// A probability of dropping something must leave something.
+pub(super) fn check_dropout(method: &str, field: &str, p: f64) -> Result<()> {
+    if (0.0..1.0).contains(&p) {
+        return Ok(());
+    }
+    Err(Error::config(method, field, format!("should be in [0, 1), is {p}")))
+}
+
 /// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.
 pub(crate) fn whole<S: Serializer>(value: &f64, s: S) -> std::result::Result<S::Ok, S::Error> {
     if value.fract() == 0.0 && value.abs() < 1e15 {

@@ -12,7 +12,7 @@
 mod adapter;
 
 use super::Method;
-use super::config::{Common, FileForm, PeftConfig};
+use super::config::{Common, FileForm, PeftConfig, check_finite};
 use crate::site::{Outline, PREFIX, Place, Site, SiteKind};
 use crate::target::{LayerFilter, LayerIndices, Names, Selection};
 use crate::{Adapter, Error, Init, Params, Result};
@@ -135,9 +135,7 @@ impl DiffPruningConfig {
     }
 
     fn check(&self) -> Result<()> {
-        if !self.alpha_init.is_finite() {
-            return Err(Error::config(NAME, "alpha_init", "is not finite"));
-        }
+        check_finite(NAME, "alpha_init", self.alpha_init)?;
         if !(self.sparsity_penalty >= 0.0 && self.sparsity_penalty.is_finite()) {
             let message = format!("should be 0 or a positive number, is {}", self.sparsity_penalty);
             return Err(Error::config(NAME, "sparsity_penalty", message));
@@ -185,10 +183,7 @@ impl Method for DiffPruningConfig {
             target_modules: self.target_modules.as_ref(),
             default: None,
             exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter {
-                layers_to_transform: self.layers_to_transform.as_ref(),
-                layers_pattern: self.layers_pattern.as_ref(),
-            },
+            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),
         }
         .resolve(outline)?;

@@ -5,9 +5,10 @@
 
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, whole};
-use super::lycoris::{Dropout, Rank, Ranks};
+use super::lycoris::Dropout;
+use super::ranks::{Ranks, SiteRank};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection};
 use crate::{Adapter, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ pub struct LoHaConfig {
     pub common: Common,
     /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
     #[serde(skip)]
-    pub sites: BTreeMap<String, Rank>,
+    pub sites: BTreeMap<String, SiteRank>,
 }
 
 impl Default for LoHaConfig {
@@ -102,24 +103,27 @@ impl Method for LoHaConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: defaults(Family::Lora, &outline.dims.model_type),
+            default: Some(Family::Lora),
             exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter {
-                layers_to_transform: self.layers_to_transform.as_ref(),
-                layers_pattern: self.layers_pattern.as_ref(),
-            },
+            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),
         }
         .resolve(outline)?;
-        let (rank_pattern, alpha_pattern) = (&self.rank_pattern, &self.alpha_pattern);
-        let ranks = Ranks { method: NAME, r: self.r, alpha: self.alpha, rank_pattern, alpha_pattern };
-        self.sites = ranks.resolve(found.sites)?;
+        self.sites = Ranks {
+            method: NAME,
+            r: self.r,
+            alpha: ("alpha", self.alpha),
+            rooted: false,
+            rank_pattern: &self.rank_pattern,
+            alpha_pattern: &self.alpha_pattern,
+        }
+        .resolve(found.sites)?;
         self.target_modules = Some(found.names);
         Ok(())
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let (Some(&Rank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear())
+        let (Some(&SiteRank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear())
         else {
             return Ok(None);
         };
@@ -182,8 +186,7 @@ impl Adapter for LoHa {
     }
 
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
-        let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
-        Ok(Weights { weight, ..w })
+        w.plus(&self.delta()?)
     }
 
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {

@@ -4,15 +4,18 @@
 //! `y = W x + b + s · (W₁ ⊗ W₂) x`, with `s = alpha/r`. The sizes are split, `out = ol · ok` and `in = im · in'`; W₁ is
 //! `[ol, im]`, W₂ is `[ok, in']`, and each may be a product of rank r.
 
+mod adapter;
+
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, whole};
-use super::lycoris::{Dropout, Rank, Ranks};
+use super::lycoris::Dropout;
+use super::ranks::{Ranks, SiteRank};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
-use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection};
+use crate::{Adapter, Error, Init, Params, Result};
+use adapter::{Factor, LoKr};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
 
 /// Configuration of LoKr; field names and defaults are PEFT's.
 ///
@@ -62,7 +65,7 @@ pub struct LoKrConfig {
     pub common: Common,
     /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
     #[serde(skip)]
-    pub sites: BTreeMap<String, Rank>,
+    pub sites: BTreeMap<String, SiteRank>,
 }
 
 /// PEFT's `init_weights` for LoKr.
@@ -162,24 +165,27 @@ impl Method for LoKrConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: defaults(Family::Lora, &outline.dims.model_type),
+            default: Some(Family::Lora),
             exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter {
-                layers_to_transform: self.layers_to_transform.as_ref(),
-                layers_pattern: self.layers_pattern.as_ref(),
-            },
+            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),
         }
         .resolve(outline)?;
-        let (rank_pattern, alpha_pattern) = (&self.rank_pattern, &self.alpha_pattern);
-        let ranks = Ranks { method: NAME, r: self.r, alpha: self.alpha, rank_pattern, alpha_pattern };
-        self.sites = ranks.resolve(found.sites)?;
+        self.sites = Ranks {
+            method: NAME,
+            r: self.r,
+            alpha: ("alpha", self.alpha),
+            rooted: false,
+            rank_pattern: &self.rank_pattern,
+            alpha_pattern: &self.alpha_pattern,
+        }
+        .resolve(found.sites)?;
         self.target_modules = Some(found.names);
         Ok(())
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let (Some(&Rank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear())
+        let (Some(&SiteRank { r, scaling }), Some((out, inp))) = (self.sites.get(site.name), site.linear())
         else {
             return Ok(None);
         };
@@ -209,79 +215,6 @@ impl Method for LoKrConfig {
 
     fn file(&self) -> Option<&dyn FileForm> {
         Some(self)
-    }
-}
-
-/// A factor of the Kronecker product.
-#[derive(Debug)]
-enum Factor {
-    /// `[rows, columns]`
-    Full(Tensor),
-    /// `a` `[rows, r]`, `b` `[r, columns]`
-    Product { a: Tensor, b: Tensor },
-}
-
-impl Factor {
-    fn dense(&self) -> Result<Tensor> {
-        match self {
-            Factor::Full(w) => Ok(w.shallow_clone()),
-            Factor::Product { a, b } => Ok(a.f_mm(b)?),
-        }
-    }
-}
-
-/// LoKr at one linear layer.
-#[derive(Debug)]
-struct LoKr {
-    /// `[ol, im]`
-    w1: Factor,
-    /// `[ok, in']`
-    w2: Factor,
-    scaling: f64,
-    dropout: Dropout,
-}
-
-impl LoKr {
-    /// `s · W₁`, the smaller factor.
-    fn scaled(&self) -> Result<Tensor> {
-        Ok(self.w1.dense()?.f_mul_scalar(self.scaling)?)
-    }
-
-    /// `ΔW x`, `[.., out]`, without ΔW: with x as a matrix `X [im, in']`, `(W₁ ⊗ W₂) x` is `W₁ X W₂ᵀ`.
-    fn product(&self, x: &Tensor) -> Result<Tensor> {
-        let none = None::<Tensor>;
-        let w1 = self.scaled()?;
-        let (thin, last) = match &self.w2 {
-            Factor::Full(w) => (w, None),
-            Factor::Product { a, b } => (b, Some(a)),
-        };
-        let x = x.f_unflatten(-1, [w1.size2()?.1, thin.size2()?.1])?;
-        // [.., im, r], [.., r, im], [.., r, ol], [.., ol, r]
-        let h = x.f_linear(thin, none.as_ref())?.f_transpose(-1, -2)?;
-        let h = h.f_linear(&w1, none.as_ref())?.f_transpose(-1, -2)?;
-        let h = last.map(|a| h.f_linear(a, none.as_ref())).transpose()?.unwrap_or(h);
-        Ok(h.f_flatten(-2, -1)?)
-    }
-}
-
-impl Adapter for LoKr {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
-        let delta = self.scaled()?.f_kron(&self.w2.dense()?)?;
-        let weight = w.weight.f_add(&delta)?.f_to_kind(w.weight.kind())?;
-        Ok(Weights { weight, ..w })
-    }
-
-    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
-        let mut y = inner.forward(x)?;
-        if self.dropout.skips(inner.pass)? {
-            return Ok(y);
-        }
-        let delta = self.product(&x.f_to_kind(Kind::Float)?)?;
-        Ok(y.f_add_(&self.dropout.rows(delta, inner.pass)?)?)
     }
 }
 

@@ -1,15 +1,15 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
 mod accumulate;
-mod adalora_allocator;
 mod config;
 mod dora;
 mod lycoris;
+mod ranks;
 mod tokens;
 mod virtual_tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 pub use dora::{Dora, EmbeddingDora};
-pub use lycoris::Rank;
+pub use ranks::SiteRank;
 pub use tokens::{Rows, TokenRows};
 
 use crate::attention::AttentionAdapter;

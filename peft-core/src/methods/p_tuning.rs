@@ -5,7 +5,9 @@
 //! `W₂ relu(W₁ LSTM(e) + b₁) + b₂`. The network is for training: its output is what is kept.
 
 use super::Method;
-use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_positive, check_tokens, fill};
+use super::config::{
+    Common, FileForm, PeftConfig, WRAPPED_ONCE, check_dropout, check_positive, check_tokens, fill,
+};
 use super::virtual_tokens::{
     EMBEDDINGS, Linear, SoftPrompt, Vectors, encoder_embedding, export, has_encoder,
 };
@@ -147,10 +149,7 @@ impl Method for PTuningConfig {
         let hidden = *self.encoder_hidden_size.get_or_insert(outline.dims.hidden);
         check_positive(NAME, "encoder_hidden_size", hidden)?;
         check_positive(NAME, "encoder_num_layers", self.encoder_num_layers)?;
-        if !(0.0..1.0).contains(&self.encoder_dropout) {
-            let message = format!("should be in [0, 1), is {}", self.encoder_dropout);
-            return Err(Error::config(NAME, "encoder_dropout", message));
-        }
+        check_dropout(NAME, "encoder_dropout", self.encoder_dropout)?;
         self.common.prepare(NAME, outline)
     }
 

@@ -4,10 +4,10 @@
 //! `y = W x + b + λ_b ⊙ (B (λ_d ⊙ (A drop(x))))`, with the first `in` columns of A and the first `out` rows of B.
 
 use super::Method;
-use super::config::{Common, FileForm, PeftConfig};
+use super::config::{Common, FileForm, PeftConfig, check_dropout, check_finite, check_positive};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection, defaults};
-use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection};
+use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::{Device, Kind, Tensor};
@@ -75,17 +75,9 @@ const B: &str = "base_model.vera_B";
 
 impl VeraConfig {
     fn check(&self) -> Result<()> {
-        if self.r <= 0 {
-            return Err(Error::config(NAME, "r", format!("should be a positive integer, is {}", self.r)));
-        }
-        if !(0.0..1.0).contains(&self.vera_dropout) {
-            let message = format!("should be in [0, 1), is {}", self.vera_dropout);
-            return Err(Error::config(NAME, "vera_dropout", message));
-        }
-        if !self.d_initial.is_finite() {
-            return Err(Error::config(NAME, "d_initial", "is not finite"));
-        }
-        Ok(())
+        check_positive(NAME, "r", self.r)?;
+        check_dropout(NAME, "vera_dropout", self.vera_dropout)?;
+        check_finite(NAME, "d_initial", self.d_initial)
     }
 
     fn shapes(&self) -> ([i64; 2], [i64; 2]) {
@@ -138,12 +130,9 @@ impl Method for VeraConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: defaults(Family::Lora, &outline.dims.model_type),
+            default: Some(Family::Lora),
             exclude_modules: None,
-            layers: LayerFilter {
-                layers_to_transform: self.layers_to_transform.as_ref(),
-                layers_pattern: self.layers_pattern.as_ref(),
-            },
+            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),
         }
         .resolve(outline)?;
@@ -217,8 +206,7 @@ impl Adapter for Vera {
     }
 
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
-        let weight = w.weight.f_add(&self.change()?.delta()?)?.f_to_kind(w.weight.kind())?;
-        Ok(Weights { weight, ..w })
+        w.plus(&self.change()?.delta()?)
     }
 
     fn low_rank(&self) -> Result<Option<LowRank>> {

@@ -33,7 +33,12 @@ pub struct LayerFilter<'a> {
     pub layers_pattern: Option<&'a Names>,
 }
 
-impl LayerFilter<'_> {
+impl<'a> LayerFilter<'a> {
+    /// From a configuration's two fields.
+    pub fn new(layers_to_transform: &'a Option<LayerIndices>, layers_pattern: &'a Option<Names>) -> Self {
+        Self { layers_to_transform: layers_to_transform.as_ref(), layers_pattern: layers_pattern.as_ref() }
+    }
+
     pub(super) fn apply(
         &self,
         method: &'static str,

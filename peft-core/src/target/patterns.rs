@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Regular expressions with values. A site has the value of the first expression that matches the end of its path,
 /// from a dot on: `re.match(r"(.*\.)?(expression)$", site)`.
@@ -50,9 +50,9 @@ impl Patterns {
         method: &'static str,
         field: &'static str,
         sites: &BTreeSet<String>,
-    ) -> Result<Vec<(String, f64)>> {
+    ) -> Result<BTreeMap<String, f64>> {
         let mut unused: BTreeSet<&String> = self.0.keys().collect();
-        let mut found = Vec::new();
+        let mut found = BTreeMap::new();
         for site in sites {
             let Some(value) = self.get(method, field, site)? else { continue };
             for (pattern, _) in &self.0 {
@@ -62,7 +62,7 @@ impl Patterns {
                     break;
                 }
             }
-            found.push((site.clone(), value));
+            found.insert(site.clone(), value);
         }
         match unused.first() {
             None => Ok(found),

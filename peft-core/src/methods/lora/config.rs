@@ -4,7 +4,8 @@ use super::NAME;
 use super::bias::Bias;
 use super::plan::LoraPlan;
 use super::start::InitLora;
-use crate::methods::config::{Common, whole};
+use crate::methods::config::{Common, check_dropout, whole};
+use crate::methods::ranks::SiteRank;
 use crate::target::{LayerIndices, Names, Patterns};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -103,24 +104,12 @@ impl Default for LoraConfig {
 impl LoraConfig {
     /// `alpha/r`, or `alpha/√r` for rsLoRA.
     pub fn scaling(&self) -> f64 {
-        self.scale(self.lora_alpha, self.r)
-    }
-
-    pub(super) fn scale(&self, alpha: f64, r: i64) -> f64 {
-        alpha / if self.use_rslora { (r as f64).sqrt() } else { r as f64 }
+        SiteRank::new(self.r, self.lora_alpha, self.use_rslora).scaling
     }
 
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |field: &str, message: String| Err(Error::config(NAME, field, message));
-        if self.r <= 0 {
-            return wrong("r", format!("should be a positive integer, is {}", self.r));
-        }
-        if !(0.0..1.0).contains(&self.lora_dropout) {
-            return wrong("lora_dropout", format!("should be in [0, 1), is {}", self.lora_dropout));
-        }
-        if !self.lora_alpha.is_finite() {
-            return wrong("lora_alpha", "is not finite".into());
-        }
+        check_dropout(NAME, "lora_dropout", self.lora_dropout)?;
         if self.lora_bias && self.use_dora {
             return wrong("lora_bias", "has no meaning with use_dora".into());
         }

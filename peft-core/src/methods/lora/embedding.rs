@@ -1,7 +1,8 @@
 //! LoRA at an embedding.
 
 use super::start::InitLora;
-use super::{LoraConfig, NAME, SiteRank};
+use super::{LoraConfig, NAME};
+use crate::methods::ranks::SiteRank;
 use crate::site::Site;
 use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
 use tch::Tensor;
@@ -49,8 +50,7 @@ impl Adapter for EmbeddingLora {
     }
 
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
-        let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
-        Ok(Weights { weight, ..w })
+        w.plus(&self.delta()?)
     }
 
     fn low_rank(&self) -> Result<Option<LowRank>> {

@@ -1,8 +1,9 @@
 //! LoRA at a linear layer.
 
 use super::start::{InitLora, Start};
-use super::{LoraConfig, NAME, SiteRank};
+use super::{LoraConfig, NAME};
 use crate::methods::accumulate::accumulate;
+use crate::methods::ranks::SiteRank;
 use crate::site::Site;
 use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
 use tch::Tensor;
@@ -107,8 +108,7 @@ impl Adapter for Lora {
                 return Err(Error::Unsupported { method: NAME, site: site.to_owned(), why });
             }
         };
-        let weight = w.weight.f_add(&self.delta()?)?.f_to_kind(w.weight.kind())?;
-        Ok(Weights { weight, bias })
+        Weights { bias, ..w }.plus(&self.delta()?)
     }
 
     fn low_rank(&self) -> Result<Option<LowRank>> {

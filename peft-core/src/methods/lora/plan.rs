@@ -2,10 +2,11 @@
 
 use super::NAME;
 use super::config::{LoraConfig, TokenIndices};
+use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
 use crate::site::{Outline, SiteKind, SiteOutline};
-use crate::target::{Family, LayerFilter, Names, Patterns, Selection, closest, defaults};
+use crate::target::{Family, LayerFilter, Names, Selection, closest};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +18,6 @@ pub struct LoraPlan {
     /// The sites whose base weight is in the file, and whether it is another parameter's tensor.
     pub bases: BTreeMap<String, bool>,
     pub tokens: TokenRows,
-}
-
-/// Rank and scale of one site.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SiteRank {
-    pub r: i64,
-    /// `alpha/r`, or `alpha/√r` for rsLoRA.
-    pub scaling: f64,
 }
 
 /// The names under which PEFT saves an adapted embedding's base weight as well.
@@ -41,12 +34,9 @@ impl LoraConfig {
                     method: NAME,
                     supported: &[SiteKind::Linear, SiteKind::Embedding],
                     target_modules: self.target_modules.as_ref(),
-                    default: defaults(Family::Lora, &outline.dims.model_type),
+                    default: Some(Family::Lora),
                     exclude_modules: self.exclude_modules.as_ref(),
-                    layers: LayerFilter {
-                        layers_to_transform: self.layers_to_transform.as_ref(),
-                        layers_pattern: self.layers_pattern.as_ref(),
-                    },
+                    layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
                     modules_to_save: self.common.saved(),
                 }
                 .resolve(outline)?;
@@ -75,7 +65,17 @@ impl LoraConfig {
             let message = format!("`{site}` is adapted already, by target_modules");
             return Err(Error::config(NAME, "trainable_token_indices", message));
         }
-        self.plan = LoraPlan { bases: self.bases(outline, &adapted), tokens, sites: self.ranks(&sites)? };
+        let bases = self.bases(outline, &adapted);
+        let sites = Ranks {
+            method: NAME,
+            r: self.r,
+            alpha: ("lora_alpha", self.lora_alpha),
+            rooted: self.use_rslora,
+            rank_pattern: &self.rank_pattern,
+            alpha_pattern: &self.alpha_pattern,
+        }
+        .resolve(sites)?;
+        self.plan = LoraPlan { sites, bases, tokens };
         Ok(())
     }
 
@@ -114,24 +114,6 @@ impl LoraConfig {
             return Err(Error::NoTarget { method: NAME, field, pattern: target.to_owned(), close });
         }
         Ok(owners)
-    }
-
-    fn ranks(&self, sites: &BTreeSet<String>) -> Result<BTreeMap<String, SiteRank>> {
-        let map = |patterns: &Patterns, field| -> Result<BTreeMap<String, f64>> {
-            Ok(patterns.resolve(NAME, field, sites)?.into_iter().collect())
-        };
-        let ranks = map(&self.rank_pattern, "rank_pattern")?;
-        let alphas = map(&self.alpha_pattern, "alpha_pattern")?;
-        if let Some((site, r)) = ranks.iter().find(|(_, r)| **r < 1.0 || r.fract() != 0.0) {
-            let message = format!("should be a positive integer, is {r} for `{site}`");
-            return Err(Error::config(NAME, "rank_pattern", message));
-        }
-        let rank = |site: &String| {
-            let r = ranks.get(site).map_or(self.r, |r| *r as i64);
-            let alpha = alphas.get(site).copied().unwrap_or(self.lora_alpha);
-            (site.clone(), SiteRank { r, scaling: self.scale(alpha, r) })
-        };
-        Ok(sites.iter().map(rank).collect())
     }
 
     fn tokens(&self, outline: &Outline) -> Result<TokenRows> {

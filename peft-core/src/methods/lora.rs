@@ -16,11 +16,12 @@ pub use bias::Bias;
 pub use config::{LoraConfig, TokenIndices};
 pub use embedding::EmbeddingLora;
 pub use linear::Lora;
-pub use plan::{LoraPlan, SiteRank};
+pub use plan::LoraPlan;
 pub use start::InitLora;
 
 use super::config::{Common, FileForm, PeftConfig};
 use super::dora::{self, Dora, EmbeddingDora};
+use super::ranks::SiteRank;
 use super::{Counting, Factors, Method, Overlay};
 use crate::site::{Outline, PREFIX, Site};
 use crate::{Adapter, Params, Result};

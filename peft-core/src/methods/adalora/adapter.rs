@@ -1,0 +1,49 @@
+//! The product itself.
+
+use super::NAME;
+use crate::methods::accumulate::accumulate;
+use crate::{Adapter, Inner, LowRank, Result, Weights};
+use tch::Tensor;
+
+/// AdaLoRA at one linear layer.
+#[derive(Debug)]
+pub struct AdaLora {
+    /// `[r, in]`
+    pub a: Tensor,
+    /// `[r, 1]`
+    pub e: Tensor,
+    /// `[out, r]`
+    pub b: Tensor,
+    pub scaling: f64,
+    pub dropout: f64,
+}
+
+impl AdaLora {
+    /// `ΔW = s · B (E ⊙ A)`
+    fn change(&self) -> Result<LowRank> {
+        let (a, b) = (self.a.f_mul(&self.e)?, self.b.shallow_clone());
+        Ok(LowRank { a, b, scale: self.scaling, bias: None })
+    }
+}
+
+impl Adapter for AdaLora {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+        w.plus(&self.change()?.delta()?)
+    }
+
+    fn low_rank(&self) -> Result<Option<LowRank>> {
+        self.change().map(Some)
+    }
+
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        accumulate(x, inner, &self.b, |x| {
+            let x = inner.pass.dropped(x, self.dropout)?;
+            let e = self.e.f_tr()?.f_mul_scalar(self.scaling)?;
+            Ok(x.f_mm(&self.a.f_tr()?)?.f_mul(&e)?)
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Names of places in the model, as configurations have them.
+
+use crate::{Error, Result};
+use fancy_regex::Regex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// A list of names, or one pattern, as PEFT's configs have them.
+///
+/// A list entry matches a module of that name, or whose path ends in `.` + that name. A single string is a regular
+/// expression that must match the whole path; `"all-linear"` (any case) stands for every linear layer but the head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Names {
+    Pattern(String),
+    List(Vec<String>),
+}
+
+impl Names {
+    /// A list, from anything that is one.
+    pub fn list<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
+        Names::List(names.into_iter().map(Into::into).collect())
+    }
+
+    /// Whether this stands for every linear layer.
+    pub fn is_all_linear(&self) -> bool {
+        matches!(self, Names::Pattern(p) if p.eq_ignore_ascii_case("all-linear"))
+    }
+
+    /// Those of the candidates that it stands for.
+    ///
+    /// # Errors
+    /// [`Error::NoTarget`] for an entry that stands for none, [`Error::Config`] for a pattern that is none.
+    pub(crate) fn hits<'a>(
+        &self,
+        method: &'static str,
+        field: &'static str,
+        candidates: impl Iterator<Item = &'a str>,
+    ) -> Result<BTreeSet<String>> {
+        let candidates: Vec<&str> = candidates.collect();
+        let mut all = BTreeSet::new();
+        for m in self.matchers(method, field)? {
+            let mut any = false;
+            for name in &candidates {
+                let hit = m.matches(name);
+                if hit.map_err(|e| Error::config(method, field, format!("`{}`: {e}", m.text())))? {
+                    any = true;
+                    all.insert((*name).to_owned());
+                }
+            }
+            if !any {
+                let close = closest(m.text(), candidates.into_iter());
+                return Err(Error::NoTarget { method, field, pattern: m.text().to_owned(), close });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether this is an empty list.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Names::List(list) if list.is_empty())
+    }
+
+    fn matchers(&self, method: &'static str, field: &'static str) -> Result<Vec<Matcher<'_>>> {
+        match self {
+            Names::List(list) => Ok(list.iter().map(|n| Matcher::Suffix(n)).collect()),
+            Names::Pattern(p) => {
+                let whole = Regex::new(&format!("^(?:{p})$"));
+                let regex = whole.map_err(|e| Error::config(method, field, format!("`{p}`: {e}")))?;
+                Ok(vec![Matcher::Whole(p, Box::new(regex))])
+            }
+        }
+    }
+}
+
+enum Matcher<'a> {
+    Suffix(&'a str),
+    Whole(&'a str, Box<Regex>),
+}
+
+impl Matcher<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Matcher::Suffix(s) | Matcher::Whole(s, _) => s,
+        }
+    }
+
+    fn matches(&self, site: &str) -> std::result::Result<bool, fancy_regex::Error> {
+        match self {
+            Matcher::Suffix(s) => {
+                Ok(site == *s || site.strip_suffix(s).is_some_and(|rest| rest.ends_with('.')))
+            }
+            Matcher::Whole(_, regex) => regex.is_match(site),
+        }
+    }
+}
+
+/// The three names most like `pattern`, compared by their last parts (layer numbers make the rest alike).
+pub fn closest<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let parts = pattern.split('.').count();
+    let tail = |name: &str| {
+        let all: Vec<&str> = name.split('.').collect();
+        all.iter().skip(all.len().saturating_sub(parts)).copied().collect::<Vec<_>>().join(".")
+    };
+    let tails: BTreeSet<String> = names.map(tail).filter(|t| t.parse::<i64>().is_err()).collect();
+    let mut scored: Vec<(f64, String)> =
+        tails.into_iter().map(|t| (strsim::jaro_winkler(&t, pattern), t)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().filter(|(score, _)| *score > 0.6).take(3).map(|(_, t)| t).collect()
+}
