@@ -150,7 +150,7 @@ impl Params {
         make: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
         if !self.sealed && self.find(name).is_none() {
-            let fresh = make()?;
+            let fresh = make().map_err(|e| e.at(name))?;
             self.check(name, dims, &fresh)?;
             self.insert(name, fresh, true)?;
         }

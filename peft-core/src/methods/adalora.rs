@@ -142,12 +142,15 @@ impl AdaLoraConfig {
         }
         // The first step alone has no average to prune by.
         if self.tinit >= self.last_pruning() || self.last_pruning() < 2 {
-            let message = "leaves no steps for the pruning between tinit and total_step - tfinal";
-            return wrong("total_step", message.into());
+            let (first, last) = (self.tinit, self.last_pruning());
+            let message = format!(
+                "leaves no steps for the pruning from tinit, {first}, to total_step - tfinal, {last}"
+            );
+            return wrong("total_step", message);
         }
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(value > 0.0 && value < 1.0) {
-                return wrong(field, format!("should be between 0 and 1, is {value}"));
+                return wrong(field, format!("should be in (0, 1), is {value}"));
             }
         }
         if !(self.orth_reg_weight >= 0.0 && self.orth_reg_weight.is_finite()) {

@@ -112,7 +112,7 @@ impl From<Placement> for Role {
 
 /// s.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number or \"learned\"")]
 pub enum Scaling {
     /// A constant.
     Fixed(f64),
@@ -208,7 +208,10 @@ impl BottleneckConfig {
         match &self.scaling {
             Scaling::Fixed(s) if s.is_finite() => {}
             Scaling::Named(n) if n == "learned" => {}
-            other => return wrong("scaling", format!("{other:?}: a number or \"learned\"")),
+            Scaling::Fixed(s) => return wrong("scaling", format!("should be finite, is {s}")),
+            Scaling::Named(n) => {
+                return wrong("scaling", format!("should be a number or \"learned\", is \"{n}\""));
+            }
         }
         check_dropout(NAME, "dropout", self.dropout)?;
         if self.adapter_residual_before_ln && !self.ln_after {

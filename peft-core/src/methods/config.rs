@@ -45,6 +45,13 @@ impl Common {
     /// Adds the task's head to `modules_to_save`, and checks that the others are there.
     pub fn prepare(&mut self, method: &'static str, outline: &Outline) -> Result<()> {
         for module in self.saved() {
+            if module.is_empty() {
+                return Err(Error::config(
+                    method,
+                    "modules_to_save",
+                    "has an empty name, the end of every name",
+                ));
+            }
             let known = outline.params.iter().any(|p| saves(module, p));
             if !known && !self.heads().contains(&module.as_str()) {
                 let close = crate::target::closest(module, outline.params.iter().flat_map(|p| modules(p)));

@@ -70,7 +70,7 @@ pub struct LoKrConfig {
 
 /// PEFT's `init_weights` for LoKr.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false or \"lycoris\"")]
 pub enum InitLoKr {
     /// `true`: W₁ (or W₁ₐ) starts as 0; `false`: nothing does.
     Flag(bool),

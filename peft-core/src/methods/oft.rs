@@ -111,7 +111,7 @@ impl OftConfig {
             (r, 0) if r > 0 => {}
             _ => {
                 let message = format!(
-                    "one of r and oft_block_size is 0 and the other positive: they are {r} and {size}"
+                    "one of r and oft_block_size should be 0 and the other positive: they are {r} and {size}"
                 );
                 return wrong(if size < 0 { "oft_block_size" } else { "r" }, message);
             }

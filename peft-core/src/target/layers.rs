@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 /// One layer index, or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a layer number, or a list of them")]
 pub enum LayerIndices {
     One(i64),
     Many(Vec<i64>),

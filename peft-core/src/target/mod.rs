@@ -74,7 +74,11 @@ impl Selection<'_> {
         sites.retain(|n| !self.modules_to_save.iter().any(|m| within(n, m)));
         self.layers.apply(self.method, &target, outline, &mut sites)?;
         if sites.is_empty() {
-            return Err(self.no_target("target_modules", "every entry, after exclusions,", outline));
+            let message = match target.is_empty() {
+                true => "names nothing to adapt",
+                false => "has nothing left without exclude_modules and modules_to_save",
+            };
+            return Err(Error::config(self.method, "target_modules", message));
         }
         self.check_kinds(outline, &sites)?;
         let names = if target.is_all_linear() { Names::List(condensed(&sites, outline)) } else { target };
@@ -100,16 +104,6 @@ impl Selection<'_> {
     /// The sites that `names` stands for; every entry must stand for one.
     fn hits(&self, names: &Names, field: &'static str, outline: &Outline) -> Result<BTreeSet<String>> {
         names.hits(self.method, field, outline.sites.iter().map(|s| s.name.as_str()))
-    }
-
-    fn no_target(&self, field: &'static str, pattern: &str, outline: &Outline) -> Error {
-        let names = outline.sites.iter().map(|s| s.name.as_str());
-        Error::NoTarget {
-            method: self.method,
-            field,
-            pattern: pattern.to_owned(),
-            close: closest(pattern, names),
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 /// A list entry matches a module of that name, or whose path ends in `.` + that name. A single string is a regular
 /// expression that must match the whole path; `"all-linear"` (any case) stands for every linear layer but the head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a name, or a list of names")]
 pub enum Names {
     Pattern(String),
     List(Vec<String>),

@@ -90,7 +90,17 @@ fn a_config_with_wrong_numbers_is_named_by_its_file() -> Result<()> {
 #[test]
 fn a_config_with_wrong_types_names_the_field() -> Result<()> {
     load_with("bert/lora", |c| c["r"] = "four".into(), &["adapter_config.json: r:", "four"])?;
-    load_with("bert/lora", |c| c["target_modules"] = 3.into(), &["target_modules"])?;
+    for (folder, field, value, expected) in [
+        ("lora", "target_modules", json!(3), "a name, or a list of names"),
+        ("lora", "exclude_modules", json!([3]), "a name, or a list of names"),
+        ("lora", "layers_to_transform", json!("0"), "a layer number, or a list of them"),
+        ("lora", "init_lora_weights", json!(1), "true, false or a name"),
+        ("lora", "trainable_token_indices", json!(1), "a list of tokens, or lists by layer"),
+        ("lokr", "init_weights", json!(1), "true, false or \"lycoris\""),
+    ] {
+        let parts = [field, expected, &value.to_string()];
+        load_with(&format!("bert/{folder}"), |c| c[field] = value.clone(), &parts)?;
+    }
     load_with("bert/lora", |c| c["task_type"] = "SEQ_CLASS".into(), &["task_type", "SEQ_CLASS"])
 }
 

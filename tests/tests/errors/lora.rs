@@ -42,6 +42,15 @@ fn starts_that_cannot_be_made() -> Result<()> {
             ["LoRA", "init_lora_weights", &format!("`{name}`"), "gaussian", "\"pissa\"", "\"olora\"", "true"];
         add(name, config, &parts)?;
     }
+    // It divides by the scale and takes the root.
+    for alpha in [0.0, -4.0] {
+        let config = LoraConfig {
+            init_lora_weights: InitLora::Named("pissa".into()),
+            lora_alpha: alpha,
+            ..lora(&["q_proj"])
+        };
+        add("pissa", config, &["LoRA", "lora_alpha", "q_proj`", "positive", &format!("is {}", alpha / 8.0)])?;
+    }
     Ok(())
 }
 

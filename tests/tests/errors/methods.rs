@@ -36,7 +36,17 @@ fn lora_checks_its_numbers() -> Result<()> {
             &["LoRA", "lora_dropout", "[0, 1)", &dropout],
         )?;
     }
-    add("alpha", LoraConfig { lora_alpha: f64::INFINITY, ..lora() }, &["LoRA", "lora_alpha", "finite"])?;
+    add(
+        "alpha",
+        LoraConfig { lora_alpha: f64::INFINITY, ..lora() },
+        &["LoRA", "lora_alpha", "finite", "inf"],
+    )?;
+    // What is too large for any memory is said with its name.
+    add(
+        "r",
+        LoraConfig { r: i64::MAX, ..lora() },
+        &["at `base_model.model.layers.0.ff.0.lora_A.weight`", "libtorch"],
+    )?;
     let none = LoraConfig { target_modules: None, ..lora() };
     add("no targets", none, &["LoRA", "target_modules", "`tiny`"])?;
     Ok(())
@@ -47,9 +57,12 @@ fn other_methods_check_their_numbers() -> Result<()> {
     let _serial = serial();
     let size = BottleneckConfig { bottleneck_size: 0, ..BottleneckConfig::default() };
     add("size", size, &["bottleneck", "bottleneck_size", "positive", "0"])?;
-    for scaling in [Scaling::Named("leaned".into()), Scaling::Fixed(f64::NAN)] {
+    for (scaling, expected) in [
+        (Scaling::Named("leaned".into()), "a number or \"learned\", is \"leaned\""),
+        (Scaling::Fixed(f64::NAN), "finite, is NaN"),
+    ] {
         let config = BottleneckConfig { scaling, ..BottleneckConfig::default() };
-        add("scaling", config, &["bottleneck", "scaling", "learned"])?;
+        add("scaling", config, &["bottleneck", "scaling", expected])?;
     }
     let size = BottleneckConfig { reduction_factor: Some(4.0), ..BottleneckConfig::default() };
     add("both sizes", size, &["bottleneck", "reduction_factor", "bottleneck_size", "is 64"])?;
@@ -115,8 +128,11 @@ fn exclusions_that_leave_nothing_are_refused() -> Result<()> {
             common: Common::classifier(),
             ..LoraConfig::default()
         };
-        refused(&format!("{target:?}"), bert()?.add("a", config), &["LoRA", "target_modules"])?;
+        let parts = ["LoRA", "target_modules", "nothing left", "exclude_modules"];
+        refused(&format!("{target:?}"), bert()?.add("a", config), &parts)?;
     }
+    add("an empty list", lora(&[]), &["LoRA", "target_modules", "names nothing"])?;
+    add("an empty name", lora(&[""]), &["LoRA", "target_modules", "matches nothing"])?;
     Ok(())
 }
 
@@ -126,6 +142,12 @@ fn modules_to_save_with_a_typo() -> Result<()> {
     let common = |module: &str| Common { modules_to_save: Some(vec![module.into()]), ..Common::default() };
     let parts = ["LoRA", "`haed`", "modules_to_save", "did you mean `head`"];
     add("lora", LoraConfig { common: common("haed"), ..lora(&["ff.0"]) }, &parts)?;
+    // PEFT would train the whole model.
+    add(
+        "empty",
+        LoraConfig { common: common(""), ..lora(&["ff.0"]) },
+        &["LoRA", "modules_to_save", "empty"],
+    )?;
     let prompt = PromptTuningConfig { common: common("haed"), ..PromptTuningConfig::default() };
     add("prompt", prompt, &["prompt tuning", "`haed`", "modules_to_save", "did you mean `head`"])?;
     Ok(())

@@ -56,9 +56,13 @@ fn adalora_checks_its_numbers() -> Result<()> {
         add("total", AdaLoraConfig { total_step, ..fine() }, &["total_step:", "number of training steps"])?;
     }
     for (tinit, tfinal) in [(10, 0), (4, 6), (0, 9), (0, 30)] {
-        add("schedule", AdaLoraConfig { tinit, tfinal, ..fine() }, &["total_step:", "tinit", "no steps"])?;
+        add(
+            "schedule",
+            AdaLoraConfig { tinit, tfinal, ..fine() },
+            &["total_step:", &format!("tinit, {tinit}"), "no steps"],
+        )?;
     }
-    add("beta1", AdaLoraConfig { beta1: 1.0, ..fine() }, &["beta1:", "between 0 and 1"])?;
+    add("beta1", AdaLoraConfig { beta1: 1.0, ..fine() }, &["beta1:", "(0, 1)", "is 1"])?;
     add("beta2", AdaLoraConfig { beta2: f64::NAN, ..fine() }, &["beta2:", "NaN"])?;
     add("penalty", AdaLoraConfig { orth_reg_weight: -0.5, ..fine() }, &["orth_reg_weight:", "-0.5"])?;
     add("alpha", AdaLoraConfig { lora_alpha: 0.0, ..fine() }, &["lora_alpha:", "positive"])?;

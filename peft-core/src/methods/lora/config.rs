@@ -69,7 +69,7 @@ pub struct LoraConfig {
 
 /// Tokens of the word embedding, or of several layers by the ends of their names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a list of tokens, or lists by layer")]
 pub enum TokenIndices {
     Words(Vec<i64>),
     Layers(BTreeMap<String, Vec<i64>>),

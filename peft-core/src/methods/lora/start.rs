@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 /// PEFT's `init_lora_weights`. Embeddings have one start, A = 0 and B ~ N(0, 1), and draw both for `false`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "true, false or a name")]
 pub enum InitLora {
     /// `true`: the paper's reference code; `false`: B is drawn too, so the start is not the identity.
     Flag(bool),
@@ -74,6 +74,10 @@ impl Factors {
             let k = w.size().into_iter().fold(r, i64::min);
             match self {
                 Factors::Pissa => {
+                    if s <= 0.0 {
+                        let message = format!("`{}`: pissa needs a positive scale, which is {s}", site.name);
+                        return Err(Error::config(NAME, "lora_alpha", message));
+                    }
                     // In f32 as PEFT, whose rounding the trained factors were made for.
                     let (u, values, v) = w.f_svd(true, true)?;
                     let root = values.f_narrow(0, 0, k)?.f_div_scalar(s)?.f_sqrt()?;
