@@ -11,7 +11,7 @@ pub use adapter::AdaLora;
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, check_dropout, to_json, whole};
 use crate::site::{Outline, PREFIX, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, closest};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
 use crate::{Adapter, Error, Init, Params, Result};
 use allocator::RankAllocator;
 use serde::{Deserialize, Serialize};
@@ -217,7 +217,7 @@ impl Method for AdaLoraConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: Some(Family::AdaLora),
+            default: defaults(Family::AdaLora, &outline.dims.model_type),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),

@@ -121,7 +121,7 @@ impl Method for Ia3Config {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: Some(Family::Ia3),
+            default: defaults(Family::Ia3, model_type),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::default(),
             modules_to_save: self.common.saved(),

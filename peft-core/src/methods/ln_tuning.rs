@@ -8,7 +8,7 @@ use super::config::{Common, FileForm, PeftConfig};
 use super::{Counting, Method, Overlay};
 use crate::Result;
 use crate::site::{Outline, PREFIX, SiteKind};
-use crate::target::{Family, LayerFilter, Names, Selection};
+use crate::target::{Family, LayerFilter, Names, Selection, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ impl Method for LnTuningConfig {
             method: NAME,
             supported: &[SiteKind::Norm],
             target_modules: self.target_modules.as_ref(),
-            default: Some(Family::LnTuning),
+            default: defaults(Family::LnTuning, &outline.dims.model_type),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::default(),
             modules_to_save: self.common.saved(),

@@ -11,7 +11,7 @@ use super::config::{Common, FileForm, PeftConfig, whole};
 use super::lycoris::Dropout;
 use super::ranks::{Ranks, SiteRank};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
 use crate::{Adapter, Error, Init, Params, Result};
 use adapter::{Factor, LoKr};
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,7 @@ impl Method for LoKrConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: Some(Family::Lora),
+            default: defaults(Family::Lora, &outline.dims.model_type),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),

@@ -14,7 +14,7 @@ mod adapter;
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, check_dropout};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection, defaults};
 use crate::{Adapter, Error, Init, Params, Result};
 use adapter::{Oft, projected};
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,7 @@ impl Method for OftConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: Some(Family::Lora),
+            default: defaults(Family::Lora, &outline.dims.model_type),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),

@@ -6,7 +6,7 @@
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, check_dropout, check_finite, check_positive};
 use crate::site::{Outline, Site, SiteKind};
-use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection};
+use crate::target::{Family, LayerFilter, LayerIndices, Names, Selection, defaults};
 use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -130,7 +130,7 @@ impl Method for VeraConfig {
             method: NAME,
             supported: &[SiteKind::Linear],
             target_modules: self.target_modules.as_ref(),
-            default: Some(Family::Lora),
+            default: defaults(Family::Lora, &outline.dims.model_type),
             exclude_modules: None,
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
             modules_to_save: self.common.saved(),

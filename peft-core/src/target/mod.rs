@@ -23,8 +23,8 @@ pub struct Selection<'a> {
     /// The kinds of site that the method has a formula for.
     pub supported: &'a [SiteKind],
     pub target_modules: Option<&'a Names>,
-    /// The table with PEFT's targets for the model type, where the config names none.
-    pub default: Option<Family>,
+    /// PEFT's targets for this model type, where the config names none.
+    pub default: Option<&'a [&'a str]>,
     pub exclude_modules: Option<&'a Names>,
     pub layers: LayerFilter<'a>,
     /// Modules that are trained whole are never adapted as well.
@@ -49,8 +49,7 @@ impl Selection<'_> {
     /// [`Error::NoTarget`] for a pattern that matches nothing, with the closest names there are;
     /// [`Error::Unsupported`] for a site of another kind; [`Error::Config`] for a model type without a default.
     pub fn resolve(&self, outline: &Outline) -> Result<Selected> {
-        let default = self.default.and_then(|family| defaults(family, &outline.dims.model_type));
-        let target = match (self.target_modules, default) {
+        let target = match (self.target_modules, self.default) {
             (Some(names), _) => names.clone(),
             (None, Some(names)) => Names::list(names.iter().copied()),
             (None, None) => {

@@ -6,7 +6,7 @@ use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
 use crate::site::{Outline, SiteKind, SiteOutline};
-use crate::target::{Family, LayerFilter, Names, Selection, closest};
+use crate::target::{Family, LayerFilter, Names, Selection, closest, defaults};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +34,7 @@ impl LoraConfig {
                     method: NAME,
                     supported: &[SiteKind::Linear, SiteKind::Embedding],
                     target_modules: self.target_modules.as_ref(),
-                    default: Some(Family::Lora),
+                    default: defaults(Family::Lora, &outline.dims.model_type),
                     exclude_modules: self.exclude_modules.as_ref(),
                     layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
                     modules_to_save: self.common.saved(),
