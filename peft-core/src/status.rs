@@ -8,6 +8,7 @@ use crate::{Error, Peft, Result, io};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+use tch::Kind;
 
 /// The name of an adapter that lies in a folder itself and not in a sub-folder of it; PEFT's.
 pub const DEFAULT: &str = "default";
@@ -80,8 +81,8 @@ impl<M: Model> Peft<M> {
             let params = self.params(name)?;
             let build = Build::new::<M>(self.base(), self.config(), self.active(&[name])?);
             build.run::<M>(self.config())?;
-            let dtypes: BTreeSet<String> =
-                params.tensors().values().map(|t| format!("{:?}", t.kind())).collect();
+            let dtype = |kind: Kind| io::hub::dtype(kind).map_or_else(|| format!("{kind:?}"), str::to_owned);
+            let dtypes: BTreeSet<String> = params.tensors().values().map(|t| dtype(t.kind())).collect();
             Ok(AdapterStatus {
                 name: name.to_owned(),
                 method: self.method(name)?.name().to_owned(),

@@ -79,7 +79,7 @@ fn the_status_says_what_there_is() -> Result<()> {
     ensure!(status.base_params == Tiny::sizes().all, "{status:?}");
     let [a, prefix] = status.adapters.as_slice() else { anyhow::bail!("{status:?}") };
     ensure!((a.name.as_str(), a.peft_type.as_deref(), a.places) == ("a", Some("LORA"), 2), "{a:?}");
-    ensure!(a.params == 2 * 4 * (32 + 48) && a.trainable == a.params && a.dtypes == ["Float"], "{a:?}");
+    ensure!(a.params == 2 * 4 * (32 + 48) && a.trainable == a.params && a.dtypes == ["float32"], "{a:?}");
     ensure!(prefix.peft_type.as_deref() == Some("PREFIX_TUNING"), "{prefix:?}");
     let table = status.to_string();
     ensure!(table.contains("LORA") && table.contains("640") && table.contains("prefix tuning"), "{table}");

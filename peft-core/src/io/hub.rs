@@ -308,7 +308,7 @@ pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> R
 }
 
 /// What `config.json` calls a dtype of floats.
-fn dtype(kind: Kind) -> Option<&'static str> {
+pub(crate) fn dtype(kind: Kind) -> Option<&'static str> {
     Some(match kind {
         Kind::Float => "float32",
         Kind::BFloat16 => "bfloat16",
