@@ -16,38 +16,38 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 struct Options {
     /// Adapters, one a row of the batch
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..))]
     rows: i64,
     /// Rank of the adapters
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(i64).range(1..))]
     rank: i64,
     /// Tokens a row
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(i64).range(1..))]
     tokens: i64,
     /// Rounds
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Tokens decoded in a round
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i64).range(1..))]
     steps: i64,
     /// Width of the model
-    #[arg(long, default_value_t = 768)]
+    #[arg(long, default_value_t = 768, value_parser = clap::value_parser!(i64).range(1..))]
     hidden: i64,
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i64).range(1..))]
     layers: i64,
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i64).range(1..))]
     heads: i64,
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i64).range(1..))]
     kv_heads: i64,
     /// Width of the feed-forward part
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(i64).range(1..))]
     ffn: i64,
-    #[arg(long, default_value_t = 32000)]
+    #[arg(long, default_value_t = 32000, value_parser = clap::value_parser!(i64).range(1..))]
     vocab: i64,
     /// CPU threads
     #[arg(long, default_value_t = 1)]
     threads: i32,
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(1..))]
     seed: i64,
     /// Print one JSON object a measurement instead of a table
     #[arg(long)]

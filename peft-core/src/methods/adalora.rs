@@ -10,7 +10,7 @@ pub use adapter::AdaLora;
 
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, check_dropout, to_json, whole};
-use crate::site::{Outline, PREFIX, Site, SiteKind};
+use crate::site::{Outline, PREFIX, Site};
 use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
 use crate::{Adapter, Error, Init, Params, Result};
 use allocator::RankAllocator;
@@ -214,13 +214,9 @@ impl Method for AdaLoraConfig {
         self.check()?;
         self.common.prepare(NAME, outline)?;
         let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Linear],
-            target_modules: self.target_modules.as_ref(),
-            default: Some(defaults::ada_lora),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            modules_to_save: self.common.saved(),
+            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::ada_lora, self.common.saved())
         }
         .resolve(outline)?;
         self.target_modules = Some(found.names);

@@ -5,8 +5,8 @@
 
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig};
-use crate::site::{Outline, Site, SiteKind};
-use crate::target::{LayerFilter, Names, Selection};
+use crate::site::{Outline, Site};
+use crate::target::{Names, Selection};
 use crate::{Adapter, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -62,16 +62,9 @@ impl Method for BeftConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Linear],
-            target_modules: self.target_modules.as_ref(),
-            default: Some(value_projections),
-            exclude_modules: None,
-            layers: LayerFilter::default(),
-            modules_to_save: self.common.saved(),
-        }
-        .resolve(outline)?;
+        let found =
+            Selection::linear(NAME, self.target_modules.as_ref(), value_projections, self.common.saved())
+                .resolve(outline)?;
         (self.target_modules, self.sites) = (Some(found.names), found.sites);
         Ok(())
     }

@@ -5,8 +5,8 @@
 
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig};
-use crate::site::{Outline, Site, SiteKind};
-use crate::target::{LayerFilter, Names, Selected, Selection, closest, defaults};
+use crate::site::{Outline, Site};
+use crate::target::{Names, Selected, Selection, closest, defaults};
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -118,13 +118,8 @@ impl Method for Ia3Config {
         self.common.prepare(NAME, outline)?;
         let model_type = &outline.dims.model_type;
         let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Linear],
-            target_modules: self.target_modules.as_ref(),
-            default: Some(defaults::ia3),
             exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::default(),
-            modules_to_save: self.common.saved(),
+            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::ia3, self.common.saved())
         }
         .resolve(outline)?;
         let default = defaults::ia3_feed_forward(model_type);

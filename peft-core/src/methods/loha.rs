@@ -7,7 +7,7 @@ use super::Method;
 use super::config::{Common, FileForm, PeftConfig, whole};
 use super::lycoris::Dropout;
 use super::ranks::{Ranks, SiteRank};
-use crate::site::{Outline, Site, SiteKind};
+use crate::site::{Outline, Site};
 use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
 use crate::{Adapter, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
@@ -100,13 +100,9 @@ impl Method for LoHaConfig {
         self.dropout().check(NAME)?;
         self.common.prepare(NAME, outline)?;
         let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Linear],
-            target_modules: self.target_modules.as_ref(),
-            default: Some(defaults::lora),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            modules_to_save: self.common.saved(),
+            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::lora, self.common.saved())
         }
         .resolve(outline)?;
         self.sites = Ranks {

@@ -13,7 +13,7 @@ mod adapter;
 
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, check_dropout};
-use crate::site::{Outline, Site, SiteKind};
+use crate::site::{Outline, Site};
 use crate::target::{LayerFilter, LayerIndices, Names, Selection, defaults};
 use crate::{Adapter, Error, Init, Params, Result};
 use adapter::{Oft, projected};
@@ -165,13 +165,9 @@ impl Method for OftConfig {
         self.check()?;
         self.common.prepare(NAME, outline)?;
         let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Linear],
-            target_modules: self.target_modules.as_ref(),
-            default: Some(defaults::lora),
             exclude_modules: self.exclude_modules.as_ref(),
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            modules_to_save: self.common.saved(),
+            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::lora, self.common.saved())
         }
         .resolve(outline)?;
         for site in outline.sites.iter().filter(|s| found.sites.contains(&s.name)) {

@@ -5,7 +5,7 @@
 
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, check_dropout, check_finite, check_positive};
-use crate::site::{Outline, Site, SiteKind};
+use crate::site::{Outline, Site};
 use crate::target::{LayerFilter, LayerIndices, Names, Selection, defaults};
 use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
@@ -127,13 +127,8 @@ impl Method for VeraConfig {
         self.check()?;
         self.common.prepare(NAME, outline)?;
         let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Linear],
-            target_modules: self.target_modules.as_ref(),
-            default: Some(defaults::lora),
-            exclude_modules: None,
             layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            modules_to_save: self.common.saved(),
+            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::lora, self.common.saved())
         }
         .resolve(outline)?;
         let shapes = outline.sites.iter().filter(|s| found.sites.contains(&s.name));

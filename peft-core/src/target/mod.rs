@@ -42,7 +42,25 @@ pub struct Selected {
     pub transposed: bool,
 }
 
-impl Selection<'_> {
+impl<'a> Selection<'a> {
+    /// Linear layers of the whole model, with no exclusions but `modules_to_save`.
+    pub fn linear(
+        method: &'static str,
+        target_modules: Option<&'a Names>,
+        default: Defaults,
+        modules_to_save: &'a [String],
+    ) -> Self {
+        Selection {
+            method,
+            supported: &[SiteKind::Linear],
+            target_modules,
+            default: Some(default),
+            exclude_modules: None,
+            layers: LayerFilter::default(),
+            modules_to_save,
+        }
+    }
+
     /// The sites to adapt.
     ///
     /// # Errors
