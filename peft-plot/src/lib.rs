@@ -1,0 +1,132 @@
+//! Figures as data, drawn as SVG and PNG.
+//!
+//! A [`Figure`] says what is to be seen and not how: panels of bars, lines, points or heat maps with their titles,
+//! units and legends. It can be compared with recorded numbers and written as JSON; [`Figure::save`] draws it.
+//!
+//! Nothing of the system is needed: the font is part of the crate. Colours are those of Okabe and Ito, which people
+//! with any kind of colour vision can tell apart; series differ in their markers and dashes as well.
+
+use serde::Serialize;
+
+/// A picture: rows of panels under one title.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figure {
+    pub title: String,
+    /// Rows from top to bottom, panels from left to right.
+    pub rows: Vec<Vec<Panel>>,
+    /// A line under the panels: where the numbers come from, what to look at.
+    pub note: Option<String>,
+}
+
+/// One plot of a figure.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Panel {
+    Bars(Bars),
+    Lines(Lines),
+    Points(Points),
+    Heat(Heat),
+}
+
+/// An axis: what is measured, in which unit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Axis {
+    /// With its unit: "trainable parameters (millions)".
+    pub label: String,
+    /// Powers of ten at equal distances; every value has to be above zero.
+    pub log: bool,
+    /// From where to where; from the data if it is not given.
+    pub range: Option<(f64, f64)>,
+}
+
+/// Bars over categories, one group of bars each.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Bars {
+    pub title: String,
+    pub categories: Vec<String>,
+    /// What the categories are.
+    pub x: String,
+    pub y: Axis,
+    /// One value for each category in each group; a legend names groups where there are several.
+    pub groups: Vec<BarGroup>,
+}
+
+/// The bars of one colour.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BarGroup {
+    pub name: String,
+    pub values: Vec<f64>,
+    /// Half the height of each error bar.
+    pub errors: Option<Vec<f64>>,
+    /// What is written over each bar; lines are parted by `\n`.
+    pub labels: Option<Vec<String>>,
+}
+
+/// Curves.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Lines {
+    pub title: String,
+    pub x: Axis,
+    pub y: Axis,
+    pub series: Vec<Series>,
+}
+
+/// One curve.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Series {
+    pub name: String,
+    pub points: Vec<(f64, f64)>,
+    /// Half the height of a band around each point.
+    pub band: Option<Vec<f64>>,
+    /// Draws each point as well, for few of them.
+    pub markers: bool,
+}
+
+/// Labelled points, of which each may have a size of its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Points {
+    pub title: String,
+    pub x: Axis,
+    pub y: Axis,
+    pub points: Vec<Point>,
+    /// What the area of a bubble means, with its unit; without it all points are of one size.
+    pub area: Option<String>,
+}
+
+/// A point and its label.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Point {
+    pub label: String,
+    pub x: f64,
+    pub y: f64,
+    /// Half the height of the error bar.
+    pub error: Option<f64>,
+    /// Area of the bubble, in the figure's unit.
+    pub area: f64,
+}
+
+/// A matrix as colours.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Heat {
+    pub title: String,
+    pub x: String,
+    pub y: String,
+    /// The first row is the topmost one.
+    pub rows: Vec<Vec<f64>>,
+    pub colours: Colours,
+    /// What the lightest and the darkest colour stand for; from the data if it is not given.
+    pub range: Option<(f64, f64)>,
+    /// A line before this column, and what is to its left and to its right.
+    pub divider: Option<(usize, String, String)>,
+}
+
+/// How numbers become colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Colours {
+    /// From blue over white, which is zero, to red.
+    #[default]
+    Diverging,
+    /// From white to dark blue.
+    Sequential,
+}
