@@ -1,9 +1,11 @@
-//! The options that every binary has, and the one `main` behind them all.
+//! The options that every program has, and the one `main` behind them all.
 
-use crate::Page;
-use clap::Parser;
+use crate::{Page, Section, find};
+use anyhow::{Context, Result};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use peft_core::DeviceChoice;
-use std::io::{self, ErrorKind, Stdout};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tch::Device;
 
@@ -11,13 +13,17 @@ use tch::Device;
 #[derive(Debug, Clone, Parser)]
 #[command(version)]
 pub struct Options {
-    /// Seed of everything that is drawn; the lesson's numbers belong to its own seed, 0
-    #[arg(long, default_value_t = 0)]
-    pub seed: i64,
+    /// Seed of everything that is drawn
+    #[arg(long)]
+    pub seed: Option<i64>,
 
     /// Where to compute: cpu, cuda, cuda:N or auto; the lesson's bits belong to the cpu
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
+
+    /// Write each figure to this directory, as SVG and as PNG
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
 
     /// Print one JSON object with all numbers instead of text
     #[arg(long)]
@@ -37,32 +43,46 @@ impl Default for Setting {
     }
 }
 
-/// A section of a lesson.
-pub type Section = fn(Setting, &mut Page<Stdout>) -> anyhow::Result<()>;
+/// Runs the section of the program `name` as its command line says.
+pub fn main(name: &str) -> ExitCode {
+    exit(command(name).and_then(|(section, options)| run(section, &options)))
+}
 
-/// Parses the command line and runs `section`; `about` is the first line of `--help`.
-pub fn main(about: &'static str, section: Section) -> ExitCode {
-    let command = <Options as clap::CommandFactory>::command().about(about);
-    let options = <Options as clap::FromArgMatches>::from_arg_matches(&command.get_matches());
-    match run(&options.unwrap_or_else(|e| e.exit()), section) {
+fn command(name: &str) -> Result<(&'static Section, Options)> {
+    let (document, section) = find(name).with_context(|| format!("no section has the name `{name}`"))?;
+    let command = Options::command()
+        .name(section.name)
+        .about(format!("Lesson {}, {} {}", document.number, section.number, section.title))
+        .after_help(section.about)
+        .mut_arg("seed", |arg| {
+            arg.help(format!("Seed of everything that is drawn [default: {}, the lesson's]", section.seed))
+        });
+    let options = Options::from_arg_matches(&command.get_matches()).unwrap_or_else(|e| e.exit());
+    Ok((section, options))
+}
+
+fn run(section: &Section, options: &Options) -> Result<()> {
+    let device = options.device.open()?;
+    pin_threads();
+    let mut page = Page::new(io::stdout(), options.json, options.plots.clone());
+    let seed = options.seed.unwrap_or(section.seed);
+    (section.run)(Setting { seed, device }, &mut page)?;
+    page.finish()
+}
+
+/// How a program ends: quietly where the reader of a pipe has seen enough, with one line where something failed.
+pub fn exit(result: Result<()>) -> ExitCode {
+    let is_closed = |e: &(dyn std::error::Error + 'static)| {
+        e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of a pipe has seen enough.
-        Err(e) if e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
-            ExitCode::SUCCESS
-        }
+        Err(e) if e.chain().any(is_closed) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e:#}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn run(options: &Options, section: Section) -> anyhow::Result<()> {
-    let device = options.device.open()?;
-    pin_threads();
-    let mut page = Page::new(io::stdout(), options.json);
-    section(Setting { seed: options.seed, device }, &mut page)?;
-    Ok(page.finish()?)
 }
 
 /// One thread: the models are so small that a second one spins more than it helps, and sums have the recorded bits.

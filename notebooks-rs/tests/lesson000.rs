@@ -4,53 +4,18 @@
 //! Bits depend on the processor's instruction set. They are compared on the kind of processor that the recording
 //! comes from; elsewhere losses are within the spread that was measured over kinds of processors.
 
+mod common;
+
 use anyhow::{Context, Result, ensure};
-use notebooks_rs::cli::{Setting, pin_threads};
-use notebooks_rs::lesson000::{self, Lesson, TECHNIQUES};
-use notebooks_rs::{Page, page};
+use common::{PORTABLE, alone, golden, recorded_kind, run, same_lines, sha, strings};
+use notebooks_rs::Setting;
+use notebooks_rs::lesson000::{Lesson, TECHNIQUES};
 use peft_core::{PREFIX, models::TinyConfig};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Device, Kind, Tensor};
 
-/// Losses on other processors: the golden's own `suggested_portable_rtol`.
-const PORTABLE: f64 = 2e-5;
-
-/// libtorch has one generator for the whole process: one lesson at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    pin_threads();
-    guard
-}
-
-fn golden() -> Result<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/seed000.json");
-    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
-}
-
-/// Whether this is a processor of the recorded kind: Intel with AVX512-FP16 (Sapphire Rapids and later).
-fn recorded_kind() -> bool {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    info.contains("GenuineIntel") && info.contains("avx512_fp16")
-}
-
-fn sha(t: &Tensor) -> Result<String> {
-    let t = t.detach().contiguous();
-    let mut bytes = vec![0u8; t.numel() * t.kind().elt_size_in_bytes()];
-    t.f_copy_data_u8(&mut bytes, t.numel())?;
-    let hex: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-    Ok(hex[..32].to_owned())
-}
-
-type Run = fn(Setting, &mut Page<Vec<u8>>) -> Result<()>;
-
-fn run(section: Run) -> Result<page::Page<Vec<u8>>> {
-    let mut page = Page::new(Vec::new(), false);
-    section(Setting::default(), &mut page)?;
-    Ok(page)
-}
+/// The sections in the lesson's order.
+const SECTIONS: [&str; 6] = ["base_model", "adapter", "lora", "prompt_tuning", "prefix_tuning", "comparison"];
 
 /// The golden's name of a tensor of ours.
 fn golden_name(technique: &str, name: &str) -> String {
@@ -67,31 +32,17 @@ fn golden_name(technique: &str, name: &str) -> String {
 #[test]
 fn every_printed_line() -> Result<()> {
     let _alone = alone();
-    let sections: [Run; 6] = [
-        lesson000::base_model,
-        lesson000::adapter,
-        lesson000::lora,
-        lesson000::prompt_tuning,
-        lesson000::prefix_tuning,
-        lesson000::comparison,
-    ];
     let mut lines = Vec::new();
-    for section in sections {
+    for section in SECTIONS {
         lines.extend(run(section)?.lines().to_vec());
     }
-    let golden = golden()?;
-    let printed = golden["printed"].as_array().context("printed")?;
-    for (found, expected) in lines.iter().zip(printed) {
-        ensure!(found == expected, "printed\n{found}\nthe lesson has\n{expected}");
-    }
-    ensure!(lines.len() == printed.len(), "{} lines, the lesson has {}", lines.len(), printed.len());
-    Ok(())
+    same_lines(&lines, &strings(&golden("seed000")?["printed"])?)
 }
 
 #[test]
 fn data_and_base_start_as_in_python() -> Result<()> {
     let _alone = alone();
-    let golden = golden()?;
+    let golden = golden("seed000")?;
     tch::manual_seed(0);
     let x = Tensor::randint(100, [200, 10], (Kind::Int64, Device::Cpu));
     let y = Tensor::randint(4, [200], (Kind::Int64, Device::Cpu));
@@ -114,7 +65,7 @@ fn data_and_base_start_as_in_python() -> Result<()> {
 #[test]
 fn techniques_start_as_in_python() -> Result<()> {
     let _alone = alone();
-    let golden = golden()?;
+    let golden = golden("seed000")?;
     let lesson = Lesson::new(Setting::default())?;
     for t in TECHNIQUES.iter().filter(|t| t.key != "full") {
         let init = &golden["sections"][t.key]["init_sha256_128"];
@@ -131,7 +82,7 @@ fn techniques_start_as_in_python() -> Result<()> {
 
 /// Compares one training with the golden: losses, trained tensors, rows that are right.
 fn trained(lesson: &Lesson, section: &str, active: &[&str], losses: &[f64]) -> Result<()> {
-    let golden = &golden()?["sections"][section];
+    let golden = &golden("seed000")?["sections"][section];
     let recorded = &golden["by_condition"]["avx512_threads1"];
     let expected = recorded["loss"].as_array().context("loss")?;
     ensure!(losses.len() == expected.len(), "{section}: {} steps, {} recorded", losses.len(), expected.len());
@@ -181,7 +132,7 @@ fn training_has_the_recorded_losses_and_weights() -> Result<()> {
     if recorded_kind() {
         let probe = Vec::<f32>::try_from(Tensor::randn([4], (Kind::Float, Device::Cpu)))?;
         let probe: Vec<String> = probe.iter().map(|v| format!("{:08x}", v.to_bits())).collect();
-        let recorded = &golden()?["rng_probe_after_everything_randn4_f32_hex"]["avx512_threads1"];
+        let recorded = &golden("seed000")?["rng_probe_after_everything_randn4_f32_hex"]["avx512_threads1"];
         ensure!(*recorded == probe.join(" "), "the generator is elsewhere after the lesson");
     }
     Ok(())
@@ -189,13 +140,9 @@ fn training_has_the_recorded_losses_and_weights() -> Result<()> {
 
 #[test]
 fn json_has_the_lines_and_the_numbers() -> Result<()> {
-    let _alone = alone();
-    let mut out = Vec::new();
-    let mut page = Page::new(&mut out, true);
-    lesson000::lora(Setting::default(), &mut page)?;
-    page.finish()?;
-    let json: Value = serde_json::from_slice(&out)?;
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_lora")).arg("--json").output()?;
+    let json: Value = serde_json::from_slice(&out.stdout)?;
     ensure!(json["lora.losses"].as_array().context("losses")?.len() == 80);
-    ensure!(json["lora.trainable"] == 1280 && json["lines"][0] == golden()?["printed"][5]);
+    ensure!(json["lora.trainable"] == 1280 && json["lines"][0] == golden("seed000")?["printed"][5]);
     Ok(())
 }

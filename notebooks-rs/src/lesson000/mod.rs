@@ -7,5 +7,62 @@
 mod sections;
 mod setup;
 
-pub use sections::{adapter, base_model, comparison, lora, prefix_tuning, prompt_tuning};
+use crate::{Document, Section};
+
 pub use setup::{Lesson, TECHNIQUES, Technique};
+
+/// The lesson.
+pub const DOCUMENT: Document = Document {
+    number: "000",
+    title: "PEFT techniques over one frozen base",
+    sections: &[
+        Section {
+            name: "base_model",
+            number: "2.1",
+            title: "Base Model Setup",
+            about: "a transformer of 28,740 parameters learns random labels by heart",
+            seed: 0,
+            run: sections::base_model,
+        },
+        Section {
+            name: "adapter",
+            number: "2.2",
+            title: "Adapter-Based Fine-Tuning",
+            about: "a bottleneck after each layer, the identity until it is trained",
+            seed: 0,
+            run: sections::adapter,
+        },
+        Section {
+            name: "lora",
+            number: "2.3",
+            title: "LoRA — Low-Rank Adaptation",
+            about: "B A beside a frozen weight, and merged into it",
+            seed: 0,
+            run: sections::lora,
+        },
+        Section {
+            name: "prompt_tuning",
+            number: "2.4",
+            title: "Prompt Tuning",
+            about: "five trained vectors before the words",
+            seed: 0,
+            run: sections::prompt_tuning,
+        },
+        Section {
+            name: "prefix_tuning",
+            number: "2.5",
+            title: "Prefix Tuning",
+            about: "five trained hidden states before every layer's attention",
+            seed: 0,
+            run: sections::prefix_tuning,
+        },
+        Section {
+            name: "comparison",
+            number: "2.6",
+            title: "Side-by-Side Comparison",
+            about: "all of them on random labels",
+            seed: 0,
+            run: sections::comparison,
+        },
+    ],
+};

@@ -1,11 +1,9 @@
 //! Sections 2.1 to 2.6.
 
 use super::setup::{Lesson, TECHNIQUES, Technique};
-use crate::Page;
-use crate::cli::Setting;
+use crate::{Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::{PREFIX, commas};
-use std::io::Write;
 
 fn technique(key: &str) -> Result<&'static Technique> {
     TECHNIQUES.iter().find(|t| t.key == key).with_context(|| format!("no technique `{key}`"))
@@ -23,7 +21,7 @@ fn share(lesson: &Lesson, key: &str, decimals: usize) -> Result<String> {
 }
 
 /// Trains a technique and records its numbers as facts.
-fn fit<W: Write>(lesson: &Lesson, key: &str, page: &mut Page<W>) -> Result<()> {
+fn fit(lesson: &Lesson, key: &str, page: &mut Page) -> Result<()> {
     let losses = lesson.fit(technique(key)?)?;
     page.fact(&format!("{key}.losses"), losses);
     page.fact(&format!("{key}.test_correct"), lesson.correct(&[key], &lesson.test)?.0);
@@ -34,7 +32,7 @@ fn fit<W: Write>(lesson: &Lesson, key: &str, page: &mut Page<W>) -> Result<()> {
     Ok(())
 }
 
-fn start<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<Lesson> {
+fn start(setting: Setting, page: &mut Page) -> Result<Lesson> {
     let lesson = Lesson::new(setting)?;
     page.fact("seed", setting.seed);
     page.fact("base.losses", lesson.losses.clone());
@@ -53,7 +51,7 @@ fn chance(lesson: &Lesson) -> Result<String> {
 }
 
 /// 2.1 Base Model Setup.
-pub fn base_model<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
+pub fn base_model(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
     page.line(format!("Pre-trained accuracy: {:.2}%", lesson.accuracy(&[])?))?;
     let total = lesson.peft.report(&[])?.all;
@@ -76,7 +74,7 @@ pub fn base_model<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> 
 }
 
 /// 2.2 Adapter-Based Fine-Tuning.
-pub fn adapter<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
+pub fn adapter(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
     page.line(format!("Adapter trainable: {}", share(&lesson, "adapter", 2)?))?;
     let before = lesson.accuracy(&["adapter"])?;
@@ -98,7 +96,7 @@ pub fn adapter<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
 }
 
 /// 2.3 LoRA.
-pub fn lora<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
+pub fn lora(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
     page.line(format!("LoRA trainable : {}", share(&lesson, "lora", 2)?))?;
     let tensors = lesson.peft.params("lora")?.tensors();
@@ -131,7 +129,7 @@ fn merge_error(lesson: &Lesson) -> Result<String> {
 }
 
 /// 2.4 Prompt Tuning.
-pub fn prompt_tuning<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
+pub fn prompt_tuning(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
     page.line(format!("Prompt tuning trainable: {}", share(&lesson, "prompt", 3)?))?;
     let shape = lesson.peft.params("prompt")?.tensors()["prompt_embeddings"].size();
@@ -153,7 +151,7 @@ pub fn prompt_tuning<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<(
 }
 
 /// 2.5 Prefix Tuning.
-pub fn prefix_tuning<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
+pub fn prefix_tuning(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
     page.line(format!("Prefix tuning trainable: {}", share(&lesson, "prefix", 3)?))?;
     fit(&lesson, "prefix", page)?;
@@ -173,7 +171,7 @@ pub fn prefix_tuning<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<(
 }
 
 /// 2.6 Side-by-Side Comparison.
-pub fn comparison<W: Write>(setting: Setting, page: &mut Page<W>) -> Result<()> {
+pub fn comparison(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
     for t in &TECHNIQUES {
         fit(&lesson, t.key, page)?;

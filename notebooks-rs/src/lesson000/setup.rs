@@ -1,6 +1,6 @@
 //! The data, the base and the five techniques, drawn in the lesson's order.
 
-use crate::cli::Setting;
+use crate::Setting;
 use anyhow::Result;
 use peft_core::methods::{
     BottleneckConfig, FullConfig, HiddenPrefixConfig, LoraConfig, Placement, PromptTuningConfig,
