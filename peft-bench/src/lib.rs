@@ -1,7 +1,7 @@
 //! All methods of `peft-core` on identical data.
 //!
 //! `peft-bench` runs them, each run in a process of its own: one that crashes or diverges is a row that says so, and
-//! its memory is its own. `step-server` runs single training steps on request, to be timed beside other programs.
+//! its memory is its own.
 
 pub mod cases;
 pub mod cli;

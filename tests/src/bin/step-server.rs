@@ -1,4 +1,4 @@
-//! Training steps on request, to be timed beside another program (`python/side_by_side.py`).
+//! Training steps on request, to be timed beside another program (`peft-bench/python/side_by_side.py`).
 //!
 //! Prints `ready`; for each line `step K` on standard input it runs K steps and answers with one line
 //! `{"ms": [...], "loss": [...]}`, losses as the bits of an f32 in hexadecimal.
