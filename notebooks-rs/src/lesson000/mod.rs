@@ -4,6 +4,7 @@
 //! what the lesson teaches is the mechanics and the counts. With seed 0 on one thread of an AVX-512 processor every
 //! number has the bits of PyTorch 2.11.
 
+mod comparison;
 mod sections;
 mod setup;
 
@@ -62,7 +63,7 @@ pub const DOCUMENT: Document = Document {
             title: "Side-by-Side Comparison",
             about: "all of them on random labels",
             seed: 0,
-            run: sections::comparison,
+            run: comparison::comparison,
         },
     ],
 };

@@ -21,7 +21,7 @@ fn share(lesson: &Lesson, key: &str, decimals: usize) -> Result<String> {
 }
 
 /// Trains a technique and records its numbers as facts.
-fn fit(lesson: &Lesson, key: &str, page: &mut Page) -> Result<()> {
+pub(super) fn fit(lesson: &Lesson, key: &str, page: &mut Page) -> Result<()> {
     let losses = lesson.fit(technique(key)?)?;
     page.fact(&format!("{key}.losses"), losses);
     page.fact(&format!("{key}.test_correct"), lesson.correct(&[key], &lesson.test)?.0);
@@ -32,7 +32,7 @@ fn fit(lesson: &Lesson, key: &str, page: &mut Page) -> Result<()> {
     Ok(())
 }
 
-fn start(setting: Setting, page: &mut Page) -> Result<Lesson> {
+pub(super) fn start(setting: Setting, page: &mut Page) -> Result<Lesson> {
     let lesson = Lesson::new(setting)?;
     page.fact("seed", setting.seed);
     page.fact("base.losses", lesson.losses.clone());
@@ -40,7 +40,7 @@ fn start(setting: Setting, page: &mut Page) -> Result<Lesson> {
 }
 
 /// "40 test examples, 4 classes: 5 right is 12.50 %, guessing gives 25 %".
-fn chance(lesson: &Lesson) -> Result<String> {
+pub(super) fn chance(lesson: &Lesson) -> Result<String> {
     let (right, all) = lesson.correct(&[], &lesson.test)?;
     let (train, trained) = lesson.correct(&[], &lesson.train)?;
     Ok(format!(
@@ -166,40 +166,6 @@ pub fn prefix_tuning(setting: Setting, page: &mut Page) -> Result<()> {
             "Published prefixes would have {} parameters here, one key and one value for each hidden state.",
             commas(2 * report.trainable)
         ),
-    ])?;
-    Ok(())
-}
-
-/// 2.6 Side-by-Side Comparison.
-pub fn comparison(setting: Setting, page: &mut Page) -> Result<()> {
-    let lesson = start(setting, page)?;
-    for t in &TECHNIQUES {
-        fit(&lesson, t.key, page)?;
-    }
-    let base = lesson.peft.report(&[])?.all;
-    page.line(format!("{:<18} {:>10} {:>10} {:>10}", "Method", "Trainable", "% of base", "Accuracy"))?;
-    page.line("-".repeat(52))?;
-    let full_first = TECHNIQUES.iter().rev().take(1).chain(&TECHNIQUES[..TECHNIQUES.len() - 1]);
-    for t in full_first {
-        let trainable = lesson.peft.report(&[t.key])?.trainable;
-        let percent = 100.0 * trainable as f64 / base as f64;
-        let accuracy = lesson.accuracy(&[t.key])?;
-        page.line(format!("{:<18} {:>10} {percent:>9.2}% {accuracy:>8.2}%", t.title, commas(trainable)))?;
-    }
-    let by_heart = TECHNIQUES.iter().map(|t| {
-        let (right, all) = lesson.correct(&[t.key], &lesson.train)?;
-        Ok(format!("{} {right}/{all}", t.title))
-    });
-    page.what_to_see(&[
-        chance(&lesson)?,
-        format!(
-            "So the accuracies rank nothing. What each method can fit is seen on the training rows: {}.",
-            by_heart.collect::<Result<Vec<_>>>()?.join(", ")
-        ),
-        "Percentages here are of the base alone; the sections before divide by base and method together. The head is \
-         frozen in all but full fine-tuning."
-            .into(),
-        "A task on which the methods separate: `cargo run --release -p peft-bench`.".into(),
     ])?;
     Ok(())
 }
