@@ -54,7 +54,7 @@ impl<M: Model> Peft<M> {
         add().map_err(|e| e.in_file(&dir.join(io::adapter::CONFIG)))
     }
 
-    fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
+    pub(crate) fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
         self.check_new(name)?;
         method.prepare(self.outline())?;
         Ok(method)
@@ -99,8 +99,19 @@ impl<M: Model> Peft<M> {
         Ok(params)
     }
 
+    fn attach(&mut self, name: &str, method: Box<dyn Method>, params: Params) -> Result<()> {
+        let adapted = self.complete(name, method, params)?;
+        self.adapters.insert(name.to_owned(), adapted);
+        Ok(())
+    }
+
     /// Runs the constructor with the one adapter: that makes or checks its tensors.
-    fn attach(&mut self, name: &str, method: Box<dyn Method>, mut params: Params) -> Result<()> {
+    pub(crate) fn complete(
+        &self,
+        name: &str,
+        method: Box<dyn Method>,
+        mut params: Params,
+    ) -> Result<Adapted> {
         params.set_trainable(|name| !method.frozen(name))?;
         let active = vec![Active::new(name, method.as_ref(), &params)];
         let build = Build::new::<M>(self.base(), self.config(), active);
@@ -115,7 +126,6 @@ impl<M: Model> Peft<M> {
         }
         params.set_trainable(|name| !method.frozen(name))?;
         params.seal();
-        self.adapters.insert(name.to_owned(), Adapted { method, params });
-        Ok(())
+        Ok(Adapted { method, params })
     }
 }

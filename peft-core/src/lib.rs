@@ -47,6 +47,7 @@
 //! - [`models`]: the architectures; [`io::hub`] opens them from Hub directories.
 //! - [`generate`]: text from a causal model.
 //! - [`quant`]: bases in 4 bits.
+//! - [`estimate`]: how much is trained and whether it fits, from a configuration alone.
 //! - [`train`]: optimizers, schedules, the training step.
 //! - [`layer`](Layer), [`attention`](Attention), [`Scope`]: the seam between the three.
 #![forbid(unsafe_code)]
@@ -77,6 +78,7 @@ pub mod combine;
 mod convert;
 mod device;
 mod error;
+pub mod estimate;
 mod generate;
 mod init;
 pub mod io;

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 /// An architecture. Its constructor is the visitor that finds the sites: it is run again for every view, so it draws
 /// nothing at random, reads no file and computes nothing large.
-pub trait Model: Debug + Send + Sized {
+pub trait Model: Debug + Send + Sized + 'static {
     /// What tells two models of the family apart (the Hub's `config.json`).
     type Config: Debug + Clone + Send + Sync;
 

@@ -6,6 +6,7 @@
 //! names that nobody read can be listed.
 
 mod beside;
+mod phantom;
 
 use crate::quant::Nf4;
 use crate::{Error, Init, Result};
@@ -22,6 +23,7 @@ pub struct Params {
     read: Mutex<BTreeSet<String>>,
     state: Mutex<BTreeMap<String, Tensor>>,
     packed: Mutex<BTreeMap<String, Nf4>>,
+    phantom: bool,
 }
 
 impl Params {
@@ -35,6 +37,7 @@ impl Params {
             read: Mutex::default(),
             state: Mutex::default(),
             packed: Mutex::default(),
+            phantom: false,
         }
     }
 
@@ -125,6 +128,7 @@ impl Params {
     /// # Errors
     /// [`Error::Missing`] with the closest names there are, [`Error::Shape`] with both shapes.
     pub fn get(&self, name: &str, dims: &[i64]) -> Result<Tensor> {
+        self.conjure(name, dims)?;
         let Some(tensor) = self.find(name) else {
             if self.packs().contains_key(name) {
                 let message = "is in 4 bits; that is for the weights of linear layers alone";
@@ -149,7 +153,7 @@ impl Params {
         dims: &[i64],
         make: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        if !self.sealed && self.find(name).is_none() {
+        if !self.sealed && !self.phantom && self.find(name).is_none() {
             let fresh = make().map_err(|e| e.at(name))?;
             self.check(name, dims, &fresh)?;
             self.insert(name, fresh, true)?;

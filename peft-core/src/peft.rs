@@ -170,13 +170,17 @@ impl<M: Model> Peft<M> {
 
     /// Counts parameters, as PEFT's `print_trainable_parameters` does.
     pub fn report(&self, active: &[&str]) -> Result<Report> {
-        let active = self.active(active)?;
+        Ok(self.count(&self.active(active)?))
+    }
+
+    pub(crate) fn count(&self, active: &[Active<'_>]) -> Report {
         let shadowed = |name: &str| active.iter().any(|a| a.replaces(name));
         let base = self.base.numels().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, numel)| numel);
         let own = active.iter().flat_map(|a| a.params.numels().into_values());
         let more = active.iter().map(|a| a.method.uncounted(a.params));
+        let all = base.chain(own).chain(more).fold(0, i64::saturating_add);
         let trained = active.iter().flat_map(|a| a.params.trainable()).map(|(n, t)| (n, t.size()));
-        Ok(Report::new(base.chain(own).chain(more).sum(), &trained.collect::<Vec<_>>()))
+        Report::new(all, &trained.collect::<Vec<_>>())
     }
 
     /// The same model with its base in another dtype, without adapters.

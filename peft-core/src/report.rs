@@ -32,7 +32,7 @@ impl Report {
         let mut rows: BTreeMap<(String, Vec<i64>), (i64, i64)> = BTreeMap::new();
         let mut trainable = 0i64;
         for (name, shape) in trained {
-            let numel: i64 = shape.iter().product();
+            let numel = shape.iter().fold(1, |n: i64, d| n.saturating_mul(*d));
             trainable = trainable.saturating_add(numel);
             let row = rows.entry((fold(name), shape.clone())).or_default();
             *row = (row.0.saturating_add(1), row.1.saturating_add(numel));

@@ -73,6 +73,13 @@ impl Params {
         self.states().get(name).map(Tensor::shallow_clone)
     }
 
+    /// Bytes that all tensors of [`Params::state`] hold.
+    pub fn state_bytes(&self) -> i64 {
+        let bytes = |t: &Tensor| t.numel().saturating_mul(t.kind().elt_size_in_bytes());
+        let all = self.states().values().map(bytes).fold(0, usize::saturating_add);
+        i64::try_from(all).unwrap_or(i64::MAX)
+    }
+
     /// Forgets a tensor of [`Params::state`].
     pub fn remove_state(&self, name: &str) {
         self.states().remove(name);

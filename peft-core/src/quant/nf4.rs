@@ -139,6 +139,19 @@ impl Nf4 {
         Nf4Config { double_quant, compute, ..Nf4Config::default() }
     }
 
+    /// [`Nf4::bytes`] of a weight of `numel` values, before there is one: `⌈n/2⌉` of codes, `4⌈n/64⌉` of scales and the 16
+    /// values; with double quantisation the `b = ⌈n/64⌉` scales take `b + 4⌈b/256⌉`, and their 256 values.
+    pub fn bytes_of(numel: i64, double_quant: bool) -> i64 {
+        let n = u64::try_from(numel).unwrap_or_default();
+        let blocks = n.div_ceil(BLOCK.unsigned_abs());
+        let scales = match double_quant {
+            true => [blocks, blocks.div_ceil(NESTED_BLOCK.unsigned_abs()).saturating_mul(4), 4 * 256],
+            false => [blocks.saturating_mul(4), 0, 0],
+        };
+        let all = scales.into_iter().fold(n.div_ceil(2).saturating_add(4 * 16), u64::saturating_add);
+        i64::try_from(all).unwrap_or(i64::MAX)
+    }
+
     /// Bytes that its tensors hold.
     pub fn bytes(&self) -> usize {
         let nested = self.nested.as_ref().map_or([None; 2], |n| [Some(&n.absmax), Some(&n.map)]);
@@ -237,5 +250,13 @@ mod tests {
         let config = Nf4Config { double_quant: true, ..Nf4Config::default() };
         let double = Nf4::quantise("w", &w, &config).unwrap();
         assert_eq!(double.bytes(), 32768 + 1024 + 4 * 4 + 64 + 1024);
+        for shape in [[1, 1], [5, 13], [64, 1], [129, 257], [300, 200]] {
+            for double_quant in [false, true] {
+                let config = Nf4Config { double_quant, ..Nf4Config::default() };
+                let w = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+                let found = Nf4::quantise("w", &w, &config).unwrap().bytes();
+                assert_eq!(Nf4::bytes_of(shape[0] * shape[1], double_quant), found as i64, "{shape:?}");
+            }
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Lora {
                 (a, site.param(params, "lora_B.weight", &[out, r], b)?, None)
             }
             Start::Taken(factors) => {
-                let (a0, b0) = factors.of(site, params, r, scaling)?;
+                let (a0, b0) = factors.of(site, [out, inp], params, rank)?;
                 let a = site.param_from(params, "lora_A.weight", &a0.size(), || Ok(a0.f_detach_copy()?))?;
                 let b = site.param_from(params, "lora_B.weight", &b0.size(), || Ok(b0.f_detach_copy()?))?;
                 (a, b, Some((a0, b0)))

@@ -1,6 +1,7 @@
 //! How LoRA's factors start (`init_lora_weights`).
 
 use super::NAME;
+use crate::methods::ranks::SiteRank;
 use crate::site::{PREFIX, Site};
 use crate::{Error, Init, Params, Result};
 use serde::{Deserialize, Serialize};
@@ -66,12 +67,18 @@ impl InitLora {
 impl Factors {
     /// A₀ `[k, in]` and B₀ `[out, k]` of the site's weight, k = min(r, in, out). They are the adapter's state: computed
     /// when it is added or loaded, and never again.
-    pub(super) fn of(self, site: &Site<'_>, params: &Params, r: i64, s: f64) -> Result<(Tensor, Tensor)> {
+    pub(super) fn of(
+        self,
+        site: &Site<'_>,
+        [out, inp]: [i64; 2],
+        params: &Params,
+        rank: SiteRank,
+    ) -> Result<(Tensor, Tensor)> {
+        let (k, s) = (rank.r.min(out).min(inp), rank.scaling);
         let name = |leaf: &str| format!("{PREFIX}{}.{leaf}", site.name);
         let make = || -> Result<(Tensor, Tensor)> {
             let _guard = tch::no_grad_guard();
             let w = site.weight()?.f_to_kind(Kind::Float)?;
-            let k = w.size().into_iter().fold(r, i64::min);
             match self {
                 Factors::Pissa => {
                     if s <= 0.0 {
@@ -90,12 +97,12 @@ impl Factors {
                 }
             }
         };
-        let a = params.state(&name("start_A"), || {
+        let a = params.state_of(&name("start_A"), &[k, inp], || {
             let (a, b) = make()?;
             params.set_state(&name("start_B"), b.f_to(params.device())?);
             Ok(a)
         })?;
         let missing = || Err(Error::Input(format!("{}: no start of `{}`", params.place(), site.name)));
-        Ok((a, params.state(&name("start_B"), missing)?))
+        Ok((a, params.state_of(&name("start_B"), &[out, k], missing)?))
     }
 }
