@@ -7,7 +7,7 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
-use common::{PORTABLE, alone, golden, recorded_kind, run, same_lines, sha, strings};
+use common::{PORTABLE, alone, golden, number, recorded_kind, run, same_lines, sha, strings};
 use notebooks_rs::Setting;
 use notebooks_rs::lesson000::{Lesson, TECHNIQUES};
 use peft_core::{PREFIX, models::TinyConfig};
@@ -144,5 +144,66 @@ fn json_has_the_lines_and_the_numbers() -> Result<()> {
     let json: Value = serde_json::from_slice(&out.stdout)?;
     ensure!(json["lora.losses"].as_array().context("losses")?.len() == 80);
     ensure!(json["lora.trainable"] == 1280 && json["lines"][0] == golden("seed000")?["printed"][5]);
+    Ok(())
+}
+
+#[test]
+fn mistakes_are_shown_by_numbers() -> Result<()> {
+    let _alone = alone();
+    let base = run("base_model")?;
+    ensure!(number(&base, "base.reordered")? < 1e-5, "the tiny model knows positions");
+    ensure!(
+        base.mistaken()[0].as_written.contains("5 of 40") && base.mistaken()[0].right.contains("156 of 160")
+    );
+    // Two places, two layers, a bottleneck of 4 at width 32, with biases.
+    ensure!(number(&run("adapter")?, "adapter.houlsby")? == f64::from(2 * 2 * (2 * 32 * 4 + 4 + 32)));
+    // A key and a value for each of 5 positions in 2 layers.
+    ensure!(number(&run("prefix_tuning")?, "prefix.published")? == f64::from(2 * 2 * 5 * 32));
+    let lora = run("lora")?;
+    ensure!(number(&lora, "lora.merge_error")? < 1e-5 * number(&lora, "lora.logits")?);
+    Ok(())
+}
+
+#[test]
+fn takeaways_recompute_every_share() -> Result<()> {
+    let _alone = alone();
+    let (page, golden) = (run("takeaways")?, golden("seed000")?);
+    let base = golden["sections"]["pretrain"]["total"].as_f64().context("total")?;
+    let llama = 6_738_415_616.0;
+    let (layers, hidden) = (32.0, 4096.0);
+    // In the order of the table: a formula for 7B, whether the method merges.
+    let expected = [
+        ("adapter", layers * 2.0 * (2.0 * hidden * 64.0 + 64.0 + hidden), "no"),
+        ("lora", layers * 2.0 * 8.0 * (hidden + hidden), "yes"),
+        ("prompt", 20.0 * hidden, "no"),
+        ("prefix", layers * 2.0 * 20.0 * hidden, "no"),
+    ];
+    let rows = &page.tables()[0].rows;
+    ensure!(rows.len() == expected.len());
+    for (row, (key, large, merges)) in rows.iter().zip(expected) {
+        let trained = golden["sections"][key]["trainable"].as_f64().context("trainable")?;
+        let cells = [
+            format!("{:.2}%", 100.0 * trained / base),
+            format!("{:.4}%", 100.0 * large / llama),
+            merges.into(),
+        ];
+        ensure!(row[3..] == cells, "{row:?} is not {cells:?}");
+        ensure!(number(&page, &format!("{key}.trainable_7b"))? == large);
+    }
+    ensure!(page.mistaken().len() == 4 && number(&page, "lora.rank_1")? == f64::from(2 * (32 + 128)));
+    Ok(())
+}
+
+#[test]
+fn figures_have_the_losses() -> Result<()> {
+    let _alone = alone();
+    let names = [("base_model", "base_model_loss", 60), ("lora", "lora_loss", 80)];
+    for (program, name, steps) in names {
+        let page = run(program)?;
+        let picture = page.pictures().first().context("no figure")?;
+        let json = serde_json::to_value(&picture.figure)?;
+        let points = json["rows"][0][0]["lines"]["series"][0]["points"].as_array().context("points")?.len();
+        ensure!(picture.name == name && points == steps, "{}: {points} points", picture.name);
+    }
     Ok(())
 }

@@ -1,16 +1,17 @@
 //! Section 2.6.
 
-use super::sections::{chance, fit, start};
+use super::sections::{by_chance, fit, loss_curves, start};
 use super::setup::TECHNIQUES;
-use crate::{Page, Setting};
+use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::commas;
 
 /// 2.6 Side-by-Side Comparison.
 pub fn comparison(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
+    let mut losses = Vec::new();
     for t in &TECHNIQUES {
-        fit(&lesson, t.key, page)?;
+        losses.push((t.title, fit(&lesson, t.key, page)?));
     }
     let base = lesson.peft.report(&[])?.all;
     page.line(format!("{:<18} {:>10} {:>10} {:>10}", "Method", "Trainable", "% of base", "Accuracy"))?;
@@ -26,16 +27,25 @@ pub fn comparison(setting: Setting, page: &mut Page) -> Result<()> {
         let (right, all) = lesson.correct(&[t.key], &lesson.train)?;
         Ok(format!("{} {right}/{all}", t.title))
     });
+    let adapter = lesson.peft.report(&["adapter"])?;
+    page.mistakes(&[
+        by_chance(&lesson)?,
+        Mistake::new(
+            "two denominators",
+            format!("the adapter's share is {:.2}% in its own section", adapter.percent()),
+            format!(
+                "and {:.2}% here: of base and method there, of the base alone here",
+                100.0 * adapter.trainable as f64 / base as f64
+            ),
+        ),
+    ])?;
     page.what_to_see(&[
-        chance(&lesson)?,
         format!(
-            "So the accuracies rank nothing. What each method can fit is seen on the training rows: {}.",
+            "The accuracies rank nothing. What each method can fit is seen on the training rows: {}.",
             by_heart.collect::<Result<Vec<_>>>()?.join(", ")
         ),
-        "Percentages here are of the base alone; the sections before divide by base and method together. The head is \
-         frozen in all but full fine-tuning."
-            .into(),
-        "A task on which the methods separate: `cargo run --release -p peft-bench`.".into(),
+        "The head is frozen in all but full fine-tuning.".into(),
     ])?;
-    Ok(())
+    let curves = losses.iter().map(|(title, losses)| (*title, losses.as_slice()));
+    page.figure("comparison_random_labels", loss_curves("Five ways to learn random labels", curves.collect()))
 }

@@ -7,6 +7,7 @@
 mod comparison;
 mod sections;
 mod setup;
+mod takeaways;
 
 use crate::{Document, Section};
 
@@ -64,6 +65,14 @@ pub const DOCUMENT: Document = Document {
             about: "all of them on random labels",
             seed: 0,
             run: comparison::comparison,
+        },
+        Section {
+            name: "takeaways",
+            number: "2.7",
+            title: "Key Takeaways",
+            about: "the lesson's shares of trained parameters beside the real ones, here and at 7B",
+            seed: 0,
+            run: takeaways::takeaways,
         },
     ],
 };

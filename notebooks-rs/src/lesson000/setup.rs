@@ -16,9 +16,9 @@ const SEQ: i64 = 10;
 const N: i64 = 200;
 const TRAIN: i64 = 160;
 /// Virtual tokens of prompt and prefix.
-const VIRTUAL: i64 = 5;
+pub(super) const VIRTUAL: i64 = 5;
 /// Rank of LoRA and width of the bottleneck.
-const R: i64 = 4;
+pub(super) const R: i64 = 4;
 
 /// A split of the data.
 #[derive(Debug)]
