@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod layers;
 pub mod lesson000;
+pub mod lesson001;
 pub mod page;
 pub mod sections;
 
