@@ -6,7 +6,24 @@
 //! Nothing of the system is needed: the font is part of the crate. Colours are those of Okabe and Ito, which people
 //! with any kind of colour vision can tell apart; series differ in their markers and dashes as well.
 
+mod bars;
+mod canvas;
+mod clip;
+mod draw;
+mod error;
+mod frame;
+mod heat;
+mod legend;
+mod lines;
+mod points;
+mod save;
+mod scale;
+mod style;
+
+pub use error::Error;
+
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// A picture: rows of panels under one title.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +33,25 @@ pub struct Figure {
     pub rows: Vec<Vec<Panel>>,
     /// A line under the panels: where the numbers come from, what to look at.
     pub note: Option<String>,
+}
+
+impl Figure {
+    /// The picture as SVG. The same figure gives the same bytes.
+    pub fn svg(&self) -> Result<String, Error> {
+        draw::svg(self)
+    }
+
+    /// The picture as PNG, with two pixels for each unit of the SVG.
+    pub fn png(&self) -> Result<Vec<u8>, Error> {
+        save::png(&self.svg()?)
+    }
+
+    /// Writes `name.svg` and `name.png` into a directory, which is made if it is not there. Each is written whole or
+    /// not at all; the paths come back.
+    pub fn save(&self, dir: &Path, name: &str) -> Result<[PathBuf; 2], Error> {
+        let svg = self.svg()?;
+        save::save(dir, name, &svg, &save::png(&svg)?)
+    }
 }
 
 /// One plot of a figure.

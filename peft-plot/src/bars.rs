@@ -1,0 +1,266 @@
+//! Bars over categories.
+
+use crate::canvas::{Canvas, Rect, Side};
+use crate::error::{Error, Result};
+use crate::frame::{
+    Frame, NUMBERS, error_bar, height_of, room_left, room_of_label, ticks_up, x_label, y_axis,
+};
+use crate::legend::{Legend, Sign};
+use crate::scale::{Scale, check};
+use crate::style::{AXIS, INK, PALE_INK, SMALL, line_height, look, widest, wrap};
+use crate::{Axis, BarGroup, Bars};
+
+impl Bars {
+    pub(crate) fn legend(&self, width: f64) -> Legend {
+        let several = self.groups.len() > 1;
+        let groups = self.groups.iter().enumerate().filter(|_| several);
+        Legend::new(groups.map(|(i, g)| (Sign::Bar(look(i).colour), g.name.clone())), width)
+    }
+
+    /// Wider than other panels where there are many bars.
+    pub(crate) fn width(&self) -> f64 {
+        (self.categories.len() * self.groups.len()) as f64 * 32.0 + 100.0
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.categories.is_empty() || self.groups.is_empty() {
+            return Err(Error::data("no categories or no groups of bars"));
+        }
+        for group in &self.groups {
+            let lengths = [
+                ("values", Some(group.values.len())),
+                ("errors", group.errors.as_ref().map(Vec::len)),
+                ("labels", group.labels.as_ref().map(Vec::len)),
+            ];
+            for (what, length) in lengths {
+                if length.is_some_and(|n| n != self.categories.len()) {
+                    let (n, of) = (length.unwrap_or(0), self.categories.len());
+                    return Err(Error::data(format!(
+                        "group `{}` has {n} {what} for {of} categories",
+                        group.name
+                    )));
+                }
+            }
+            for (i, (&value, category)) in group.values.iter().zip(&self.categories).enumerate() {
+                let what = || format!("`{}` of group `{}`", category.replace('\n', " "), group.name);
+                self.y.check(value, what)?;
+                let error = check(group.error(i), || format!("the error of {}", what()))?;
+                if error < 0.0 {
+                    return Err(Error::data(format!("the error of {} is {error}, below zero", what())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn scale(&self) -> Result<Scale> {
+        let ends =
+            self.groups.iter().flat_map(|g| (0..g.values.len()).flat_map(|i| <[f64; 2]>::from(g.ends(i))));
+        // An error that reaches zero has no lower end on a logarithmic axis.
+        let ends = ends.filter(|&end| !self.y.log || end > 0.0);
+        let scale = Scale::new(&self.y, ends, Some(0.0))?;
+        for group in &self.groups {
+            for (&value, category) in group.values.iter().zip(&self.categories) {
+                scale.insist(value, || format!("`{}` of group `{}`", category, group.name))?;
+            }
+        }
+        Ok(scale)
+    }
+
+    pub(crate) fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<()> {
+        self.check()?;
+        let y = self.scale()?;
+        let rest = self.legend(rest.width()).draw(canvas, rest)?;
+
+        // How much room there is for the names of categories decides their height, and that the plot's.
+        let guess = ticks_up(&y, rest.height() - 60.0);
+        let left = rest.left + room_left(&self.y.label, &guess, rest.height() - 60.0);
+        let slot = (rest.right - left) / self.categories.len() as f64;
+        let names = Names::new(&self.categories, slot - 6.0);
+        let bar = (0.8 * slot / self.groups.len() as f64).min(64.0);
+        let labels = Labels::new(&self.groups, slot.min(bar * 1.25) - 2.0);
+
+        let bottom =
+            rest.bottom - names.height - NUMBERS + SMALL * 1.25 - room_of_label(&self.x, rest.width());
+        let area = labels.spare(Rect { left, bottom, top: rest.top + 4.0, ..rest }, &y, &self.groups);
+        let up = ticks_up(&y, area.height());
+        y_axis(canvas, area, &self.y.label, &up, &y.fine(), rest.left)?;
+
+        let base = if y.log { y.from } else { 0.0_f64.clamp(y.from, y.to) };
+        let frame = Frame { area, x: Scale { log: false, from: 0.0, to: self.categories.len() as f64 }, y };
+        for (g, group) in self.groups.iter().enumerate() {
+            for (i, &value) in group.values.iter().enumerate() {
+                let (middle, _) = frame.at((i as f64 + 0.5, base));
+                let x = middle + (g as f64 + 0.5 - self.groups.len() as f64 / 2.0) * bar;
+                let (one, other) = (frame.height_of(value), frame.height_of(base));
+                let inset = if self.groups.len() > 1 { 0.5 } else { 0.12 * bar };
+                let body = Rect {
+                    left: x - bar / 2.0 + inset,
+                    right: x + bar / 2.0 - inset,
+                    top: one.min(other),
+                    bottom: one.max(other),
+                };
+                canvas.rect(body, look(g).colour)?;
+                if group.errors.is_some() {
+                    error_bar(canvas, area, x, &y, group.ends(i), (0.2 * bar).min(6.0))?;
+                }
+                labels.draw(canvas, x, &frame, group, i)?;
+            }
+        }
+        let zero = frame.height_of(base);
+        canvas.line((area.left, zero), (area.right, zero), AXIS, 1.0)?;
+        names.draw(canvas, &frame)?;
+        x_label(canvas, area, &self.x, bottom + names.height + 7.0, rest)
+    }
+}
+
+impl BarGroup {
+    fn error(&self, i: usize) -> f64 {
+        self.errors.as_ref().and_then(|errors| errors.get(i)).copied().unwrap_or(0.0)
+    }
+
+    /// The lower and the upper end of the error bar.
+    fn ends(&self, i: usize) -> (f64, f64) {
+        let value = self.values.get(i).copied().unwrap_or(0.0);
+        (value - self.error(i), value + self.error(i))
+    }
+
+    fn label(&self, i: usize) -> Vec<&str> {
+        let label = self.labels.as_ref().and_then(|labels| labels.get(i));
+        label.map(|label| label.lines().collect()).unwrap_or_default()
+    }
+}
+
+impl Axis {
+    /// A number that this axis can show.
+    pub(crate) fn check(&self, value: f64, what: impl Fn() -> String) -> Result<f64> {
+        check(value, &what)?;
+        if self.log && value <= 0.0 {
+            return Err(Error::data(format!(
+                "{} is {value}, and a logarithmic axis starts above zero",
+                what()
+            )));
+        }
+        Ok(value)
+    }
+}
+
+/// What is written at the ends of the bars: upright if the bars are narrow.
+struct Labels {
+    size: f64,
+    upright: bool,
+}
+
+impl Labels {
+    fn new(groups: &[BarGroup], room: f64) -> Self {
+        let all = groups.iter().flat_map(|g| (0..g.values.len()).flat_map(|i| g.label(i)));
+        let most = widest(all, 1.0);
+        let size = (room / most).min(SMALL);
+        if size >= 8.0 { Labels { size, upright: false } } else { Labels { size: 10.0, upright: true } }
+    }
+
+    fn height(&self, lines: &[&str]) -> f64 {
+        match self.upright {
+            _ if lines.is_empty() => 0.0,
+            true => widest(lines, self.size) + 8.0,
+            false => lines.len() as f64 * line_height(self.size) + 5.0,
+        }
+    }
+
+    /// The area with so much less above and below that the labels of the longest bars fit as well.
+    fn spare(&self, room: Rect, y: &Scale, groups: &[BarGroup]) -> Rect {
+        let mut area = room;
+        for _ in 0..6 {
+            let (mut above, mut below) = (room.top, room.bottom);
+            for group in groups {
+                for (i, &value) in group.values.iter().enumerate() {
+                    let (end, height) = (self.end(group, i, value, y), self.height(&group.label(i)));
+                    let y = height_of(area, y, end);
+                    if value >= 0.0 {
+                        above = above.max(area.top + height - (y - room.top));
+                    } else {
+                        below = below.min(area.bottom - height + (room.bottom - y));
+                    }
+                }
+            }
+            area = Rect {
+                top: above.clamp(room.top, room.top + 150.0),
+                bottom: below.max(room.bottom - 150.0),
+                ..room
+            };
+        }
+        area
+    }
+
+    /// The value beyond which the label stands: that of the bar or of its error bar's end.
+    fn end(&self, group: &BarGroup, i: usize, value: f64, y: &Scale) -> f64 {
+        let (low, high) = group.ends(i);
+        (if value >= 0.0 { high } else { low }).clamp(y.from, y.to)
+    }
+
+    fn draw(&self, canvas: &Canvas, x: f64, frame: &Frame, group: &BarGroup, i: usize) -> Result<()> {
+        let lines = group.label(i);
+        let value = group.values.get(i).copied().unwrap_or(0.0);
+        let sign = if value >= 0.0 { -1.0 } else { 1.0 };
+        let end = frame.height_of(self.end(group, i, value, &frame.y)) + sign * 3.0;
+        let line = line_height(self.size);
+        for (k, text) in lines.iter().enumerate() {
+            let shift = (k as f64 - (lines.len() as f64 - 1.0) / 2.0) * line;
+            if self.upright {
+                let side = if sign < 0.0 { Side::Left } else { Side::Right };
+                canvas.upwards(text, (x + shift, end), self.size, side, INK)?;
+            } else {
+                let middle = end + sign * lines.len() as f64 * line / 2.0;
+                canvas.text(text, (x, middle + shift), self.size, Side::Middle, INK)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names below the bars: in lines of whole words if they fit, else upright.
+struct Names {
+    lines: Vec<Vec<String>>,
+    size: f64,
+    upright: bool,
+    height: f64,
+}
+
+impl Names {
+    fn new(names: &[String], room: f64) -> Self {
+        for size in [SMALL, 10.0, 9.0] {
+            let words = names.iter().flat_map(|name| name.split_whitespace());
+            let lines: Vec<_> = names.iter().map(|name| wrap(name, size, room)).collect();
+            let most = lines.iter().map(Vec::len).max().unwrap_or(0);
+            if widest(words, size) <= room && most <= 3 {
+                return Names { height: most as f64 * line_height(size), lines, size, upright: false };
+            }
+        }
+        let size = 10.0;
+        let lines: Vec<_> = names.iter().map(|name| wrap(name, size, 130.0)).collect();
+        Names { height: widest(lines.iter().flatten(), size) + 2.0, lines, size, upright: true }
+    }
+
+    fn draw(&self, canvas: &Canvas, frame: &Frame) -> Result<()> {
+        for (i, lines) in self.lines.iter().enumerate() {
+            let (x, _) = frame.at((i as f64 + 0.5, frame.y.from));
+            let top = frame.area.bottom + 6.0;
+            for (k, text) in lines.iter().enumerate() {
+                let line = line_height(self.size);
+                if self.upright {
+                    let shift = (k as f64 - (lines.len() as f64 - 1.0) / 2.0) * line;
+                    canvas.upwards(text, (x + shift, top), self.size, Side::Right, PALE_INK)?;
+                } else {
+                    canvas.text(
+                        text,
+                        (x, top + (k as f64 + 0.5) * line),
+                        self.size,
+                        Side::Middle,
+                        PALE_INK,
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

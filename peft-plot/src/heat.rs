@@ -1,0 +1,202 @@
+//! Matrices as colours.
+
+use crate::canvas::{Canvas, Rect, Side};
+use crate::error::{Error, Result};
+use crate::frame::{NUMBERS, room_left, room_of_label, x_words, y_words};
+use crate::scale::{Scale, Tick, check, extent};
+use crate::style::{AXIS, INK, PALE_INK, SMALL, line_height, widest, width};
+use crate::{Colours, Heat};
+use plotters::style::RGBColor;
+
+/// So many cells are drawn at most: a picture of more would be tens of megabytes.
+const MOST_CELLS: usize = 1 << 16;
+
+const BAR: f64 = 14.0;
+
+impl Heat {
+    /// The number of rows and columns.
+    fn shape(&self) -> Result<(usize, usize)> {
+        let columns = self.rows.first().map_or(0, Vec::len);
+        if columns == 0 {
+            return Err(Error::data("no cells"));
+        }
+        for (i, row) in self.rows.iter().enumerate() {
+            if row.len() != columns {
+                return Err(Error::data(format!(
+                    "row {i} has {} values, the first one {columns}",
+                    row.len()
+                )));
+            }
+            for (j, &value) in row.iter().enumerate() {
+                check(value, || format!("row {i}, column {j}"))?;
+            }
+        }
+        if self.rows.len() * columns > MOST_CELLS {
+            let rows = self.rows.len();
+            return Err(Error::data(format!(
+                "{rows} × {columns} cells are more than the {MOST_CELLS} of a picture"
+            )));
+        }
+        match &self.divider {
+            Some((at, ..)) if *at == 0 || *at >= columns => {
+                Err(Error::data(format!("a divider before column {at} is not inside of {columns} columns")))
+            }
+            _ => Ok((self.rows.len(), columns)),
+        }
+    }
+
+    /// The values of the ends of the colour bar.
+    fn ends(&self) -> Result<Scale> {
+        let values: Vec<f64> = self.rows.iter().flatten().copied().collect();
+        let (low, high) = extent(&values).ok_or_else(|| Error::data("no cells"))?;
+        let (from, to) =
+            match (self.range, self.colours) {
+                (Some((from, to)), _) => {
+                    let finite = from.is_finite() && to.is_finite();
+                    if !finite || to - from <= 1e-9 * from.abs().max(to.abs()) {
+                        return Err(Error::data(format!("colours cannot go from {from} to {to}")));
+                    }
+                    (from, to)
+                }
+                (None, Colours::Diverging) => {
+                    let most = low.abs().max(high.abs());
+                    if most == 0.0 { (-1.0, 1.0) } else { (-most, most) }
+                }
+                (None, Colours::Sequential) if high - low <= 1e-9 * low.abs().max(high.abs()) => {
+                    if high == 0.0 { (0.0, 1.0) } else { (high.min(0.0), high.max(0.0)) }
+                }
+                (None, Colours::Sequential) => (low, high),
+            };
+        Ok(Scale { log: false, from, to })
+    }
+
+    fn colour(&self, value: f64, ends: &Scale) -> RGBColor {
+        match self.colours {
+            // Both sides of zero are equally steep, also where one end is nearer.
+            Colours::Diverging => {
+                let most = ends.from.abs().max(ends.to.abs());
+                blend(&DIVERGING, (value.clamp(ends.from, ends.to) / most + 1.0) / 2.0)
+            }
+            Colours::Sequential => blend(&SEQUENTIAL, ends.at(value)),
+        }
+    }
+
+    pub(crate) fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<()> {
+        let (rows, columns) = self.shape()?;
+        let ends = self.ends()?;
+        let numbers = self.numbers(&ends);
+        let words = if self.divider.is_some() { line_height(SMALL) + 4.0 } else { 0.0 };
+        let left = room_left(&self.y, &counts(rows, 400.0, 20.0), rest.height() - 60.0);
+        let right = 12.0 + BAR + 8.0 + widest(numbers.iter().map(|n| &n.1), SMALL);
+        let bottom = NUMBERS + room_of_label(&self.x, rest.width());
+        let room = Rect {
+            top: rest.top + words,
+            bottom: rest.bottom - bottom,
+            left: rest.left + left,
+            right: rest.right - right,
+        };
+        let area = fit(room, rows, columns);
+
+        // Borders of cells are whole units, so that no gap shows between them.
+        let x = |j: usize| area.left + (j as f64 * area.width() / columns as f64).round();
+        let y = |i: usize| area.top + (i as f64 * area.height() / rows as f64).round();
+        for (i, row) in self.rows.iter().enumerate() {
+            for (j, &value) in row.iter().enumerate() {
+                let cell = Rect { left: x(j), right: x(j + 1), top: y(i), bottom: y(i + 1) };
+                canvas.rect(cell, self.colour(value, &ends))?;
+            }
+        }
+        border(canvas, area)?;
+        if let Some((at, before, after)) = &self.divider {
+            let x = x(*at);
+            let y = area.top - words / 2.0;
+            canvas.line((x, area.top - words), (x, area.bottom), INK, 1.6)?;
+            let (w, v) = (width(before, SMALL), width(after, SMALL));
+            let one = ((area.left + x) / 2.0).min(x - 5.0 - w / 2.0).max(rest.left + w / 2.0);
+            let other = ((area.right + x) / 2.0).max(x + 5.0 + v / 2.0).min(rest.right - v / 2.0);
+            canvas.text(before, (one, y), SMALL, Side::Middle, INK)?;
+            canvas.text(after, (other, y), SMALL, Side::Middle, INK)?;
+        }
+        let up: Vec<Tick> =
+            counts(rows, area.height(), 20.0).into_iter().map(|(at, n)| (1.0 - at, n)).collect();
+        y_words(canvas, area, &self.y, &up, area.left - left)?;
+        x_words(canvas, area, &self.x, &counts(columns, area.width(), 32.0), rest)?;
+        self.bar(canvas, area, &ends, &numbers)
+    }
+
+    /// The numbers beside the colour bar; its ends say so where values lie beyond them.
+    fn numbers(&self, ends: &Scale) -> Vec<Tick> {
+        ends.ticks(5)
+    }
+
+    fn bar(&self, canvas: &Canvas, area: Rect, ends: &Scale, numbers: &[Tick]) -> Result<()> {
+        let bar = Rect { left: area.right + 12.0, right: area.right + 12.0 + BAR, ..area };
+        let steps = bar.height() as usize;
+        for step in 0..steps {
+            let value = ends.from + (step as f64 + 0.5) / steps as f64 * (ends.to - ends.from);
+            let bottom = bar.bottom - step as f64;
+            canvas.rect(Rect { top: bottom - 1.0, bottom, ..bar }, self.colour(value, ends))?;
+        }
+        border(canvas, bar)?;
+        for (at, number) in numbers {
+            let y = bar.bottom - at * bar.height();
+            canvas.line((bar.right, y), (bar.right + 3.0, y), AXIS, 1.0)?;
+            canvas.text(number, (bar.right + 6.0, y), SMALL, Side::Left, PALE_INK)?;
+        }
+        Ok(())
+    }
+}
+
+fn border(canvas: &Canvas, r: Rect) -> Result<()> {
+    let corners =
+        [(r.left, r.top), (r.right, r.top), (r.right, r.bottom), (r.left, r.bottom), (r.left, r.top)];
+    canvas.path(&corners, AXIS, 0.8)
+}
+
+/// The largest area in the room, in whole units, whose cells are squares, or not much longer than wide: the short side
+/// of a matrix with few rows or columns is at least a fifth of the room.
+fn fit(room: Rect, rows: usize, columns: usize) -> Rect {
+    let (rows, columns) = (rows as f64, columns as f64);
+    let cell = (room.width() / columns).min(room.height() / rows);
+    let width = (cell * columns).max(room.width() / 5.0).floor();
+    let height = (cell * rows).max(room.height() / 5.0).floor();
+    let (x, y) = room.centre();
+    let left = (x - width / 2.0).round();
+    let top = if height < room.height() * 0.6 { room.top.ceil() } else { (y - height / 2.0).round() };
+    Rect { left, top, right: left + width, bottom: top + height }
+}
+
+/// Numbers of rows or columns, at the middles of their cells.
+fn counts(of: usize, room: f64, each: f64) -> Vec<Tick> {
+    let steps = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+    let step = steps.into_iter().find(|s| room / of as f64 * *s as f64 >= each).unwrap_or(of);
+    (0..of).step_by(step.max(1)).map(|i| ((i as f64 + 0.5) / of as f64, i.to_string())).collect()
+}
+
+/// Between colours at equal distances, from 0 to 1.
+fn blend(colours: &[[u8; 3]], at: f64) -> RGBColor {
+    let place = at.clamp(0.0, 1.0) * (colours.len() - 1) as f64;
+    let index = (place as usize).min(colours.len() - 2);
+    let mix = |c: usize| {
+        let (a, b) = (f64::from(colours[index][c]), f64::from(colours[index + 1][c]));
+        (a + (place - index as f64) * (b - a)).round() as u8
+    };
+    RGBColor(mix(0), mix(1), mix(2))
+}
+
+/// ColorBrewer's RdBu, turned around, with a white middle.
+const DIVERGING: [[u8; 3]; 9] = [
+    [5, 48, 97],
+    [33, 102, 172],
+    [67, 147, 195],
+    [146, 197, 222],
+    [255, 255, 255],
+    [244, 165, 130],
+    [214, 96, 77],
+    [178, 24, 43],
+    [103, 0, 31],
+];
+
+/// ColorBrewer's Blues from white.
+const SEQUENTIAL: [[u8; 3]; 6] =
+    [[255, 255, 255], [214, 230, 244], [158, 202, 225], [74, 152, 201], [23, 100, 171], [8, 48, 107]];
