@@ -6,6 +6,7 @@
 pub mod cases;
 pub mod cli;
 pub mod driver;
+pub mod figures;
 pub mod job;
 pub mod mixed;
 pub mod record;

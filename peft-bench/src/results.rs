@@ -53,6 +53,8 @@ impl std::fmt::Display for Mean {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     pub method: &'static str,
+    /// Runs that ended well.
+    pub seeds: usize,
     pub trainable: i64,
     pub lr: f64,
     /// Test accuracy in percent.
@@ -105,12 +107,19 @@ impl Results {
         };
         Some(Summary {
             method,
+            seeds: figures.len(),
             trainable: first.trainable,
             lr: first.lr,
             accuracy: over(&|f| 100.0 * f.test_accuracy),
             loss: over(&|f| f.train_loss),
             losses: first.losses.iter().enumerate().map(part).collect(),
         })
+    }
+
+    /// Test accuracy of the bases in percent, before anything is adapted; none on text.
+    pub fn unadapted(&self) -> Option<Mean> {
+        let values: Vec<f64> = self.accuracies(UNADAPTED).into_values().collect();
+        (!values.is_empty()).then(|| Mean::of(&values))
     }
 
     /// Test accuracy in percent by seed, of a method or of [`UNADAPTED`].
