@@ -1,5 +1,6 @@
 //! The methods of the benchmark, as data. A new one is one entry here.
 
+use anyhow::{Context, Result};
 use peft_core::Model;
 use peft_core::methods::{
     AdaLoraConfig, BeftConfig, Bias, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig,
@@ -20,6 +21,19 @@ pub struct Case {
     pub lr: (f64, f64),
     tiny: fn() -> Box<dyn Method>,
     bert: fn() -> Box<dyn Method>,
+}
+
+impl Case {
+    /// The case of that name.
+    ///
+    /// # Errors
+    /// If there is none; says which there are.
+    pub fn find(name: &str) -> Result<&'static Self> {
+        CASES.iter().find(|c| c.name == name).with_context(|| {
+            let names: Vec<&str> = CASES.iter().map(|c| c.name).collect();
+            format!("no method `{name}`; there are {}", names.join(", "))
+        })
+    }
 }
 
 /// The adapter's name in every run.

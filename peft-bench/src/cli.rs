@@ -4,6 +4,7 @@ use crate::cases::{CASES, Case};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use peft_core::DeviceChoice;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -75,9 +76,9 @@ pub struct Options {
     #[arg(long)]
     pub batch: Option<usize>,
 
-    /// Run one job read from standard input
-    #[arg(long, hide = true)]
-    pub worker: bool,
+    /// Runs at a time; a step's time is its own with one alone
+    #[arg(long, default_value_t = 1)]
+    pub jobs: usize,
 }
 
 impl Options {
@@ -86,13 +87,7 @@ impl Options {
         if self.methods.is_empty() {
             return Ok(CASES.iter().collect());
         }
-        let find = |name: &String| {
-            CASES.iter().find(|c| c.name == name).with_context(|| {
-                let names: Vec<&str> = CASES.iter().map(|c| c.name).collect();
-                format!("--methods: no method `{name}`; there are {}", names.join(", "))
-            })
-        };
-        self.methods.iter().map(find).collect()
+        self.methods.iter().map(|name| Case::find(name).context("--methods")).collect()
     }
 
     /// The seeds that were asked for.
@@ -105,6 +100,9 @@ impl Options {
         };
         if seeds.is_empty() {
             bail!(wrong());
+        }
+        if seeds.iter().collect::<BTreeSet<_>>().len() < seeds.len() {
+            bail!("--seeds {}: a seed is there twice", self.seeds);
         }
         Ok(seeds)
     }

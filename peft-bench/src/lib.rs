@@ -6,8 +6,12 @@
 pub mod cases;
 pub mod cli;
 pub mod driver;
+pub mod figures;
+pub mod job;
 pub mod mixed;
 pub mod record;
+pub mod results;
+pub mod sweep;
 pub mod synthetic;
 pub mod table;
 pub mod task;

@@ -5,6 +5,5 @@ use peft_bench::{cli::Options, driver, exit, worker};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    exit(if options.worker { worker::main() } else { driver::run(&options) })
+    exit(if worker::asked() { worker::main() } else { driver::run(&Options::parse()) })
 }

@@ -1,5 +1,6 @@
 //! What passes between driver and worker, and what is written to the JSON-lines file.
 
+use crate::text::Source;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -17,8 +18,8 @@ pub struct Job {
 /// What a job is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Work {
-    /// Pre-train the synthetic task's base and write it.
-    Pretrain { base: PathBuf },
+    /// Pre-train the synthetic task's base for its first `steps` steps and write it.
+    Pretrain { base: PathBuf, steps: u64 },
     /// Fine-tune with one method.
     Case { method: String, data: Data, steps: Option<u64>, batch: Option<usize>, lr: Option<f64> },
 }
@@ -26,10 +27,10 @@ pub enum Work {
 /// What is trained on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Data {
-    /// The synthetic task over a pre-trained base.
-    Synthetic { base: PathBuf },
+    /// The synthetic task over a pre-trained base, or over a fresh model if there is none.
+    Synthetic { base: Option<PathBuf> },
     /// Text with a Hub model.
-    Text { model: PathBuf, train: PathBuf, test: PathBuf, epochs: u64, new_head: bool },
+    Text(Source),
 }
 
 /// A worker's words on standard output, one JSON object a line.
@@ -39,12 +40,29 @@ pub enum Message {
     Progress(u64, u64),
     /// Something that the user should know and that is no failure.
     Note(String),
-    /// The base is written.
-    Pretrained,
-    /// The run's figures.
-    Done(Box<Figures>),
-    /// The run failed; why.
+    /// The job is done.
+    Ended(Outcome),
+    /// The job failed; why.
     Failed(String),
+}
+
+/// What came of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The base is written.
+    Pretrained(Base),
+    Trained(Box<Figures>),
+}
+
+/// A pre-trained base of the synthetic task, before anything is adapted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Base {
+    /// All its parameters.
+    pub parameters: i64,
+    /// Accuracy on held-out rows of its own two tasks.
+    pub own: f64,
+    /// Accuracy on the test rows of the task that it was never trained on.
+    pub unadapted: f64,
 }
 
 /// Figures of one run.
@@ -63,6 +81,8 @@ pub struct Figures {
     pub file_bytes: u64,
     /// Mean over the last tenth of the steps.
     pub train_loss: f64,
+    /// Mean over each of at most fifty equal parts of the run, and the step that the part ends with.
+    pub losses: Vec<(u64, f64)>,
     /// Share of test rows that are right.
     pub test_accuracy: f64,
     /// Largest difference of the test logits after merging, relative to the largest logit; absent where the method

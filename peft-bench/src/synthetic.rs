@@ -6,6 +6,7 @@
 //! 1; task B asks for their blend, which was never asked for, with fresh scores for ten tokens and a shift of 3.
 
 use crate::cases::{ADAPTER, Case, Subject};
+use crate::record;
 use crate::task::{Shuffle, Task};
 use anyhow::Result;
 use peft_core::io::tensors;
@@ -20,9 +21,11 @@ const PRETRAIN_ROWS: i64 = 16_000;
 const PRETRAIN_TEST_ROWS: i64 = 2_000;
 const TRAIN_ROWS: i64 = 2_000;
 const TEST_ROWS: i64 = 4_000;
-const PRETRAIN_STEPS: u64 = 3_000;
+/// Steps of the whole pre-training.
+pub const PRETRAIN_STEPS: u64 = 3_000;
 const PRETRAIN_LR: f64 = 5e-3;
-const STEPS: u64 = 600;
+/// Steps of a whole fine-tuning.
+pub const STEPS: u64 = 600;
 const BATCH: usize = 64;
 
 const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
@@ -100,16 +103,15 @@ pub fn draw(seed: i64) -> Result<Draw> {
     })
 }
 
-/// Pre-trains the base of a seed for `steps` of its 3,000 steps; `seen` gets every loss. Returns the base and its
-/// accuracy on held-out rows of the two pre-training tasks.
+/// Pre-trains the base of a seed for the first `steps` of its [`PRETRAIN_STEPS`]; `seen` gets every loss.
 pub fn pretrain(
     seed: i64,
     device: Device,
     steps: u64,
     mut seen: impl FnMut(u64, f64) -> Result<()>,
-) -> Result<(Peft<Tiny>, f64)> {
+) -> Result<(Peft<Tiny>, record::Base)> {
     let data = draw(seed)?;
-    let (rows, test) = (data.pretrain.to(device)?, data.pretrain_test.to(device)?);
+    let rows = data.pretrain.to(device)?;
     tch::manual_seed(10_000 + seed);
     let config = TinyConfig::default();
     let peft = Peft::<Tiny>::new(config.init(device)?, config)?;
@@ -125,16 +127,16 @@ pub fn pretrain(
         seen(step, report.loss)?;
     }
     peft.base().freeze()?;
-    let _guard = tch::no_grad_guard();
-    let right =
-        model.forward(&Batch::dense(test.x), Pass::eval())?.f_argmax(1, false)?.f_eq_tensor(&test.y)?;
-    let accuracy = f64::try_from(right.f_to_kind(Kind::Float)?.f_mean(None::<Kind>)?)?;
-    Ok((peft, accuracy))
-}
-
-/// Steps of the whole pre-training.
-pub const fn pretrain_steps() -> u64 {
-    PRETRAIN_STEPS
+    let accuracy = |rows: &Rows| -> Result<f64> {
+        let _guard = tch::no_grad_guard();
+        let rows = rows.to(device)?;
+        let logits = model.forward(&Batch::dense(rows.x), Pass::eval())?;
+        let right = logits.f_argmax(1, false)?.f_eq_tensor(&rows.y)?.f_to_kind(Kind::Double)?;
+        Ok(f64::try_from(right.f_mean(None::<Kind>)?)?)
+    };
+    let (own, unadapted) = (accuracy(&data.pretrain_test)?, accuracy(&data.test)?);
+    let parameters = peft.report(&[])?.all;
+    Ok((peft, record::Base { parameters, own, unadapted }))
 }
 
 /// Fine-tuning on task B.
@@ -147,12 +149,23 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
-    /// Over a base that [`pretrain`] made; the case is drawn from its own seed, so that every method starts alike.
-    pub fn open(base: &Path, seed: i64, device: Device, case: &Case, batch: Option<usize>) -> Result<Self> {
+    /// Over a base that [`pretrain`] made, or over a fresh model; the case is drawn from its own seed, so that every
+    /// method starts alike.
+    pub fn open(
+        base: Option<&Path>,
+        seed: i64,
+        device: Device,
+        case: &Case,
+        batch: Option<usize>,
+    ) -> Result<Self> {
         let data = draw(seed)?;
-        let base = Params::from_tensors(base.display().to_string(), device, tensors::read(base)?)?;
-        let mut peft = Peft::<Tiny>::new(base, TinyConfig::default())?;
         tch::manual_seed(20_000 + seed);
+        let config = TinyConfig::default();
+        let base = match base {
+            Some(file) => Params::from_tensors(file.display().to_string(), device, tensors::read(file)?)?,
+            None => config.init(device)?,
+        };
+        let mut peft = Peft::<Tiny>::new(base, config)?;
         peft.add(ADAPTER, Tiny::method(case))?;
         let shuffle = Shuffle::new(TRAIN_ROWS as usize, batch.unwrap_or(BATCH), false);
         Ok(Self { peft, train: data.train.to(device)?, test: data.test.to(device)?, shuffle })

@@ -1,9 +1,8 @@
 //! The tables.
 
 use crate::cases::Case;
-use crate::driver::Run;
 use crate::record::Figures;
-use crate::worker::median;
+use crate::results::{Mean, Run, median};
 use comfy_table::{
     CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets::UTF8_FULL_CONDENSED,
 };
@@ -70,19 +69,13 @@ pub fn results(cases: &[&'static Case], runs: &[Run]) -> Table {
 
 fn row(name: &str, f: &[&Figures]) -> Row {
     let middle = |get: fn(&Figures) -> f64| median(&mut f.iter().map(|f| get(f)).collect::<Vec<_>>());
-    let (mean, deviation) =
-        mean_and_deviation(&f.iter().map(|f| 100.0 * f.test_accuracy).collect::<Vec<_>>());
-    let (loss, _) = mean_and_deviation(&f.iter().map(|f| f.train_loss).collect::<Vec<_>>());
+    let over = |get: fn(&Figures) -> f64| Mean::of(&f.iter().map(|f| get(f)).collect::<Vec<_>>());
     let peak = f.iter().map(|f| f.peak_bytes).max().unwrap_or_default();
     let merge = f
         .iter()
         .filter_map(|f| f.merge_error)
         .fold(None, |worst: Option<f64>, e| Some(worst.map_or(e, |w| w.max(e))));
     let first = f[0];
-    let accuracy = match deviation {
-        Some(d) => format!("{mean:.1} ± {d:.1}"),
-        None => format!("{mean:.1}"),
-    };
     Row::from([
         name.to_owned(),
         commas(first.trainable),
@@ -92,29 +85,9 @@ fn row(name: &str, f: &[&Figures]) -> Row {
         commas(middle(|f| f.tokens_per_s).round() as i64),
         format!("{:.1}", peak as f64 / 1e6),
         format!("{:.1}", first.file_bytes as f64 / 1e3),
-        format!("{loss:.3}"),
-        accuracy,
+        format!("{:.3}", over(|f| f.train_loss).mean),
+        over(|f| 100.0 * f.test_accuracy).to_string(),
         merge.map_or("cannot merge".into(), |e| format!("{e:.0e}")),
         format!("{} ok", f.len()),
     ])
-}
-
-/// Mean, and standard deviation where there is more than one value.
-fn mean_and_deviation(values: &[f64]) -> (f64, Option<f64>) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (mean, (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deviation_is_of_a_sample() {
-        assert_eq!(mean_and_deviation(&[1.0, 3.0]), (2.0, Some(2f64.sqrt())));
-        assert_eq!(mean_and_deviation(&[5.0]), (5.0, None));
-        assert_eq!(median(&mut [3.0, 1.0, 2.0, 10.0]), 2.5);
-    }
 }

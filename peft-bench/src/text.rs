@@ -8,7 +8,8 @@ use peft_core::io::text::{Dataset, Encoded, TextEncoder};
 use peft_core::models::Bert;
 use peft_core::train::{AdamConfig, Schedule};
 use peft_core::{Batch, Peft};
-use std::path::Path;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use tch::{Device, Tensor};
 
 const BATCH: usize = 32;
@@ -27,26 +28,27 @@ pub struct Text {
 }
 
 /// Where the parts of the task lie.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
-    pub model: &'a Path,
-    pub train: &'a Path,
-    pub test: &'a Path,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Source {
+    pub model: PathBuf,
+    pub train: PathBuf,
+    pub test: PathBuf,
     pub epochs: u64,
     /// Replace the head that the model's file has.
     pub new_head: bool,
 }
 
-impl Source<'_> {
+impl Source {
     /// Reads and encodes both files, without the model's weights: what is wrong with the data is wrong for every run.
     ///
     /// # Errors
     /// Everything that [`Text::open`] would say of the text, the tokenizer and the model's configuration.
     pub fn check(&self) -> Result<()> {
-        let (train, test) = (Dataset::read(self.train)?, Dataset::read(self.test)?);
+        let (train, test) = (Dataset::read(&self.train)?, Dataset::read(&self.test)?);
         let labels = train.labels();
-        let c = hub::config::<Bert>(self.model, Head::Classes(labels.len() as i64))?;
-        let encoder = TextEncoder::open(self.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+        let c = hub::config::<Bert>(&self.model, Head::Classes(labels.len() as i64))?;
+        let encoder =
+            TextEncoder::open(&self.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
         encoder.encode(&train, &labels)?;
         encoder.encode(&test, &labels)?;
         Ok(())
@@ -56,19 +58,19 @@ impl Source<'_> {
 impl Text {
     /// Reads everything; `note` is told what the user should know.
     pub fn open(
-        source: Source<'_>,
+        source: &Source,
         seed: i64,
         device: Device,
         case: &Case,
         batch: Option<usize>,
         mut note: impl FnMut(String) -> Result<()>,
     ) -> Result<Self> {
-        let (train, test) = (Dataset::read(source.train)?, Dataset::read(source.test)?);
+        let (train, test) = (Dataset::read(&source.train)?, Dataset::read(&source.test)?);
         let labels = train.labels();
         let classes = labels.len() as i64;
         let head = if source.new_head { Head::Fresh(classes) } else { Head::Classes(classes) };
         tch::manual_seed(seed);
-        let opened = hub::open::<Bert>(source.model, device, head).context("opening the model")?;
+        let opened = hub::open::<Bert>(&source.model, device, head).context("opening the model")?;
         if !opened.fresh.is_empty() {
             note(format!("fresh head for {classes} classes: {}", opened.fresh.join(", ")))?;
         }
@@ -78,7 +80,7 @@ impl Text {
         let mut peft = opened.peft;
         let c = peft.config();
         let encoder =
-            TextEncoder::open(source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+            TextEncoder::open(&source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
         let (train, test) = (encoder.encode(&train, &labels)?, encoder.encode(&test, &labels)?);
         for (what, set) in [("training", &train), ("test", &test)] {
             if set.truncated > 0 {

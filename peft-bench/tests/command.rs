@@ -79,7 +79,16 @@ impl Files {
 fn every_method_on_text_with_json_lines() -> Result<()> {
     let files = Files::new()?;
     let json = files.path("out/runs.jsonl");
-    let out = files.run(&["--seeds", "0,1", "--epochs", "2", "--json", json.to_str().context("path")?])?;
+    let out = files.run(&[
+        "--seeds",
+        "0,1",
+        "--epochs",
+        "2",
+        "--jobs",
+        "2",
+        "--json",
+        json.to_str().context("path")?,
+    ])?;
     ensure!(out.status.success(), "{}{}", text(&out.stdout), text(&out.stderr));
     let lines = std::fs::read_to_string(&json)?;
     let records: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
@@ -91,6 +100,9 @@ fn every_method_on_text_with_json_lines() -> Result<()> {
         for figure in ["step_ms", "tokens_per_s", "peak_bytes", "file_bytes", "trainable", "train_loss"] {
             ensure!(f[figure].as_f64().is_some_and(|v| v > 0.0), "{figure} of {r}");
         }
+        // Six steps are six parts of one step each.
+        let losses = f["losses"].as_array().context("losses")?;
+        ensure!(losses.len() == 6 && losses[5][0] == 6 && losses[5][1] == f["train_loss"], "{r}");
         ensure!(f["config"]["peft_type"].is_string(), "{r}");
     }
     let lora = records.iter().find(|r| r["method"] == "lora").context("lora")?;
@@ -131,6 +143,8 @@ fn wrong_input_is_named() -> Result<()> {
     };
     fails(&["--methods", "lroa"], &["no method `lroa`", "lora"])?;
     fails(&["--seeds", "x"], &["--seeds x", "0..8"])?;
+    fails(&["--seeds", "1,0,1"], &["--seeds 1,0,1", "twice"])?;
+    fails(&["--jobs", "0"], &["--jobs", "positive"])?;
     fails(&["--device", "gpu"], &["cpu, cuda, cuda:N or auto"])?;
 
     let config = std::fs::read_to_string(files.path("config.json"))?;

@@ -2,6 +2,9 @@
 //! pre-training. After some 250 steps runs on different processors part ways, so nothing later is compared.
 
 use anyhow::{Context, Result, ensure};
+use peft_bench::cases::Case;
+use peft_bench::record::Message;
+use peft_bench::sweep::{On, Place, SCRATCH, Sweep};
 use peft_bench::synthetic::{Rows, draw, pretrain};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -68,5 +71,56 @@ fn the_first_losses_of_pretraining() -> Result<()> {
             "step {step}: {found}, recorded {expected}"
         );
     }
+    Ok(())
+}
+
+#[test]
+fn a_small_sweep_in_this_process() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let cases = vec![Case::find("full")?, Case::find("lora")?];
+    let small = Sweep {
+        on: On::Synthetic { pretrain_steps: 3, scratch: true },
+        steps: Some(4),
+        ..Sweep::synthetic(cases, vec![5, 1])
+    };
+    let (mut steps, mut titles) = (0, Vec::new());
+    let results = small.run(Place::Here, |planned, message| {
+        match message {
+            Message::Progress(done, of) if done == of => steps += of,
+            Message::Ended(_) => titles.push(planned.title()),
+            Message::Failed(why) => anyhow::bail!("{why}"),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    ensure!(small.steps() == Some(steps) && steps == 2 * (3 + 3 * 4), "{steps} steps");
+    ensure!(
+        titles.len() == 8 && titles[..3] == ["seed 5: base", "seed 5: full", "seed 5: lora"],
+        "{titles:?}"
+    );
+    let runs: Vec<_> = results.runs.iter().map(|r| (r.seed, r.method)).collect();
+    ensure!(runs[1..5] == [(5, "lora"), (5, SCRATCH), (1, "full"), (1, "lora")], "{runs:?}");
+    let [full, lora, scratch] = &results.summaries()[..] else { anyhow::bail!("methods") };
+    ensure!(full.trainable == 28_740 && lora.trainable == 1_280 && scratch.trainable == 28_740);
+    ensure!(full.losses.len() == 4 && scratch.losses[0].1 != full.losses[0].1);
+    ensure!(results.bases.len() == 2 && results.bases[&5].parameters == 28_740);
+
+    // A seed has its numbers whatever runs before it.
+    let again = Sweep { seeds: vec![1], ..small.clone() }.run(Place::Here, |_, _| Ok(()))?;
+    ensure!(again.bases[&1] == results.bases[&1]);
+    ensure!(again.good("lora")[0].losses == results.good("lora")[1].losses);
+
+    // Who listens can end it.
+    let ended = small.run(Place::Here, |planned, _| {
+        ensure!(planned.method.is_none(), "enough");
+        Ok(())
+    });
+    ensure!(ended.err().context("an error")?.to_string() == "enough");
+
+    // Nothing can start from a base that fails; the rest goes on.
+    let wrong = Sweep { device: "gpu".into(), ..small }.run(Place::Here, |_, _| Ok(()))?;
+    ensure!(
+        wrong.runs.len() == 6 && wrong.runs.iter().all(|r| r.result.is_err()) && wrong.summaries().is_empty()
+    );
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
-use peft_bench::worker::median;
+use peft_bench::results::median;
 use peft_core::io::hub::{self, Head, Options as Open};
 use peft_core::io::{tensors, write_json};
 use peft_core::methods::LoraConfig;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use notebooks_rs::cli::Setting;
 use notebooks_rs::lesson000::{Lesson, TECHNIQUES};
-use peft_bench::cases::{ADAPTER, CASES};
+use peft_bench::cases::{ADAPTER, Case};
 use peft_bench::task::Task;
 use peft_bench::text::{Source, Text};
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
@@ -76,10 +76,10 @@ fn run(options: &Options) -> Result<()> {
             })
         }
         What::Text { model, train, test, method, epochs, batch } => {
-            let case =
-                CASES.iter().find(|c| c.name == *method).with_context(|| format!("no method `{method}`"))?;
+            let case = Case::find(method)?;
+            let (model, train, test) = (model.clone(), train.clone(), test.clone());
             let source = Source { model, train, test, epochs: *epochs, new_head: true };
-            let mut task = Text::open(source, options.seed, device, case, *batch, |note| {
+            let mut task = Text::open(&source, options.seed, device, case, *batch, |note| {
                 eprintln!("note: {note}");
                 Ok(())
             })?;
