@@ -1,6 +1,6 @@
 //! Where a section writes: lines for readers, facts for programs, figures for both.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table as Grid, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use peft_plot::Figure;
@@ -215,7 +215,11 @@ impl Page {
     }
 
     fn save(&self, dir: &Path) -> Result<Vec<PathBuf>> {
-        anyhow::bail!("{}: figures are not drawn yet", dir.display())
+        let mut files = Vec::new();
+        for p in &self.pictures {
+            files.extend(p.figure.save(dir, &p.name).with_context(|| format!("figure `{}`", p.name))?);
+        }
+        Ok(files)
     }
 }
 
