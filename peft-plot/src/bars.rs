@@ -17,12 +17,13 @@ impl Bars {
         Legend::new(groups.map(|(i, g)| (Sign::Bar(look(i).colour), g.name.clone())), width)
     }
 
-    /// Wider than other panels where there are many bars.
+    /// The width in which bars are not too narrow, and no word below them either.
     pub(crate) fn width(&self) -> f64 {
-        (self.categories.len() * self.groups.len()) as f64 * 32.0 + 100.0
+        let word = widest(self.categories.iter().flat_map(|name| name.split_whitespace()), 10.0) + 8.0;
+        self.categories.len() as f64 * word.max(32.0 * self.groups.len() as f64) + 100.0
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.categories.is_empty() || self.groups.is_empty() {
             return Err(Error::data("no categories or no groups of bars"));
         }
@@ -68,13 +69,10 @@ impl Bars {
     }
 
     pub(crate) fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<()> {
-        self.check()?;
         let y = self.scale()?;
-        let rest = self.legend(rest.width()).draw(canvas, rest)?;
-
         // How much room there is for the names of categories decides their height, and that the plot's.
         let guess = ticks_up(&y, rest.height() - 60.0);
-        let left = rest.left + room_left(&self.y.label, &guess, rest.height() - 60.0);
+        let left = rest.left + room_left(&self.y.label, &guess);
         let slot = (rest.right - left) / self.categories.len() as f64;
         let names = Names::new(&self.categories, slot - 6.0);
         let bar = (0.8 * slot / self.groups.len() as f64).min(64.0);
@@ -84,7 +82,7 @@ impl Bars {
             rest.bottom - names.height - NUMBERS + SMALL * 1.25 - room_of_label(&self.x, rest.width());
         let area = labels.spare(Rect { left, bottom, top: rest.top + 4.0, ..rest }, &y, &self.groups);
         let up = ticks_up(&y, area.height());
-        y_axis(canvas, area, &self.y.label, &up, &y.fine(), rest.left)?;
+        y_axis(canvas, area, &self.y.label, &up, &y.fine(), rest)?;
 
         let base = if y.log { y.from } else { 0.0_f64.clamp(y.from, y.to) };
         let frame = Frame { area, x: Scale { log: false, from: 0.0, to: self.categories.len() as f64 }, y };
@@ -125,9 +123,10 @@ impl BarGroup {
         (value - self.error(i), value + self.error(i))
     }
 
-    fn label(&self, i: usize) -> Vec<&str> {
+    /// The lines over a bar; long ones are broken.
+    fn label(&self, i: usize) -> Vec<String> {
         let label = self.labels.as_ref().and_then(|labels| labels.get(i));
-        label.map(|label| label.lines().collect()).unwrap_or_default()
+        label.map(|label| wrap(label, SMALL, 120.0)).unwrap_or_default()
     }
 }
 
@@ -159,7 +158,7 @@ impl Labels {
         if size >= 8.0 { Labels { size, upright: false } } else { Labels { size: 10.0, upright: true } }
     }
 
-    fn height(&self, lines: &[&str]) -> f64 {
+    fn height(&self, lines: &[String]) -> f64 {
         match self.upright {
             _ if lines.is_empty() => 0.0,
             true => widest(lines, self.size) + 8.0,

@@ -4,9 +4,7 @@ use crate::Axis;
 use crate::canvas::{At, Canvas, Rect, Side};
 use crate::error::Result;
 use crate::scale::{Scale, Tick};
-use crate::style::{
-    AXIS, FINE_GRID, GRID, INK, LABEL, PALE_INK, PANEL_TITLE, SMALL, line_height, widest, width, wrap,
-};
+use crate::style::{AXIS, FINE_GRID, GRID, INK, LABEL, PALE_INK, SMALL, line_height, widest, width, wrap};
 
 /// The area of the data, and both scales.
 #[derive(Debug, Clone, Copy)]
@@ -30,17 +28,12 @@ pub(crate) fn height_of(area: Rect, scale: &Scale, y: f64) -> f64 {
     area.bottom - scale.at(y) * area.height()
 }
 
-/// Writes the title of a panel and returns the room below it.
-pub(crate) fn title(canvas: &Canvas, panel: Rect, title: &str) -> Result<Rect> {
-    let lines = wrap(title, PANEL_TITLE, panel.width());
-    let height = lines.len() as f64 * line_height(PANEL_TITLE);
-    canvas.lines(&lines, (panel.centre().0, panel.top + height / 2.0), PANEL_TITLE, Side::Middle, INK)?;
-    Ok(Rect { top: panel.top + height + if lines.is_empty() { 0.0 } else { 8.0 }, ..panel })
-}
+/// The longest line of an upright label.
+const UPRIGHT: f64 = 300.0;
 
 /// How much room the numbers and the label of an upright axis need.
-pub(crate) fn room_left(label: &str, ticks: &[Tick], height: f64) -> f64 {
-    let lines = wrap(label, LABEL, height).len() as f64;
+pub(crate) fn room_left(label: &str, ticks: &[Tick]) -> f64 {
+    let lines = wrap(label, LABEL, UPRIGHT).len() as f64;
     widest(ticks.iter().map(|t| &t.1), SMALL)
         + 8.0
         + lines * line_height(LABEL)
@@ -77,7 +70,7 @@ pub(crate) fn xy(canvas: &Canvas, rest: Rect, x: (&Axis, Scale), y: (&Axis, Scal
     let bottom = rest.bottom - NUMBERS - room_of_label(&x.0.label, rest.width());
     let room = bottom - rest.top;
     let up = ticks_up(&y.1, room);
-    let left = rest.left + room_left(&y.0.label, &up, room);
+    let left = rest.left + room_left(&y.0.label, &up);
     let area = Rect { left, right: rest.right - 16.0, bottom, top: rest.top + 4.0 };
     let across = ticks_across(&x.1, area.width());
     for at in x.1.fine() {
@@ -88,7 +81,7 @@ pub(crate) fn xy(canvas: &Canvas, rest: Rect, x: (&Axis, Scale), y: (&Axis, Scal
         let x = area.left + at * area.width();
         canvas.line((x, area.top), (x, area.bottom), GRID, 1.0)?;
     }
-    y_axis(canvas, area, &y.0.label, &up, &y.1.fine(), rest.left)?;
+    y_axis(canvas, area, &y.0.label, &up, &y.1.fine(), rest)?;
     x_axis(canvas, area, &x.0.label, &across, rest)?;
     Ok(Frame { area, x: x.1, y: y.1 })
 }
@@ -100,7 +93,7 @@ pub(crate) fn y_axis(
     label: &str,
     ticks: &[Tick],
     fine: &[f64],
-    left: f64,
+    rest: Rect,
 ) -> Result<()> {
     let across = |at: f64, colour| {
         let y = area.bottom - at * area.height();
@@ -109,19 +102,21 @@ pub(crate) fn y_axis(
     fine.iter().try_for_each(|&at| across(at, FINE_GRID))?;
     ticks.iter().try_for_each(|&(at, _)| across(at, GRID))?;
     canvas.line((area.left, area.top), (area.left, area.bottom), AXIS, 1.0)?;
-    y_words(canvas, area, label, ticks, left)
+    y_words(canvas, area, label, ticks, rest)
 }
 
 /// The numbers and the label of an upright axis.
-pub(crate) fn y_words(canvas: &Canvas, area: Rect, label: &str, ticks: &[Tick], left: f64) -> Result<()> {
+pub(crate) fn y_words(canvas: &Canvas, area: Rect, label: &str, ticks: &[Tick], rest: Rect) -> Result<()> {
     for (at, number) in ticks {
         let y = area.bottom - at * area.height();
         canvas.text(number, (area.left - 6.0, y), SMALL, Side::Right, PALE_INK)?;
     }
-    let lines = wrap(label, LABEL, area.height().max(60.0));
+    let lines = wrap(label, LABEL, UPRIGHT);
+    let half = widest(&lines, LABEL) / 2.0;
+    let y = area.centre().1.min(rest.bottom - half).max(rest.top + half);
     for (i, line) in lines.iter().enumerate() {
-        let x = left + (i as f64 + 0.5) * line_height(LABEL);
-        canvas.upwards(line, (x, area.centre().1), LABEL, Side::Middle, INK)?;
+        let x = rest.left + (i as f64 + 0.5) * line_height(LABEL);
+        canvas.upwards(line, (x, y), LABEL, Side::Middle, INK)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::canvas::{Canvas, Rect, Side};
 use crate::error::{Error, Result};
 use crate::frame::{NUMBERS, room_left, room_of_label, x_words, y_words};
-use crate::scale::{Scale, Tick, check, extent};
+use crate::scale::{Scale, Tick, check, extent, short};
 use crate::style::{AXIS, INK, PALE_INK, SMALL, line_height, widest, width};
 use crate::{Colours, Heat};
 use plotters::style::RGBColor;
@@ -81,13 +81,18 @@ impl Heat {
         }
     }
 
+    pub(crate) fn check(&self) -> Result<()> {
+        self.shape().map(drop)
+    }
+
     pub(crate) fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<()> {
         let (rows, columns) = self.shape()?;
         let ends = self.ends()?;
-        let numbers = self.numbers(&ends);
+        let widest = widest(self.numbers(&ends, 400.0).iter().map(|n| &n.1), SMALL);
         let words = if self.divider.is_some() { line_height(SMALL) + 4.0 } else { 0.0 };
-        let left = room_left(&self.y, &counts(rows, 400.0, 20.0), rest.height() - 60.0);
-        let right = 12.0 + BAR + 8.0 + widest(numbers.iter().map(|n| &n.1), SMALL);
+        let left = room_left(&self.y, &counts(rows, 400.0, 15.0));
+        // Maps with short numbers are as large as others beside them.
+        let right = 12.0 + BAR + 8.0 + widest.max(52.0);
         let bottom = NUMBERS + room_of_label(&self.x, rest.width());
         let room = Rect {
             top: rest.top + words,
@@ -118,18 +123,25 @@ impl Heat {
             canvas.text(after, (other, y), SMALL, Side::Middle, INK)?;
         }
         let up: Vec<Tick> =
-            counts(rows, area.height(), 20.0).into_iter().map(|(at, n)| (1.0 - at, n)).collect();
-        y_words(canvas, area, &self.y, &up, area.left - left)?;
+            counts(rows, area.height(), 15.0).into_iter().map(|(at, n)| (1.0 - at, n)).collect();
+        y_words(canvas, area, &self.y, &up, Rect { left: area.left - left, ..rest })?;
         x_words(canvas, area, &self.x, &counts(columns, area.width(), 32.0), rest)?;
-        self.bar(canvas, area, &ends, &numbers)
+        self.bar(canvas, area, &ends)
     }
 
-    /// The numbers beside the colour bar; its ends say so where values lie beyond them.
-    fn numbers(&self, ends: &Scale) -> Vec<Tick> {
-        ends.ticks(5)
+    /// The numbers beside the colour bar: its ends, which say so where values lie beyond them, and some between.
+    fn numbers(&self, ends: &Scale, room: f64) -> Vec<Tick> {
+        let beyond = |past: &dyn Fn(f64) -> bool| self.rows.iter().flatten().any(|&v| past(v));
+        let low = if beyond(&|v| v < ends.from) { "≤ " } else { "" };
+        let high = if beyond(&|v| v > ends.to) { "≥ " } else { "" };
+        let air = line_height(SMALL) / room;
+        let between =
+            ends.ticks((room / 60.0) as usize).into_iter().filter(|(at, _)| (air..1.0 - air).contains(at));
+        let ends = [(0.0, format!("{low}{}", short(ends.from))), (1.0, format!("{high}{}", short(ends.to)))];
+        between.chain(ends).collect()
     }
 
-    fn bar(&self, canvas: &Canvas, area: Rect, ends: &Scale, numbers: &[Tick]) -> Result<()> {
+    fn bar(&self, canvas: &Canvas, area: Rect, ends: &Scale) -> Result<()> {
         let bar = Rect { left: area.right + 12.0, right: area.right + 12.0 + BAR, ..area };
         let steps = bar.height() as usize;
         for step in 0..steps {
@@ -138,10 +150,10 @@ impl Heat {
             canvas.rect(Rect { top: bottom - 1.0, bottom, ..bar }, self.colour(value, ends))?;
         }
         border(canvas, bar)?;
-        for (at, number) in numbers {
+        for (at, number) in self.numbers(ends, bar.height()) {
             let y = bar.bottom - at * bar.height();
             canvas.line((bar.right, y), (bar.right + 3.0, y), AXIS, 1.0)?;
-            canvas.text(number, (bar.right + 6.0, y), SMALL, Side::Left, PALE_INK)?;
+            canvas.text(&number, (bar.right + 6.0, y), SMALL, Side::Left, PALE_INK)?;
         }
         Ok(())
     }
@@ -160,9 +172,8 @@ fn fit(room: Rect, rows: usize, columns: usize) -> Rect {
     let cell = (room.width() / columns).min(room.height() / rows);
     let width = (cell * columns).max(room.width() / 5.0).floor();
     let height = (cell * rows).max(room.height() / 5.0).floor();
-    let (x, y) = room.centre();
-    let left = (x - width / 2.0).round();
-    let top = if height < room.height() * 0.6 { room.top.ceil() } else { (y - height / 2.0).round() };
+    let left = (room.centre().0 - width / 2.0).round();
+    let top = room.top.ceil();
     Rect { left, top, right: left + width, bottom: top + height }
 }
 
@@ -185,12 +196,14 @@ fn blend(colours: &[[u8; 3]], at: f64) -> RGBColor {
 }
 
 /// ColorBrewer's RdBu, turned around, with a white middle.
-const DIVERGING: [[u8; 3]; 9] = [
+const DIVERGING: [[u8; 3]; 11] = [
     [5, 48, 97],
     [33, 102, 172],
     [67, 147, 195],
     [146, 197, 222],
+    [209, 229, 240],
     [255, 255, 255],
+    [253, 219, 199],
     [244, 165, 130],
     [214, 96, 77],
     [178, 24, 43],

@@ -20,7 +20,7 @@ impl Sign {
         match self {
             Sign::Nothing => (0.0, 0.0),
             Sign::Bar(_) => (12.0, 12.0),
-            Sign::Curve(..) => (34.0, 10.0),
+            Sign::Curve(..) => (40.0, 10.0),
             Sign::Bubble(radius) => (2.0 * radius, 2.0 * radius),
         }
     }
@@ -84,11 +84,11 @@ impl Legend {
         if self.rows.is_empty() { 0.0 } else { AIR + self.rows.iter().map(|row| row.height).sum::<f64>() }
     }
 
-    /// Draws at the bottom of a rectangle and returns what is left of it. All rows start at the left of the longest.
-    pub fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<Rect> {
+    /// Draws below a height, in the middle between left and right. All rows start at the left of the longest.
+    pub fn draw(&self, canvas: &Canvas, place: Rect) -> Result<()> {
         let widest = self.rows.iter().map(|row| row.width).fold(0.0, f64::max);
-        let left = rest.centre().0 - widest / 2.0;
-        let mut y = rest.bottom - self.height() + AIR;
+        let left = place.centre().0 - widest / 2.0;
+        let mut y = place.top + AIR;
         for row in &self.rows {
             for (sign, lines, x) in &row.items {
                 let middle = y + row.height / 2.0;
@@ -99,6 +99,6 @@ impl Legend {
             }
             y += row.height;
         }
-        Ok(Rect { bottom: rest.bottom - self.height(), ..rest })
+        Ok(())
     }
 }

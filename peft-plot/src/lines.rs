@@ -16,7 +16,7 @@ impl Lines {
         Legend::new(named.map(|(i, s)| (Sign::Curve(look(i), s.marked()), s.name.clone())), width)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.series.is_empty() {
             return Err(Error::data("no curves"));
         }
@@ -48,7 +48,6 @@ impl Lines {
     }
 
     pub(crate) fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<()> {
-        self.check()?;
         let x = Scale::new(&self.x, self.series.iter().flat_map(|s| s.points.iter().map(|p| p.0)), None)?;
         // What is not seen does not count for the other axis.
         let seen = self
@@ -57,7 +56,6 @@ impl Lines {
             .flat_map(|s| s.edges())
             .filter(|&(at, y)| x.has(at) && (!self.y.log || y > 0.0));
         let y = Scale::new(&self.y, seen.map(|(_, y)| y), None)?;
-        let rest = self.legend(rest.width()).draw(canvas, rest)?;
         let frame = xy(canvas, rest, (&self.x, x), (&self.y, y))?;
         for (i, series) in self.series.iter().enumerate() {
             if series.band.is_some() {

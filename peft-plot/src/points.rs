@@ -10,7 +10,7 @@ use crate::{Point, Points};
 use plotters::style::Color;
 
 /// The radius of the largest bubble, and of a point without a size.
-const LARGEST: f64 = 30.0;
+const LARGEST: f64 = 28.0;
 const DOT: f64 = 5.0;
 
 impl Points {
@@ -21,7 +21,8 @@ impl Points {
         // The round number from the largest area downwards, a fifth of it, and so on.
         let most =
             [largest / 2.0, largest / 2.5].map(nice).into_iter().find(|&a| a <= largest).unwrap_or(largest);
-        let bubbles = [most / 25.0, most / 5.0, most].map(|a| (Sign::Bubble(self.radius(a)), short(a)));
+        let bubbles =
+            [nice(most / 25.0), nice(most / 5.0), most].map(|a| (Sign::Bubble(self.radius(a)), short(a)));
         Legend::new([(Sign::Nothing, format!("area: {area}"))].into_iter().chain(bubbles), width)
     }
 
@@ -36,7 +37,7 @@ impl Points {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.points.is_empty() {
             return Err(Error::data("no points"));
         }
@@ -54,7 +55,6 @@ impl Points {
     }
 
     pub(crate) fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<()> {
-        self.check()?;
         let ends =
             self.points.iter().flat_map(|p| [p.ends().0, p.ends().1]).filter(|&y| !self.y.log || y > 0.0);
         let x = Scale::new(&self.x, self.points.iter().map(|p| p.x), None)?;
@@ -63,7 +63,6 @@ impl Points {
             x.insist(p.x, || format!("x of `{}`", p.label))?;
             y.insist(p.y, || format!("y of `{}`", p.label))?;
         }
-        let rest = self.legend(rest.width()).draw(canvas, rest)?;
         // Bubbles at the border need air.
         let air = self.points.iter().map(|p| self.radius(p.area)).fold(0.0, f64::max) + 4.0;
         let (x, y) = (
@@ -82,7 +81,7 @@ impl Points {
                 error_bar(canvas, frame.area, at.0, &frame.y, p.ends(), 5.0)?;
             }
             if self.area.is_some() {
-                canvas.disc(at, radius, colour.mix(0.45))?;
+                canvas.disc(at, radius, colour.mix(0.4))?;
                 canvas.ring(at, radius, colour, 1.2)?;
                 canvas.disc(at, 1.5, INK)?;
             } else {

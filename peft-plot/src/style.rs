@@ -19,7 +19,8 @@ pub(crate) const AXIS: RGBColor = RGBColor(0x77, 0x77, 0x77);
 pub(crate) const GRID: RGBColor = RGBColor(0xE2, 0xE2, 0xE2);
 pub(crate) const FINE_GRID: RGBColor = RGBColor(0xF1, 0xF1, 0xF1);
 
-/// Okabe and Ito's colours, those with the most contrast to white first.
+/// Okabe and Ito's colours, those with the most contrast to white first; grey for their yellow, which is hard to see
+/// on it.
 const PALETTE: [RGBColor; 8] = [
     RGBColor(0x00, 0x72, 0xB2), // blue
     RGBColor(0xD5, 0x5E, 0x00), // vermilion
@@ -28,7 +29,7 @@ const PALETTE: [RGBColor; 8] = [
     RGBColor(0xE6, 0x9F, 0x00), // orange
     RGBColor(0x56, 0xB4, 0xE9), // sky blue
     RGBColor(0x00, 0x00, 0x00), // black
-    RGBColor(0xF0, 0xE4, 0x42), // yellow
+    RGBColor(0x99, 0x99, 0x99), // grey
 ];
 
 /// Lengths of dashes and gaps in turn.
