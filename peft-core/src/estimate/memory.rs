@@ -153,13 +153,13 @@ impl fmt::Display for Memory {
             ("optimizer", self.optimizer),
         ];
         let said = parts.iter().filter(|(_, bytes)| *bytes != 0);
-        let said: Vec<String> = said.map(|(name, bytes)| format!("{} {name}", human(*bytes))).collect();
-        write!(f, "{} = {}", said.join(" + "), human(self.total()))
+        let said: Vec<String> = said.map(|(name, bytes)| format!("{} {name}", human_bytes(*bytes))).collect();
+        write!(f, "{} = {}", said.join(" + "), human_bytes(self.total()))
     }
 }
 
 /// 16777216 as `16.8 MB`: decimal units.
-pub(super) fn human(bytes: i64) -> String {
+pub fn human_bytes(bytes: i64) -> String {
     let b = bytes as f64;
     match bytes.saturating_abs() {
         ..1_000_000 => format!("{:.1} kB", b / 1e3),

@@ -28,5 +28,5 @@ mod memory;
 mod recommend;
 
 pub use blueprint::{Blueprint, Estimate};
-pub use memory::{Memory, Optimizer, Setup, Storage};
+pub use memory::{Memory, Optimizer, Setup, Storage, human_bytes};
 pub use recommend::{Choice, Need, Recommendation, recommend};

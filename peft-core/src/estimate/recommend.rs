@@ -1,6 +1,6 @@
 //! Which method, over which base? A rule that says its reasons.
 
-use super::memory::{human, positive};
+use super::memory::{human_bytes, positive};
 use super::{Blueprint, Estimate, Setup, Storage};
 use crate::methods::{Common, FullConfig, Ia3Config, LoraConfig, Method};
 use crate::model::TaskType;
@@ -69,8 +69,7 @@ impl Choice {
             Choice::Ia3(_) => "(IA)³".to_owned(),
             Choice::Lora(config) => {
                 let everywhere = config.target_modules.is_some();
-                let targets =
-                    if everywhere { "all linear layers" } else { "the attention's default targets" };
+                let targets = if everywhere { "all linear layers" } else { "PEFT's default targets" };
                 format!("LoRA, r = {}, at {targets}", config.r)
             }
         }
@@ -122,13 +121,14 @@ const MANY: i64 = 100_000;
 ///
 /// | examples | task | method | because |
 /// |---|---|---|---|
-/// | ≥ 100,000 | any | full fine-tuning over f32, if that fits | LoRA learns less from much data: Biderman et al. 2024, <https://arxiv.org/abs/2405.09673>, figure 2 |
+/// | ≥ 100,000 | any | full fine-tuning over f32, if that fits | LoRA learns less from much data: Biderman et al. 2024, <https://arxiv.org/abs/2405.09673> |
 /// | ≥ 1,000 | generation | LoRA of rank 16 at all linear layers | the layers matter, the rank hardly does: Dettmers et al. 2023, <https://arxiv.org/abs/2305.14314>, section 4 |
-/// | ≥ 100 | any | LoRA of rank 8 at the attention's layers | enough there: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, section 7 |
+/// | ≥ 100 | any | LoRA of rank 8 at PEFT's default targets, attention layers | enough there: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>, section 7 |
 /// | < 100 | any | (IA)³ | made for few shots: Liu et al. 2022, <https://arxiv.org/abs/2205.05638> |
 ///
 /// The base is in bf16, if model and training then stay out of the reserve; otherwise in 4 bits with double quantisation,
-/// as QLoRA has it. If that does not fit either, it is what the recommendation says, with `fits: false`.
+/// as QLoRA has it; and if that does not fit, any LoRA becomes the one of rank 8. Where that does not fit either, it is
+/// what the recommendation says, with `fits: false`.
 ///
 /// # Errors
 /// A number of [`Need`] that is out of range; a model for whose `model_type` PEFT has no default targets.
@@ -147,37 +147,47 @@ pub fn recommend(model: &Blueprint, need: &Need) -> Result<Recommendation> {
             return Ok(tried.with(why));
         }
         why.push(format!(
-            "{examples} examples would be enough for full fine-tuning, but that holds {} of {}",
-            human(tried.estimate.memory.total()),
-            human(need.device_bytes)
+            "{examples} examples would be enough for full fine-tuning, but that holds {tried} of {}",
+            human_bytes(need.device_bytes)
         ));
     }
+    let small = || {
+        Choice::lora(LoraConfig { r: 8, lora_alpha: 16.0, common: common.clone(), ..LoraConfig::default() })
+    };
     let choice = if need.examples < FEW {
         why.push(format!("{examples} examples are few: (IA)³ trains the least, and was made for that"));
-        Choice::Ia3(Ia3Config { common, ..Ia3Config::default() })
+        Choice::Ia3(Ia3Config { common: common.clone(), ..Ia3Config::default() })
     } else if need.examples >= SOME && need.generates() {
         why.push("for writing text a LoRA should be at all linear layers; its rank matters less".to_owned());
         let target_modules = Some(Names::Pattern("all-linear".into()));
+        let common = common.clone();
         Choice::lora(LoraConfig { r: 16, lora_alpha: 32.0, target_modules, common, ..LoraConfig::default() })
     } else {
         why.push(format!("{examples} examples: a LoRA of the attention's layers, of small rank, is enough"));
-        Choice::lora(LoraConfig { r: 8, lora_alpha: 16.0, common, ..LoraConfig::default() })
+        small()
     };
 
+    let [budget, device] = [need.budget(), need.device_bytes].map(human_bytes);
     let dense = Attempt::new(model, need, choice.clone(), Setup::default())?;
-    let total = |a: &Attempt| human(a.estimate.memory.total());
-    let [budget, device] = [need.budget(), need.device_bytes].map(human);
     if dense.fits() {
-        why.push(format!("over a base in 16 bits it holds {}, within {budget} of {device}", total(&dense)));
+        why.push(format!("over a base in 16 bits it holds {dense}, within {budget} of {device}"));
         return Ok(dense.with(why));
     }
-    why.push(format!("over a base in 16 bits it holds {}, beyond {budget} of {device}", total(&dense)));
-    let packed = Attempt::new(model, need, choice, Setup { base: Storage::qlora(), ..Setup::default() })?;
+    why.push(format!("over a base in 16 bits it holds {dense}, beyond {budget} of {device}"));
+    let four_bits = || Setup { base: Storage::qlora(), ..Setup::default() };
+    let mut packed = Attempt::new(model, need, choice, four_bits())?;
+    if !packed.fits() && need.examples >= FEW {
+        let smaller = Attempt::new(model, need, small(), four_bits())?;
+        if smaller.choice != packed.choice {
+            why.push(format!("over a base in 4 bits still {packed}: a smaller LoRA has to do"));
+            packed = smaller;
+        }
+    }
     why.push(match packed.fits() {
-        true => format!("over a base in 4 bits {}, which leaves {}", total(&packed), human(packed.free())),
+        true => format!("over a base in 4 bits {packed}, which leaves {}", human_bytes(packed.free())),
         false => {
             let lacks = packed.estimate.memory.total().saturating_sub(need.budget());
-            format!("over a base in 4 bits still {}: {} too much", total(&packed), human(lacks))
+            format!("over a base in 4 bits still {packed}: {} too much", human_bytes(lacks))
         }
     });
     Ok(packed.with(why))
@@ -189,6 +199,12 @@ struct Attempt<'a> {
     setup: Setup,
     estimate: Estimate,
     need: &'a Need,
+}
+
+impl fmt::Display for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&human_bytes(self.estimate.memory.total()))
+    }
 }
 
 impl<'a> Attempt<'a> {

@@ -13,7 +13,7 @@ const GB: i64 = 1_000_000_000;
 #[test]
 fn the_table_of_cases() -> Result<()> {
     let (full, few) = ("full fine-tuning", "(IA)³");
-    let small = "LoRA, r = 8, at the attention's default targets";
+    let small = "LoRA, r = 8, at PEFT's default targets";
     let wide = "LoRA, r = 16, at all linear layers";
     let (dense, packed) = (16, 4);
     // Billions, GB, task, examples; method, bits of the base, whether it fits.
@@ -39,6 +39,10 @@ fn the_table_of_cases() -> Result<()> {
         (7, 4, SeqCls, 5_000, small, packed, false),
         (70, 80, CausalLm, 100, small, packed, true),
         (70, 40, CausalLm, 100, small, packed, false),
+        (70, 48, CausalLm, 5_000, small, packed, true),
+        (70, 52, CausalLm, 5_000, wide, packed, true),
+        (70, 40, CausalLm, 5_000, small, packed, false),
+        (70, 40, CausalLm, 50, few, packed, false),
         (70, 180, CausalLm, 100, small, dense, true),
     ];
     for case in cases {
@@ -68,7 +72,7 @@ fn reasons_have_the_numbers() -> Result<()> {
     let text = found.to_string();
     for part in [
         "over a base in 16 bits it holds 13.54 GB, beyond 11.20 GB of 14.00 GB",
-        "LoRA, r = 8, at the attention's default targets, over a base in 4 bits (NF4, double quantisation)",
+        "LoRA, r = 8, at PEFT's default targets, over a base in 4 bits (NF4, double quantisation)",
         "5,000 examples",
         "trainable params: 4,194,304",
     ] {

@@ -1,0 +1,111 @@
+//! Will it fit? What the methods train in a model and what that holds, and which one to take: from the model's
+//! configuration alone.
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use peft_core::estimate::{Blueprint, Estimate, Need, Setup, Storage, human_bytes, recommend};
+use peft_core::methods::{
+    BottleneckConfig, Common, FullConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig,
+};
+use peft_core::target::Names;
+use peft_core::{Method, TaskType, commas};
+use std::path::Path;
+
+/// Says what fine-tuning a model takes, before it is downloaded
+#[derive(Debug, Parser)]
+struct Options {
+    /// Directory with a config.json, or a size: 7B, 350M
+    model: String,
+    /// Memory of the device in GB (10⁹ bytes)
+    #[arg(long, default_value_t = 24.0)]
+    gpu: f64,
+    /// Share of it that is kept for activations and buffers
+    #[arg(long, default_value_t = 0.2)]
+    reserve: f64,
+    #[arg(long, default_value = "generation")]
+    task: Task,
+    /// Training examples
+    #[arg(long, default_value_t = 10_000)]
+    examples: i64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Task {
+    Generation,
+    Classification,
+    Answering,
+}
+
+impl From<Task> for TaskType {
+    fn from(task: Task) -> Self {
+        match task {
+            Task::Generation => TaskType::CausalLm,
+            Task::Classification => TaskType::SeqCls,
+            Task::Answering => TaskType::QuestionAns,
+        }
+    }
+}
+
+/// The model of a directory, or of a size.
+fn blueprint(model: &str) -> Result<Blueprint> {
+    let unit =
+        [("M", 1e6), ("B", 1e9)].into_iter().find_map(|(unit, size)| Some((model.strip_suffix(unit)?, size)));
+    match unit.and_then(|(number, size)| Some(number.parse::<f64>().ok()? * size)) {
+        Some(size) if !Path::new(model).is_dir() => Ok(Blueprint::about(size as i64)?),
+        _ => Ok(Blueprint::open(model)?),
+    }
+}
+
+/// The methods to compare.
+fn methods(common: &Common) -> Vec<(&'static str, Box<dyn Method>)> {
+    let common = || common.clone();
+    let lora = LoraConfig { common: common(), ..LoraConfig::default() };
+    let everywhere = Some(Names::Pattern("all-linear".into()));
+    let bottleneck = BottleneckConfig { bottleneck_size: 64, common: common(), ..Default::default() };
+    vec![
+        ("prompt tuning, 20 tokens", PromptTuningConfig { common: common(), ..Default::default() }.into()),
+        ("(IA)³", Ia3Config { common: common(), ..Default::default() }.into()),
+        ("LoRA, r = 8", lora.clone().into()),
+        ("DoRA, r = 8", LoraConfig { use_dora: true, ..lora.clone() }.into()),
+        ("prefix tuning, 20 tokens", PrefixTuningConfig { common: common(), ..Default::default() }.into()),
+        ("bottleneck adapters, 64 wide", bottleneck.into()),
+        ("LoRA, r = 16, all linear layers", LoraConfig { r: 16, target_modules: everywhere, ..lora }.into()),
+        ("full fine-tuning, of a copy", FullConfig { common: common() }.into()),
+    ]
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let model = blueprint(&options.model).with_context(|| format!("model `{}`", options.model))?;
+    println!("{model}");
+
+    let task_type = Some(options.task.into());
+    let common = Common { task_type, ..Common::default() };
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(["method", "trained", "%", "beside the base", "over 16 bits", "over 4 bits"]);
+    let packed = model.weights(&Storage::qlora())?;
+    for (name, method) in methods(&common) {
+        let Estimate { report, memory } = model.estimate(method, &Setup::default())?;
+        let bytes = [memory.overhead(), memory.total(), packed + memory.overhead()].map(human_bytes);
+        let [beside, dense, packed] = bytes;
+        let percent = format!("{:.4}", report.percent());
+        table.add_row([name.to_owned(), commas(report.trainable), percent, beside, dense, packed]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}\nActivations are not counted.\n");
+
+    ensure!(options.gpu.is_finite(), "--gpu {} is no size", options.gpu);
+    let need = Need {
+        device_bytes: (options.gpu * 1e9) as i64,
+        reserve: options.reserve,
+        task: options.task.into(),
+        examples: options.examples,
+    };
+    let advice = recommend(&model, &need)?;
+    println!("{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" });
+    Ok(())
+}
