@@ -1,14 +1,13 @@
 //! Bars over categories.
 
-use crate::canvas::{Canvas, Rect, Side};
+use crate::bar_text::{Labels, Names};
+use crate::canvas::{Canvas, Rect};
 use crate::error::{Error, Result};
-use crate::frame::{
-    Frame, NUMBERS, error_bar, height_of, room_left, room_of_label, ticks_up, x_label, y_axis,
-};
+use crate::frame::{Frame, NUMBERS, error_bar, room_left, room_of_label, ticks_up, x_label, y_axis};
 use crate::legend::{Legend, Sign};
 use crate::scale::{Scale, check};
-use crate::style::{AXIS, INK, PALE_INK, SMALL, line_height, look, widest, wrap};
-use crate::{Axis, BarGroup, Bars};
+use crate::style::{AXIS, SMALL, look, widest, wrap};
+use crate::{BarGroup, Bars};
 
 impl Bars {
     pub(crate) fn legend(&self, width: f64) -> Legend {
@@ -113,153 +112,19 @@ impl Bars {
 }
 
 impl BarGroup {
-    fn error(&self, i: usize) -> f64 {
+    pub(crate) fn error(&self, i: usize) -> f64 {
         self.errors.as_ref().and_then(|errors| errors.get(i)).copied().unwrap_or(0.0)
     }
 
     /// The lower and the upper end of the error bar.
-    fn ends(&self, i: usize) -> (f64, f64) {
+    pub(crate) fn ends(&self, i: usize) -> (f64, f64) {
         let value = self.values.get(i).copied().unwrap_or(0.0);
         (value - self.error(i), value + self.error(i))
     }
 
     /// The lines over a bar; long ones are broken.
-    fn label(&self, i: usize) -> Vec<String> {
+    pub(crate) fn label(&self, i: usize) -> Vec<String> {
         let label = self.labels.as_ref().and_then(|labels| labels.get(i));
         label.map(|label| wrap(label, SMALL, 120.0)).unwrap_or_default()
-    }
-}
-
-impl Axis {
-    /// A number that this axis can show.
-    pub(crate) fn check(&self, value: f64, what: impl Fn() -> String) -> Result<f64> {
-        check(value, &what)?;
-        if self.log && value <= 0.0 {
-            return Err(Error::data(format!(
-                "{} is {value}, and a logarithmic axis starts above zero",
-                what()
-            )));
-        }
-        Ok(value)
-    }
-}
-
-/// What is written at the ends of the bars: upright if the bars are narrow.
-struct Labels {
-    size: f64,
-    upright: bool,
-}
-
-impl Labels {
-    fn new(groups: &[BarGroup], room: f64) -> Self {
-        let all = groups.iter().flat_map(|g| (0..g.values.len()).flat_map(|i| g.label(i)));
-        let most = widest(all, 1.0);
-        let size = (room / most).min(SMALL);
-        if size >= 8.0 { Labels { size, upright: false } } else { Labels { size: 10.0, upright: true } }
-    }
-
-    fn height(&self, lines: &[String]) -> f64 {
-        match self.upright {
-            _ if lines.is_empty() => 0.0,
-            true => widest(lines, self.size) + 8.0,
-            false => lines.len() as f64 * line_height(self.size) + 5.0,
-        }
-    }
-
-    /// The area with so much less above and below that the labels of the longest bars fit as well.
-    fn spare(&self, room: Rect, y: &Scale, groups: &[BarGroup]) -> Rect {
-        let mut area = room;
-        for _ in 0..6 {
-            let (mut above, mut below) = (room.top, room.bottom);
-            for group in groups {
-                for (i, &value) in group.values.iter().enumerate() {
-                    let (end, height) = (self.end(group, i, value, y), self.height(&group.label(i)));
-                    let y = height_of(area, y, end);
-                    if value >= 0.0 {
-                        above = above.max(area.top + height - (y - room.top));
-                    } else {
-                        below = below.min(area.bottom - height + (room.bottom - y));
-                    }
-                }
-            }
-            area = Rect {
-                top: above.clamp(room.top, room.top + 150.0),
-                bottom: below.max(room.bottom - 150.0),
-                ..room
-            };
-        }
-        area
-    }
-
-    /// The value beyond which the label stands: that of the bar or of its error bar's end.
-    fn end(&self, group: &BarGroup, i: usize, value: f64, y: &Scale) -> f64 {
-        let (low, high) = group.ends(i);
-        (if value >= 0.0 { high } else { low }).clamp(y.from, y.to)
-    }
-
-    fn draw(&self, canvas: &Canvas, x: f64, frame: &Frame, group: &BarGroup, i: usize) -> Result<()> {
-        let lines = group.label(i);
-        let value = group.values.get(i).copied().unwrap_or(0.0);
-        let sign = if value >= 0.0 { -1.0 } else { 1.0 };
-        let end = frame.height_of(self.end(group, i, value, &frame.y)) + sign * 3.0;
-        let line = line_height(self.size);
-        for (k, text) in lines.iter().enumerate() {
-            let shift = (k as f64 - (lines.len() as f64 - 1.0) / 2.0) * line;
-            if self.upright {
-                let side = if sign < 0.0 { Side::Left } else { Side::Right };
-                canvas.upwards(text, (x + shift, end), self.size, side, INK)?;
-            } else {
-                let middle = end + sign * lines.len() as f64 * line / 2.0;
-                canvas.text(text, (x, middle + shift), self.size, Side::Middle, INK)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The names below the bars: in lines of whole words if they fit, else upright.
-struct Names {
-    lines: Vec<Vec<String>>,
-    size: f64,
-    upright: bool,
-    height: f64,
-}
-
-impl Names {
-    fn new(names: &[String], room: f64) -> Self {
-        for size in [SMALL, 10.0, 9.0] {
-            let words = names.iter().flat_map(|name| name.split_whitespace());
-            let lines: Vec<_> = names.iter().map(|name| wrap(name, size, room)).collect();
-            let most = lines.iter().map(Vec::len).max().unwrap_or(0);
-            if widest(words, size) <= room && most <= 3 {
-                return Names { height: most as f64 * line_height(size), lines, size, upright: false };
-            }
-        }
-        let size = 10.0;
-        let lines: Vec<_> = names.iter().map(|name| wrap(name, size, 130.0)).collect();
-        Names { height: widest(lines.iter().flatten(), size) + 2.0, lines, size, upright: true }
-    }
-
-    fn draw(&self, canvas: &Canvas, frame: &Frame) -> Result<()> {
-        for (i, lines) in self.lines.iter().enumerate() {
-            let (x, _) = frame.at((i as f64 + 0.5, frame.y.from));
-            let top = frame.area.bottom + 6.0;
-            for (k, text) in lines.iter().enumerate() {
-                let line = line_height(self.size);
-                if self.upright {
-                    let shift = (k as f64 - (lines.len() as f64 - 1.0) / 2.0) * line;
-                    canvas.upwards(text, (x + shift, top), self.size, Side::Right, PALE_INK)?;
-                } else {
-                    canvas.text(
-                        text,
-                        (x, top + (k as f64 + 0.5) * line),
-                        self.size,
-                        Side::Middle,
-                        PALE_INK,
-                    )?;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -136,7 +136,7 @@ impl Panel {
     fn height(&self) -> f64 {
         match self {
             Panel::Bars(_) | Panel::Lines(_) | Panel::Points(_) => 400.0,
-            Panel::Heat(_) => 390.0,
+            Panel::Heat(_) => 375.0,
         }
     }
 

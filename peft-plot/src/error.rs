@@ -11,13 +11,23 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// Numbers or words that no picture can show as they are.
     #[error("{}{why}", place(panel))]
-    Data { panel: Option<String>, why: String },
+    Data {
+        /// The title of the panel, unless it is about the figure.
+        panel: Option<String>,
+        /// Which number or word, and why.
+        why: String,
+    },
     /// A name that is a path, empty or hidden.
     #[error("`{0}` cannot be the name of a picture: letters, digits, `-`, `_` and inner dots are allowed")]
     Name(String),
     /// A file that cannot be written.
     #[error("{}: {why}", path.display())]
-    File { path: PathBuf, why: String },
+    File {
+        /// The file or its directory.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
     /// The drawing itself failed.
     #[error("drawing: {0}")]
     Draw(String),

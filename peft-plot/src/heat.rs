@@ -3,7 +3,8 @@
 use crate::canvas::{Canvas, Rect, Side};
 use crate::error::{Error, Result};
 use crate::frame::{NUMBERS, room_left, room_of_label, x_words, y_words};
-use crate::scale::{Scale, Tick, check, extent, short};
+use crate::numbers::short;
+use crate::scale::{Scale, Tick, check, extent};
 use crate::style::{AXIS, INK, PALE_INK, SMALL, line_height, widest, width};
 use crate::{Colours, Heat};
 use plotters::style::RGBColor;
@@ -125,7 +126,13 @@ impl Heat {
         let up: Vec<Tick> =
             counts(rows, area.height(), 15.0).into_iter().map(|(at, n)| (1.0 - at, n)).collect();
         y_words(canvas, area, &self.y, &up, Rect { left: area.left - left, ..rest })?;
-        x_words(canvas, area, &self.x, &counts(columns, area.width(), 32.0), rest)?;
+        x_words(
+            canvas,
+            area,
+            &self.x,
+            &counts(columns, area.width(), width(&columns.to_string(), SMALL) + 12.0),
+            rest,
+        )?;
         self.bar(canvas, area, &ends)
     }
 

@@ -5,7 +5,35 @@
 //!
 //! Nothing of the system is needed: the font is part of the crate. Colours are those of Okabe and Ito, which people
 //! with any kind of colour vision can tell apart; series differ in their markers and dashes as well.
+//!
+//! ```
+//! use peft_plot::{Axis, Figure, Lines, Panel, Series};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let lora = Series { name: "LoRA".into(), points: vec![(0.0, 2.3), (100.0, 1.1), (200.0, 0.9)], ..Series::default() };
+//! let loss = Lines {
+//!     title: "Loss".into(),
+//!     x: Axis { label: "step".into(), ..Axis::default() },
+//!     y: Axis { label: "cross-entropy (nats)".into(), ..Axis::default() },
+//!     series: vec![lora],
+//! };
+//! let figure = Figure { title: "Training".into(), rows: vec![vec![Panel::Lines(loss)]], note: None };
+//!
+//! let dir = tempfile::tempdir()?;
+//! let [svg, png] = figure.save(dir.path(), "loss")?;
+//! assert!(std::fs::read_to_string(svg)?.contains("cross-entropy (nats)"));
+//! assert!(std::fs::read(png)?.starts_with(b"\x89PNG"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What cannot be drawn as it is (a number that is none, a label too many, zero on a logarithmic axis) is an
+//! [`Error`] that names the panel and the number. `cargo run -p peft-plot --example gallery -- DIR` draws one of each.
 
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod bar_text;
 mod bars;
 mod canvas;
 mod clip;
@@ -15,6 +43,7 @@ mod frame;
 mod heat;
 mod legend;
 mod lines;
+mod numbers;
 mod points;
 mod save;
 mod scale;
@@ -28,6 +57,7 @@ use std::path::{Path, PathBuf};
 /// A picture: rows of panels under one title.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
+    /// Over all panels.
     pub title: String,
     /// Rows from top to bottom, panels from left to right.
     pub rows: Vec<Vec<Panel>>,
@@ -58,9 +88,13 @@ impl Figure {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Panel {
+    /// Bars over categories.
     Bars(Bars),
+    /// Curves.
     Lines(Lines),
+    /// Labelled points or bubbles.
     Points(Points),
+    /// A matrix as colours.
     Heat(Heat),
 }
 
@@ -71,17 +105,20 @@ pub struct Axis {
     pub label: String,
     /// Powers of ten at equal distances; every value has to be above zero.
     pub log: bool,
-    /// From where to where; from the data if it is not given.
+    /// From where to where; from the data if it is not given. Bars and points have to be inside, curves are cut.
     pub range: Option<(f64, f64)>,
 }
 
 /// Bars over categories, one group of bars each.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Bars {
+    /// Over the panel.
     pub title: String,
+    /// One for each bar of a group; long names are broken into lines.
     pub categories: Vec<String>,
     /// What the categories are.
     pub x: String,
+    /// What the bars measure, from zero; on a logarithmic axis from a power of ten below the least of them.
     pub y: Axis,
     /// One value for each category in each group; a legend names groups where there are several.
     pub groups: Vec<BarGroup>,
@@ -90,7 +127,9 @@ pub struct Bars {
 /// The bars of one colour.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BarGroup {
+    /// For the legend.
     pub name: String,
+    /// One for each category.
     pub values: Vec<f64>,
     /// Half the height of each error bar.
     pub errors: Option<Vec<f64>>,
@@ -101,16 +140,22 @@ pub struct BarGroup {
 /// Curves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Lines {
+    /// Over the panel.
     pub title: String,
+    /// What runs to the right.
     pub x: Axis,
+    /// What the curves measure.
     pub y: Axis,
+    /// Those with a name are in the legend.
     pub series: Vec<Series>,
 }
 
 /// One curve.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Series {
+    /// For the legend.
     pub name: String,
+    /// In the order in which they are joined.
     pub points: Vec<(f64, f64)>,
     /// Half the height of a band around each point.
     pub band: Option<Vec<f64>>,
@@ -121,9 +166,13 @@ pub struct Series {
 /// Labelled points, of which each may have a size of its own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Points {
+    /// Over the panel.
     pub title: String,
+    /// What is measured to the right.
     pub x: Axis,
+    /// What is measured upwards.
     pub y: Axis,
+    /// Each has a colour of its own.
     pub points: Vec<Point>,
     /// What the area of a bubble means, with its unit; without it all points are of one size.
     pub area: Option<String>,
@@ -132,8 +181,11 @@ pub struct Points {
 /// A point and its label.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Point {
+    /// What is written beside it; lines are parted by `\n`.
     pub label: String,
+    /// Its place to the right.
     pub x: f64,
+    /// Its height.
     pub y: f64,
     /// Half the height of the error bar.
     pub error: Option<f64>,
@@ -144,13 +196,18 @@ pub struct Point {
 /// A matrix as colours.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Heat {
+    /// Over the panel.
     pub title: String,
+    /// What the columns are.
     pub x: String,
+    /// What the rows are.
     pub y: String,
     /// The first row is the topmost one.
     pub rows: Vec<Vec<f64>>,
+    /// How numbers become colours.
     pub colours: Colours,
-    /// What the lightest and the darkest colour stand for; from the data if it is not given.
+    /// What the lightest and the darkest colour stand for; from the data if it is not given, and then as far below zero
+    /// as above it on a diverging scale. Numbers beyond it have the colour of its end, which says "≤" or "≥".
     pub range: Option<(f64, f64)>,
     /// A line before this column, and what is to its left and to its right.
     pub divider: Option<(usize, String, String)>,

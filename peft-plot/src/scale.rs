@@ -2,6 +2,7 @@
 
 use crate::Axis;
 use crate::error::{Error, Result};
+use crate::numbers::{alike, is_round, short};
 
 /// A place along an axis, from 0 to 1, and what is written there.
 pub(crate) type Tick = (f64, String);
@@ -20,6 +21,20 @@ pub(crate) fn check(value: f64, what: impl Fn() -> String) -> Result<f64> {
         return Ok(value);
     }
     Err(Error::data(format!("{} is {value}, which cannot be drawn", what())))
+}
+
+impl Axis {
+    /// A number that this axis can show.
+    pub(crate) fn check(&self, value: f64, what: impl Fn() -> String) -> Result<f64> {
+        check(value, &what)?;
+        if self.log && value <= 0.0 {
+            return Err(Error::data(format!(
+                "{} is {value}, and a logarithmic axis starts above zero",
+                what()
+            )));
+        }
+        Ok(value)
+    }
 }
 
 impl Scale {
@@ -106,7 +121,7 @@ impl Scale {
     pub fn ticks(&self, most: usize) -> Vec<Tick> {
         let most = most.max(2);
         let values = if self.log { self.log_ticks(most) } else { self.linear_ticks(most) };
-        let labels = if self.log && is_mantissas(&values) {
+        let labels = if self.log && values.iter().copied().all(is_round) {
             values.iter().map(|&v| short(v)).collect()
         } else {
             alike(&values)
@@ -171,76 +186,6 @@ pub(crate) fn nice(step: f64) -> f64 {
     [1.0, 2.0, 5.0].into_iter().map(|m| m * ten).find(|&s| s >= step * (1.0 - 1e-9)).unwrap_or(10.0 * ten)
 }
 
-fn is_mantissas(values: &[f64]) -> bool {
-    values.iter().all(|v| {
-        let mantissa = v / 10f64.powf((v.log10() + 1e-9).floor());
-        [1.0, 2.0, 3.0, 5.0].iter().any(|m| (m - mantissa).abs() < 1e-6)
-    })
-}
-
-/// Numbers of one axis, all with the same unit and as many decimals as tell them apart.
-fn alike(values: &[f64]) -> Vec<String> {
-    let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-    let step = values.windows(2).map(|w| w[1] - w[0]).fold(largest, f64::min);
-    let (unit, suffix) = unit(largest, 1e6);
-    let decimals = (-(step / unit).log10() - 1e-6).ceil().clamp(0.0, 12.0) as usize;
-    values.iter().map(|&v| write(v, unit, decimals, &suffix)).collect()
-}
-
-/// A number with up to three digits.
-pub(crate) fn short(value: f64) -> String {
-    let (unit, suffix) = unit(value.abs(), 1e3);
-    let digits = 2.0 - ((value / unit).abs().log10() + 1e-9).floor();
-    let decimals = if value == 0.0 { 0 } else { digits.clamp(0.0, 12.0) as usize };
-    let text = write(value, unit, decimals, "");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    match suffix.strip_prefix('×') {
-        Some(power) if text == "1" => power.to_owned(),
-        _ => format!("{text}{suffix}"),
-    }
-}
-
-/// What a number is counted in: thousands (if they are more than `plain`), millions, powers of ten.
-fn unit(size: f64, plain: f64) -> (f64, String) {
-    let size = size * (1.0 + 1e-9);
-    let named = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    if size == 0.0 || (1e-3..plain).contains(&size) {
-        return (1.0, String::new());
-    }
-    match named.iter().find(|(unit, _)| size >= *unit) {
-        Some((unit, suffix)) if size < 1e15 => (*unit, (*suffix).to_owned()),
-        _ => {
-            let power = size.log10().floor();
-            (10f64.powf(power), format!("×10{}", raised(power as i32)))
-        }
-    }
-}
-
-fn raised(power: i32) -> String {
-    let digit = |c: char| match c {
-        '-' => '⁻',
-        _ => ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'][c as usize - '0' as usize],
-    };
-    power.to_string().chars().map(digit).collect()
-}
-
-/// With thousands separators; zero has no unit.
-fn write(value: f64, unit: f64, decimals: usize, suffix: &str) -> String {
-    let text = format!("{:.decimals$}", (value / unit).abs());
-    if text.chars().all(|c| matches!(c, '0' | '.')) {
-        return "0".to_owned();
-    }
-    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut grouped = String::from(if value < 0.0 { "−" } else { "" });
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + rest + suffix
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,20 +213,5 @@ mod tests {
         assert_eq!(labels(true, 15.0, 250.0, 8), ["20", "50", "100", "200"]);
         assert_eq!(labels(true, 21.0, 34.0, 4), ["25", "30"]);
         assert_eq!(labels(true, 1e-20, 1e20, 5).len(), 5);
-    }
-
-    #[test]
-    fn three_digits() {
-        let cases = [
-            (0.0, "0"),
-            (12.345, "12.3"),
-            (1234.0, "1.23k"),
-            (7e9, "7G"),
-            (-0.25, "−0.25"),
-            (2e-7, "2×10⁻⁷"),
-        ];
-        for (value, text) in cases {
-            assert_eq!(short(value), text);
-        }
     }
 }

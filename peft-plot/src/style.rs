@@ -103,7 +103,8 @@ pub(crate) fn line_height(size: f64) -> f64 {
 /// The width of a line of text. Plotters measures for a font of a *height*; ascent and descent of this one are
 /// 1901 + 483 of 2048 units.
 pub(crate) fn width(text: &str, size: f64) -> f64 {
-    let measured = (FAMILY, 1000).into_font().layout_box(text);
+    let measured = load_font().ok().and_then(|()| (FAMILY, 1000).into_font().layout_box(text).ok());
+    // Nothing is drawn without the font, so that what is guessed here is never seen.
     let em = measured.map_or(0.7 * text.chars().count() as f64, |(_, (right, _))| f64::from(right) / 1000.0);
     em * size * 2384.0 / 2048.0
 }
