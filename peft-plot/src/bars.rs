@@ -42,7 +42,7 @@ impl Bars {
                 }
             }
             for (i, (&value, category)) in group.values.iter().zip(&self.categories).enumerate() {
-                let what = || format!("`{}` of group `{}`", category.replace('\n', " "), group.name);
+                let what = || group.bar(category);
                 self.y.check(value, what)?;
                 let error = check(group.error(i), || format!("the error of {}", what()))?;
                 if error < 0.0 {
@@ -61,7 +61,7 @@ impl Bars {
         let scale = Scale::new(&self.y, ends, Some(0.0))?;
         for group in &self.groups {
             for (&value, category) in group.values.iter().zip(&self.categories) {
-                scale.insist(value, || format!("`{}` of group `{}`", category, group.name))?;
+                scale.insist(value, || group.bar(category))?;
             }
         }
         Ok(scale)
@@ -112,6 +112,11 @@ impl Bars {
 }
 
 impl BarGroup {
+    /// The words for a bar in a message.
+    fn bar(&self, category: &str) -> String {
+        format!("`{}` of group `{}`", category.replace('\n', " "), self.name)
+    }
+
     pub(crate) fn error(&self, i: usize) -> f64 {
         self.errors.as_ref().and_then(|errors| errors.get(i)).copied().unwrap_or(0.0)
     }

@@ -1,4 +1,4 @@
-//! Titles, axes and grids: what the kinds of panels share.
+//! Axes, their words and grids: what the kinds of panels share.
 
 use crate::Axis;
 use crate::canvas::{At, Canvas, Rect, Side};

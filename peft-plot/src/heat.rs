@@ -9,9 +9,10 @@ use crate::style::{AXIS, INK, PALE_INK, SMALL, line_height, widest, width};
 use crate::{Colours, Heat};
 use plotters::style::RGBColor;
 
-/// So many cells are drawn at most: a picture of more would be tens of megabytes.
-const MOST_CELLS: usize = 1 << 16;
+/// So many rows and columns are drawn at most, for a cell has to be as large as a pixel.
+const MOST: usize = 256;
 
+/// The width of the colour bar.
 const BAR: f64 = 14.0;
 
 impl Heat {
@@ -32,17 +33,15 @@ impl Heat {
                 check(value, || format!("row {i}, column {j}"))?;
             }
         }
-        if self.rows.len() * columns > MOST_CELLS {
-            let rows = self.rows.len();
-            return Err(Error::data(format!(
-                "{rows} × {columns} cells are more than the {MOST_CELLS} of a picture"
-            )));
+        let rows = self.rows.len();
+        if rows.max(columns) > MOST {
+            return Err(Error::data(format!("{rows} × {columns} cells are more than {MOST} × {MOST}")));
         }
         match &self.divider {
             Some((at, ..)) if *at == 0 || *at >= columns => {
                 Err(Error::data(format!("a divider before column {at} is not inside of {columns} columns")))
             }
-            _ => Ok((self.rows.len(), columns)),
+            _ => Ok((rows, columns)),
         }
     }
 
@@ -126,13 +125,8 @@ impl Heat {
         let up: Vec<Tick> =
             counts(rows, area.height(), 15.0).into_iter().map(|(at, n)| (1.0 - at, n)).collect();
         y_words(canvas, area, &self.y, &up, Rect { left: area.left - left, ..rest })?;
-        x_words(
-            canvas,
-            area,
-            &self.x,
-            &counts(columns, area.width(), width(&columns.to_string(), SMALL) + 12.0),
-            rest,
-        )?;
+        let across = counts(columns, area.width(), width(&columns.to_string(), SMALL) + 12.0);
+        x_words(canvas, area, &self.x, &across, rest)?;
         self.bar(canvas, area, &ends)
     }
 
@@ -186,7 +180,7 @@ fn fit(room: Rect, rows: usize, columns: usize) -> Rect {
 
 /// Numbers of rows or columns, at the middles of their cells.
 fn counts(of: usize, room: f64, each: f64) -> Vec<Tick> {
-    let steps = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+    let steps = [1, 2, 4, 8, 16, 32, 64, 128];
     let step = steps.into_iter().find(|s| room / of as f64 * *s as f64 >= each).unwrap_or(of);
     (0..of).step_by(step.max(1)).map(|i| ((i as f64 + 0.5) / of as f64, i.to_string())).collect()
 }

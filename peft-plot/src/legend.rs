@@ -43,13 +43,13 @@ impl Sign {
     }
 }
 
-/// The entries of a legend, each with its place relative to the row's left, and the rows' heights.
+/// The entries of a legend in rows.
 pub(crate) struct Legend {
     rows: Vec<Row>,
 }
 
-#[derive(Default)]
 struct Row {
+    /// Sign, lines of the name, and the distance from the left.
     items: Vec<(Sign, Vec<String>, f64)>,
     width: f64,
     height: f64,
@@ -84,7 +84,7 @@ impl Legend {
         if self.rows.is_empty() { 0.0 } else { AIR + self.rows.iter().map(|row| row.height).sum::<f64>() }
     }
 
-    /// Draws below a height, in the middle between left and right. All rows start at the left of the longest.
+    /// Draws at the top of a place, in its middle. All rows start at the left of the longest.
     pub fn draw(&self, canvas: &Canvas, place: Rect) -> Result<()> {
         let widest = self.rows.iter().map(|row| row.width).fold(0.0, f64::max);
         let left = place.centre().0 - widest / 2.0;

@@ -202,7 +202,7 @@ pub struct Heat {
     pub x: String,
     /// What the rows are.
     pub y: String,
-    /// The first row is the topmost one.
+    /// The first row is the topmost one. At most 256 rows and columns.
     pub rows: Vec<Vec<f64>>,
     /// How numbers become colours.
     pub colours: Colours,

@@ -6,12 +6,13 @@ use crate::frame::{Frame, error_bar, xy};
 use crate::legend::{Legend, Sign};
 use crate::numbers::short;
 use crate::scale::{Scale, check, nice};
-use crate::style::{INK, SMALL, line_height, look, widest};
+use crate::style::{INK, SMALL, line_height, look, widest, wrap};
 use crate::{Point, Points};
 use plotters::style::Color;
 
-/// The radius of the largest bubble, and of a point without a size.
+/// The radius of the largest bubble.
 const LARGEST: f64 = 28.0;
+/// The radius of a point without a size.
 const DOT: f64 = 5.0;
 
 impl Points {
@@ -19,7 +20,7 @@ impl Points {
     pub(crate) fn legend(&self, width: f64) -> Legend {
         let largest = self.largest();
         let Some(area) = self.area.as_ref().filter(|_| largest > 0.0) else { return Legend::new([], width) };
-        // The round number from the largest area downwards, a fifth of it, and so on.
+        // A round number below the largest area, about a fifth of it, and a fifth of that.
         let most =
             [largest / 2.0, largest / 2.5].map(nice).into_iter().find(|&a| a <= largest).unwrap_or(largest);
         let bubbles =
@@ -108,7 +109,7 @@ impl Points {
         });
         let mut taken: Vec<Rect> = discs.iter().copied().chain(bars).collect();
         for p in self.points.iter().filter(|p| !p.label.is_empty()) {
-            let lines: Vec<String> = p.label.lines().map(str::to_owned).collect();
+            let lines = wrap(&p.label, SMALL, 180.0);
             let size = (widest(&lines, SMALL), lines.len() as f64 * line_height(SMALL));
             let (at, radius) = (frame.at((p.x, p.y)), self.radius(p.area));
             let cost = |(far, r): &(f64, Rect)| {

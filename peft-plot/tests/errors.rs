@@ -124,7 +124,7 @@ fn ranges() {
 fn matrices() {
     let row = vec![0.0; 300];
     let large = Heat { rows: vec![row; 300], ..heat(&[]) };
-    fails(Panel::Heat(large), "panel `heat`: 300 × 300 cells are more than the 65536 of a picture");
+    fails(Panel::Heat(large), "panel `heat`: 300 × 300 cells are more than 256 × 256");
     for at in [0, 2] {
         let divided = Heat { divider: Some((at, "a".into(), "b".into())), ..heat(&[&[1.0, 2.0]]) };
         fails(
