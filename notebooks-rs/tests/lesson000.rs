@@ -8,14 +8,15 @@ mod common;
 
 use anyhow::{Context, Result, ensure};
 use common::{PORTABLE, alone, golden, number, recorded_kind, run, same_lines, sha, strings};
-use notebooks_rs::Setting;
-use notebooks_rs::lesson000::{Lesson, TECHNIQUES};
+use notebooks_rs::lesson000::{Lesson, TECHNIQUES, compare, task};
+use notebooks_rs::{Page, Setting};
+use peft_bench::sweep::{On, Sweep};
 use peft_core::{PREFIX, models::TinyConfig};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-/// The sections in the lesson's order.
-const SECTIONS: [&str; 6] = ["base_model", "adapter", "lora", "prompt_tuning", "prefix_tuning", "comparison"];
+/// The sections in the lesson's order, the comparison after them.
+const SECTIONS: [&str; 5] = ["base_model", "adapter", "lora", "prompt_tuning", "prefix_tuning"];
 
 /// The golden's name of a tensor of ours.
 fn golden_name(technique: &str, name: &str) -> String {
@@ -36,6 +37,12 @@ fn every_printed_line() -> Result<()> {
     for section in SECTIONS {
         lines.extend(run(section)?.lines().to_vec());
     }
+    let mut page = Page::silent();
+    // With the least of the task that follows the lesson's own table.
+    let on = On::Synthetic { pretrain_steps: 1, scratch: true };
+    let task = Sweep { on, seeds: vec![0], steps: Some(1), ..task(Setting::default())? };
+    compare(Setting::default(), &task, &mut page)?;
+    lines.extend(page.lines().to_vec());
     same_lines(&lines, &strings(&golden("seed000")?["printed"])?)
 }
 

@@ -1,19 +1,13 @@
 //! What every program does alike: help, JSON, a reader that leaves, an interrupt, the table of contents.
 
+mod common;
+
 use anyhow::{Context, Result, ensure};
+use common::program;
 use notebooks_rs::DOCUMENTS;
 use serde_json::Value;
 use std::io::Read;
-use std::path::Path;
 use std::process::{Command, Stdio};
-
-/// The program `name`, beside the folder that this test is in. (Cargo names it in `CARGO_BIN_EXE_notebooks-rs`, but a
-/// variable with a hyphen does not get through the shell script that wraps rustc.)
-fn program(name: &str) -> Result<Command> {
-    let test = std::env::current_exe()?;
-    let dir = test.parent().and_then(Path::parent).context("target directory")?;
-    Ok(Command::new(dir.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))))
-}
 
 #[test]
 fn the_list_has_every_section() -> Result<()> {

@@ -12,6 +12,7 @@ Examples:
   peft-bench                                          all methods on the synthetic task, three seeds
   peft-bench --methods lora,full --seeds 0..8         two methods, eight seeds
   peft-bench --steps 20 --json runs/quick.jsonl       a quick look, with one JSON line a run
+  peft-bench --jobs 2 --plots plots                   two runs at a time, and two pictures
   peft-bench --model models/all-MiniLM-L6-v2 --train data/debian_sections/train.jsonl \\
              --test data/debian_sections/test.jsonl   a real model on real text
   peft-bench --device cuda                            on the GPU";
@@ -47,6 +48,10 @@ pub struct Options {
     /// Append one JSON line a run to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Draw accuracy against parameters, and the losses, as SVG and PNG files in this directory
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
 
     /// Show the methods with their settings, and stop
     #[arg(long)]

@@ -2,12 +2,13 @@
 
 use crate::cases::CASES;
 use crate::cli::Options;
+use crate::figures;
 use crate::record::{Figures, Message, Outcome, Record, versions};
 use crate::sweep::{On, Place, Planned, Sweep};
 use crate::synthetic::PRETRAIN_STEPS;
 use crate::table;
 use crate::text::Source;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -36,6 +37,18 @@ pub fn run(options: &Options) -> Result<bool> {
         }
     })?;
     writeln!(std::io::stdout(), "{}", table::results(&cases, &results.runs))?;
+    if let Some(dir) = &options.plots {
+        let summaries = results.summaries();
+        ensure!(!summaries.is_empty(), "--plots: no run ended well");
+        for (name, figure) in [
+            ("accuracy", figures::accuracy(&summaries, results.unadapted())),
+            ("losses", figures::losses(&summaries)),
+        ] {
+            for file in figure.save(dir, name)? {
+                writeln!(std::io::stdout(), "{}", file.display())?;
+            }
+        }
+    }
     let failed = results.runs.iter().filter(|r| r.result.is_err()).count();
     if failed > 0 {
         eprintln!("{failed} of {} runs failed", results.runs.len());

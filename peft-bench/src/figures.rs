@@ -28,8 +28,10 @@ pub fn accuracy(summaries: &[Summary], unadapted: Option<Mean>) -> Figure {
 
 /// Training loss by step, a curve a method.
 pub fn losses(summaries: &[Summary]) -> Figure {
-    let points = || summaries.iter().flat_map(|s| s.losses.iter().map(|(_, loss)| loss));
-    let highest = points().map(|loss| loss.mean + loss.deviation.unwrap_or(0.0)).fold(0.0, f64::max);
+    // Losses begin so high that what follows would be flat: a tenth of the run may be cut off above.
+    let later = summaries.iter().flat_map(|s| s.losses.iter().skip(s.losses.len() / 10));
+    let highest =
+        later.map(|(_, loss)| loss.mean + loss.deviation.unwrap_or(0.0)).fold(f64::MIN_POSITIVE, f64::max);
     let panel = |methods: &[Summary]| {
         Panel::Lines(Lines {
             title: String::new(),

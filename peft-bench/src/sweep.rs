@@ -193,6 +193,14 @@ impl Sweep {
 }
 
 impl Place {
+    /// A worker for each processor core, if this program can be one.
+    pub fn fastest() -> Self {
+        match std::thread::available_parallelism() {
+            Ok(cores) if worker::possible() => Self::Workers(cores.get()),
+            _ => Self::Here,
+        }
+    }
+
     fn at_once(self) -> usize {
         match self {
             Place::Here => 1,

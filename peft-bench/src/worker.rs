@@ -5,13 +5,23 @@ use crate::record::{Job, Message, Outcome};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The argument with which a program starts itself as a worker.
 const ARGUMENT: &str = "--worker";
 
+/// Whether a program that is running asks whether it is to be a worker.
+static ASKS: AtomicBool = AtomicBool::new(false);
+
 /// Whether this process is to be a worker. A program whose sweeps have workers asks first of all, and calls [`main`].
 pub fn asked() -> bool {
+    ASKS.store(true, Ordering::Relaxed);
     std::env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT)
+}
+
+/// Whether this program, started again, would be a worker.
+pub(crate) fn possible() -> bool {
+    ASKS.load(Ordering::Relaxed)
 }
 
 /// The worker: runs the job on standard input. A failure is a message; the other end decides what becomes of it.

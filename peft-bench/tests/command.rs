@@ -79,7 +79,11 @@ impl Files {
 fn every_method_on_text_with_json_lines() -> Result<()> {
     let files = Files::new()?;
     let json = files.path("out/runs.jsonl");
+    let plots = files.path("plots");
+    let plots_text = plots.to_str().context("path")?;
     let out = files.run(&[
+        "--plots",
+        plots_text,
         "--seeds",
         "0,1",
         "--epochs",
@@ -112,6 +116,11 @@ fn every_method_on_text_with_json_lines() -> Result<()> {
     );
     let table = text(&out.stdout);
     ensure!(peft_bench::cases::CASES.iter().all(|c| table.contains(c.name)), "{table}");
+    for picture in ["accuracy.svg", "accuracy.png", "losses.svg", "losses.png"] {
+        ensure!(table.contains(picture) && plots.join(picture).exists(), "{picture}");
+    }
+    let curves = std::fs::read_to_string(plots.join("losses.svg"))?;
+    ensure!(peft_bench::cases::CASES.iter().all(|c| curves.contains(c.name)), "{curves}");
     Ok(())
 }
 
@@ -186,7 +195,8 @@ fn list_and_help() -> Result<()> {
         "{list}"
     );
     let help = text(&bench(&["--help"])?.stdout);
-    for option in ["--methods", "--device", "--seeds", "--steps", "--json", "--list", "--model", "Examples:"]
+    for option in
+        ["--methods", "--device", "--seeds", "--steps", "--json", "--plots", "--list", "--model", "Examples:"]
     {
         ensure!(help.contains(option), "{option}");
     }

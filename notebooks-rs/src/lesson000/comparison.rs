@@ -1,13 +1,27 @@
-//! Section 2.6.
+//! Section 2.6: the lesson's table over random labels, and then a task that means something (`transfer.rs`).
 
 use super::sections::{by_chance, fit, loss_curves, start};
 use super::setup::TECHNIQUES;
+use super::transfer::{task, transfer};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_bench::sweep::Sweep;
 use peft_core::commas;
 
 /// 2.6 Side-by-Side Comparison.
 pub fn comparison(setting: Setting, page: &mut Page) -> Result<()> {
+    compare(setting, &task(setting)?, page)
+}
+
+/// The comparison with a task of any size.
+pub fn compare(setting: Setting, task: &Sweep, page: &mut Page) -> Result<()> {
+    let mut to_see = random_labels(setting, page)?;
+    to_see.extend(transfer(task, page)?);
+    Ok(page.what_to_see(&to_see)?)
+}
+
+/// The lesson's table; returns what to see in it.
+fn random_labels(setting: Setting, page: &mut Page) -> Result<Vec<String>> {
     let lesson = start(setting, page)?;
     let mut losses = Vec::new();
     for t in &TECHNIQUES {
@@ -39,13 +53,16 @@ pub fn comparison(setting: Setting, page: &mut Page) -> Result<()> {
             ),
         ),
     ])?;
-    page.what_to_see(&[
+    let curves = losses.iter().map(|(title, losses)| (*title, losses.as_slice()));
+    page.figure(
+        "comparison_random_labels",
+        loss_curves("Five ways to learn random labels", curves.collect()),
+    )?;
+    Ok(vec![
         format!(
-            "The accuracies rank nothing. What each method can fit is seen on the training rows: {}.",
+            "The lesson's accuracies rank nothing. What each method can fit is seen on the training rows: {}.",
             by_heart.collect::<Result<Vec<_>>>()?.join(", ")
         ),
         "The head is frozen in all but full fine-tuning.".into(),
-    ])?;
-    let curves = losses.iter().map(|(title, losses)| (*title, losses.as_slice()));
-    page.figure("comparison_random_labels", loss_curves("Five ways to learn random labels", curves.collect()))
+    ])
 }

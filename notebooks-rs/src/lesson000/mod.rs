@@ -8,10 +8,13 @@ mod comparison;
 mod sections;
 mod setup;
 mod takeaways;
+mod transfer;
 
 use crate::{Document, Section};
 
+pub use comparison::compare;
 pub use setup::{Lesson, TECHNIQUES, Technique};
+pub use transfer::task;
 
 /// The lesson.
 pub const DOCUMENT: Document = Document {
@@ -62,7 +65,7 @@ pub const DOCUMENT: Document = Document {
             name: "comparison",
             number: "2.6",
             title: "Side-by-Side Comparison",
-            about: "all of them on random labels",
+            about: "all of them on random labels, and on a task on which they separate",
             seed: 0,
             run: comparison::comparison,
         },

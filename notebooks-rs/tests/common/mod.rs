@@ -7,6 +7,8 @@ use notebooks_rs::cli::pin_threads;
 use notebooks_rs::{Page, Setting, find};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Device, Tensor};
 
@@ -34,6 +36,14 @@ pub fn run(name: &str) -> Result<Page> {
     let mut page = Page::silent();
     (section.run)(Setting { seed: section.seed, device: Device::Cpu }, &mut page)?;
     Ok(page)
+}
+
+/// The program `name`, beside the folder that this test is in. (Cargo names it in `CARGO_BIN_EXE_notebooks-rs`, but a
+/// variable with a hyphen does not get through the shell script that wraps rustc.)
+pub fn program(name: &str) -> Result<Command> {
+    let test = std::env::current_exe()?;
+    let dir = test.parent().and_then(Path::parent).context("target directory")?;
+    Ok(Command::new(dir.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))))
 }
 
 /// Whether `found` are the lines `expected`, word for word.
