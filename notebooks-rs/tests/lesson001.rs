@@ -66,6 +66,78 @@ fn mistaken(page: &Page, as_written: &str, right: &str) -> Result<()> {
 }
 
 #[test]
+fn every_entry_of_the_classification_is_run() -> Result<()> {
+    let _alone = alone();
+    let page = run("unified_taxonomy")?;
+    // Width 32, feed-forward 128, two layers, rank 4, five virtual tokens.
+    let (d, f, layers, r, n) = (32, 128, 2, 4, 5);
+    let (add, low, select) = ("additive", "reparameterisation", "selective");
+    let biases = layers * (3 * d + d + f + d + 2 * d) + 4;
+    let entries = [
+        (add, "Adapters", 2 * layers * (2 * d * r + r + d), "no | two products a block"),
+        (add, "Prefix Tuning", layers * 2 * n * d, "no | keys and values a layer"),
+        (add, "Prompt Tuning", n * d, "no | tokens before the words"),
+        (add, "IA³", layers * (3 * d + f), "yes | nothing"),
+        (low, "LoRA", layers * r * (d + f), "yes | nothing"),
+        (low, "DoRA", layers * (r * (d + f) + f), "yes | nothing"),
+        (low, "AdaLoRA", layers * 2 * r * (d + 1 + f), "yes | nothing"),
+        (low, "QLoRA", layers * r * (d + f), "yes | dense weights"),
+        (select, "BitFit", biases, "yes | nothing"),
+        (select, "Diff Pruning", 2 * layers * (d * f + f), "yes | nothing"),
+        (select, "Partial FT", 3 * d * d + d * d + 2 * d * f + f + 9 * d, "yes | nothing"),
+    ];
+    let mut lines = vec![format!("{:<20} {:<16} {:>10}", "Kind", "Method", "Trainable"), "-".repeat(48)];
+    let mut table = Vec::new();
+    for (kind, name, count, end) in entries {
+        ensure!(number(&page, &format!("{name}.trainable"))? as i64 == count, "{name}: not {count}");
+        let losses = numbers(&page, &format!("{name}.losses"))?;
+        ensure!(losses[1] < losses[0] - 0.5, "{name} has not learned: {losses:?}");
+        let percent = 100.0 * count as f64 / 28740.0;
+        lines.push(format!("{kind:<20} {name:<16} {:>10}", commas(count)));
+        let [first, last] = [losses[0], losses[1]];
+        table.push(format!(
+            "{kind} | {name} | {} | {percent:.2} | {first:.3} | {last:.3} | {end}",
+            commas(count)
+        ));
+    }
+    same_lines(page.lines(), &lines)?;
+    same_tables(&page, &[("One base of 28,740 parameters, 40 steps of each method on a new task", table)])?;
+    mistaken(&page, "1,280", "1,280")?;
+    mistaken(&page, "3 of the 4", "7 of the 7")?;
+    ensure!(number(&page, "merging")? == 8.0);
+    Ok(())
+}
+
+#[test]
+fn the_classification_leaves_its_base_alone_and_prunes() -> Result<()> {
+    let _alone = alone();
+    let page = run("unified_taxonomy")?;
+    let tensors = number(&page, "base.tensors")?;
+    // Twelve tensors a layer, the embedding, the head's two; dense and in 4 bits.
+    ensure!(tensors == 2.0 * (2.0 * 12.0 + 3.0) && number(&page, "base.unchanged")? == tensors);
+    let ranks = numbers(&page, "adalora")?;
+    ensure!(
+        ranks.len() == 2 && ranks.iter().sum::<f64>() == 8.0,
+        "AdaLoRA left the ranks {ranks:?} of 8 and 8"
+    );
+    let gates = numbers(&page, "diff.gates")?;
+    ensure!(
+        gates[0] == 2.0 * (32.0 * 128.0 + 128.0) && gates[1] < 0.8 * gates[0] && gates[1] > 0.0,
+        "{gates:?}"
+    );
+    let pruned = numbers(&page, "diff.pruned")?;
+    let losses = numbers(&page, "Diff Pruning.losses")?;
+    // Every open gate's difference is kept, and nothing else mattered.
+    ensure!(pruned[0] == gates[1], "{pruned:?} {gates:?}");
+    close("the second stage", pruned[1], losses[1])?;
+    let seen = page.to_see().join(" ");
+    for words in ["54 of 54 tensors", "16 singular values", "kept 8", &commas(gates[1] as i64)] {
+        ensure!(seen.contains(words), "no `{words}` in {seen}");
+    }
+    Ok(())
+}
+
+#[test]
 fn lora_has_the_recorded_bits() -> Result<()> {
     let _alone = alone();
     let golden = &golden("seed001")?["sections"]["001.2.1.lora"];
@@ -287,6 +359,88 @@ fn adapter_says_what_it_computes() -> Result<()> {
     )?;
     ensure!(number(&page, "llama7b")? as i64 == 64 * (2 * 4096 * 64 + 64 + 4096));
     Ok(())
+}
+
+#[test]
+fn qlora_says_what_it_computes() -> Result<()> {
+    let _alone = alone();
+    let golden = &golden("seed001")?["tables"];
+    let page = run("unified_qlora")?;
+    let (d, f, vocab, r) = (256i64, 704i64, 256i64, 64i64);
+    let packed = 2 * (4 * d * d + 3 * d * f);
+    let trainable = 2 * r * (4 * 2 * d + 3 * (d + f));
+    let base = packed + 2 * vocab * d + 5 * d;
+    let counted = trainable + base - packed / 2;
+    let counts = [trainable, trainable + base, packed, counted].map(|n| n as f64);
+    ensure!(numbers(&page, "counts")? == counts, "{counts:?}");
+    let percent = 100.0 * trainable as f64 / counted as f64;
+    same_lines(
+        page.lines(),
+        &[format!("Trainable: {} / {} ({percent:.2}%)", commas(trainable), commas(counted))],
+    )?;
+
+    let at_7b = numbers(&page, "llama7b")?;
+    let all = 6_738_415_616i64;
+    ensure!(golden["peft_0.21.2_counts_llama7b"]["setup_qlora r=64, seven targets"] == at_7b[0] as i64);
+    ensure!(golden["llama7b_recomputed"]["LoRA r=64 q,v"] == at_7b[4] as i64);
+    let linears = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008);
+    ensure!(at_7b[1] as i64 == all + 159_907_840 && at_7b[2] as i64 == linears, "{at_7b:?}");
+    ensure!(at_7b[3] as i64 == at_7b[1] as i64 - linears / 2);
+    mistaken(&page, &commas(counted), &commas(trainable + base))?;
+    mistaken(&page, &format!("{}, 4.37 %", commas(at_7b[3] as i64)), "6,898,323,456, 2.32 %")?;
+    mistaken(&page, "33,554,432", "159,907,840, 2.37 % of the base")?;
+
+    let e = numbers(&page, "errors")?;
+    ensure!(e[0] < 0.1 && e[0] < e[4] && (e[2] - e[0]).abs() < 1e-3, "NF4 should be closest: {e:?}");
+    let ways = ["NF4", "NF4, double quantisation", "evenly spaced, by hand"];
+    let rounding =
+        ways.iter().zip(e.chunks(2)).map(|(way, e)| format!("{way} | {:.2} | {:.4}", 100.0 * e[0], e[1]));
+    // Codes, code book and scales; with double quantisation the scales' bytes, their scales and their code book.
+    let rest = 2 * (base - packed);
+    let of = |n: i64, double: bool| {
+        let blocks = n / 64;
+        n / 2 + 64 + if double { blocks + 4 * blocks.div_euclid(256).max(1) + 1024 } else { 4 * blocks }
+    };
+    let shapes = [d * d, d * d, d * d, d * d, d * f, d * f, d * f];
+    let nf4 = |double| rest + 2 * shapes.iter().map(|n| of(*n, double)).sum::<i64>();
+    let (here, there) = (numbers(&page, "bytes")?, numbers(&page, "bytes.llama7b")?);
+    ensure!(here == [4 * base, 2 * base, nf4(false), nf4(true)].map(|n| n as f64), "{here:?}");
+    ensure!(
+        there[..2] == [4 * all, 2 * all].map(|n| n as f64)
+            && there[3] < there[2]
+            && there[2] < there[1] / 3.0
+    );
+    let formats = ["f32", "bf16", "NF4", "NF4, double"];
+    let bytes = formats.iter().zip(&here).zip(&there).map(|((format, here), there)| {
+        let bits = 8.0 * there / all as f64;
+        format!("{format} | {} | {:.2} | {bits:.2}", commas(*here as i64), there / 1e9)
+    });
+    let l = numbers(&page, "logits")?;
+    ensure!(l[0] == 0.0 && l[1] > 0.0 && l[1] < 0.02 * l[3] && l[2] > l[1], "{l:?}");
+    let others = ["the same numbers in a dense base", "products in bf16", "the base before it was quantised"];
+    let logits = others
+        .iter()
+        .zip(&l)
+        .map(|(name, off)| format!("{name} | {} | {:.2}", small(*off), 100.0 * off / l[3]));
+    let fit = numbers(&page, "fit")?;
+    ensure!(fit[1] < 0.1 * fit[0] && fit[3] < 0.1 * fit[2], "{fit:?}");
+    let merged = numbers(&page, "merged")?;
+    ensure!(merged[0] < 0.2 * merged[1], "requantising should cost more than bf16: {merged:?}");
+    same_tables(
+        &page,
+        &[
+            ("Rounding 14 weight matrices to 4 bits, in blocks of 64", rounding.collect()),
+            ("Weights of the base", bytes.collect()),
+            ("Logits of the 4-bit base with products in f32, against those of", logits.collect()),
+            (
+                "30 steps on a text that counts",
+                vec![
+                    format!("QLoRA, NF4 base | {:.4} | {:.4}", fit[0], fit[1]),
+                    format!("LoRA, dense f32 base | {:.4} | {:.4}", fit[2], fit[3]),
+                ],
+            ),
+        ],
+    )
 }
 
 #[test]

@@ -5,11 +5,16 @@ pub mod adapter;
 pub mod apply;
 pub mod dora;
 mod dora_fit;
+mod entries;
 pub mod ia3;
 pub mod lora;
 mod measure;
+mod qlora;
+mod quantised;
 mod ranks;
 mod small_llama;
+mod task;
+mod taxonomy;
 
 use crate::{Document, Section};
 
@@ -22,12 +27,28 @@ pub const DOCUMENT: Document = Document {
     title: "PEFT, unified",
     sections: &[
         Section {
+            name: "unified_taxonomy",
+            number: "1.2",
+            title: "PEFT Method Classification",
+            about: "every entry of the lesson's box, trained over one frozen base",
+            seed: SEED,
+            run: taxonomy::run,
+        },
+        Section {
             name: "unified_lora",
             number: "2.1",
             title: "Mathematical Principle",
             about: "W + s B A: counts, start, merging, dropout, targets, and what a rank can express",
             seed: SEED,
             run: lora::run,
+        },
+        Section {
+            name: "unified_qlora",
+            number: "2.2",
+            title: "QLoRA (Quantized LoRA)",
+            about: "LoRA over a base in 4 bits: what rounding costs, what it saves, what is counted",
+            seed: SEED,
+            run: qlora::run,
         },
         Section {
             name: "unified_dora",
