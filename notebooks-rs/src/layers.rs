@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 use peft_core::{
-    Attention, Batch, Block, Dims, Heads, Init, Input, Layer, Model, Params, Pass, Peft, Prompt, Role, Scope,
-    Softmax,
+    Attention, Batch, Block, Body, Dims, Heads, Init, Input, Layer, Model, Params, Pass, Peft, Prompt, Role,
+    Scope, Softmax,
 };
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};
@@ -180,8 +180,13 @@ impl Layers {
 
     /// The place `name` around nothing: its adapters alone, over the identity.
     pub fn block(&self, name: &str, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.around(name, x, pass, &|x, _| Ok(x.shallow_clone()))
+    }
+
+    /// The place `name` around `body`.
+    pub fn around(&self, name: &str, x: &Tensor, pass: Pass<'_>, body: Body<'_>) -> Result<Tensor> {
         let block = self.blocks.get(name).with_context(|| format!("no block `{name}`"))?;
-        Ok(block.around(x, pass, &|x, _| Ok(x.shallow_clone()))?)
+        Ok(block.around(x, pass, body)?)
     }
 
     /// The self-attention of layer `index`.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod layers;
 pub mod lesson000;
 pub mod lesson001;
+pub mod lesson002;
 pub mod page;
 pub mod sections;
 
