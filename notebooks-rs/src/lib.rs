@@ -8,6 +8,8 @@ pub mod cli;
 pub mod layers;
 pub mod lesson000;
 pub mod lesson001;
+pub mod lesson003;
+pub mod numpy;
 pub mod page;
 pub mod sections;
 
