@@ -13,6 +13,7 @@ use tch::{Device, Tensor};
 enum Part {
     Words { vocab: i64 },
     Linear { name: String, inp: i64, out: i64, bias: bool },
+    Norm { name: String, width: i64 },
     Block { name: String, role: Role, width: i64 },
     Attention { layer: i64 },
 }
@@ -49,6 +50,12 @@ impl LayersConfig {
         self.with(Part::Linear { name: name.into(), inp, out, bias })
     }
 
+    /// A layer norm, `nn.LayerNorm(width)`.
+    #[must_use]
+    pub fn norm(self, name: &str, width: i64) -> Self {
+        self.with(Part::Norm { name: name.into(), width })
+    }
+
     /// A place for bottleneck adapters.
     #[must_use]
     pub fn block(self, name: &str, role: Role, width: i64) -> Self {
@@ -83,6 +90,10 @@ impl LayersConfig {
                         draw(&format!("{name}.bias"), &[*out], Init::linear_bias(*inp))?;
                     }
                 }
+                Part::Norm { name, width } => {
+                    draw(&format!("{name}.weight"), &[*width], Init::Constant(1.0))?;
+                    draw(&format!("{name}.bias"), &[*width], Init::Zeros)?;
+                }
                 Part::Block { .. } => {}
                 Part::Attention { layer } => {
                     for leaf in PROJECTIONS {
@@ -104,6 +115,7 @@ pub struct Layers {
     words: Option<Layer>,
     prompts: Vec<Box<dyn Prompt>>,
     linears: BTreeMap<String, Layer>,
+    norms: BTreeMap<String, Layer>,
     blocks: BTreeMap<String, Block>,
     attentions: Vec<SelfAttention>,
 }
@@ -136,6 +148,7 @@ impl Model for Layers {
             words: None,
             prompts: s.prompts()?,
             linears: BTreeMap::new(),
+            norms: BTreeMap::new(),
             blocks: BTreeMap::new(),
             attentions: Vec::new(),
         };
@@ -144,6 +157,9 @@ impl Model for Layers {
                 Part::Words { vocab } => layers.words = Some(s.embedding("embed", *vocab, c.hidden)?),
                 Part::Linear { name, inp, out, bias } => {
                     layers.linears.insert(name.clone(), s.linear(name, *inp, *out, *bias)?);
+                }
+                Part::Norm { name, width } => {
+                    layers.norms.insert(name.clone(), s.layer_norm(name, *width, 1e-5)?);
                 }
                 Part::Block { name, role, width } => {
                     layers.blocks.insert(name.clone(), s.block(name, *role, *width)?);
@@ -176,6 +192,11 @@ impl Layers {
     /// The linear layer `name`.
     pub fn linear(&self, name: &str) -> Result<&Layer> {
         self.linears.get(name).with_context(|| format!("no linear layer `{name}`"))
+    }
+
+    /// The layer norm `name`.
+    pub fn norm(&self, name: &str) -> Result<&Layer> {
+        self.norms.get(name).with_context(|| format!("no layer norm `{name}`"))
     }
 
     /// The place `name` around nothing: its adapters alone, over the identity.

@@ -9,6 +9,8 @@ pub mod layers;
 pub mod lesson000;
 pub mod lesson001;
 pub mod lesson002;
+pub mod lesson003;
+pub mod numpy;
 pub mod page;
 pub mod sections;
 
