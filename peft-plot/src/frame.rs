@@ -29,7 +29,7 @@ pub(crate) fn height_of(area: Rect, scale: &Scale, y: f64) -> f64 {
 }
 
 /// The longest line of an upright label.
-const UPRIGHT: f64 = 300.0;
+const UPRIGHT: f64 = 345.0;
 
 /// How much room the numbers and the label of an upright axis need.
 pub(crate) fn room_left(label: &str, ticks: &[Tick]) -> f64 {
@@ -62,7 +62,7 @@ pub(crate) fn ticks_across(scale: &Scale, room: f64) -> Vec<Tick> {
 
 /// The numbers of an upright axis.
 pub(crate) fn ticks_up(scale: &Scale, room: f64) -> Vec<Tick> {
-    scale.ticks((room / 45.0) as usize)
+    scale.ticks((room / 36.0) as usize)
 }
 
 /// Both axes of numbers, with grid and labels.

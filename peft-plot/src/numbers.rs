@@ -1,5 +1,7 @@
 //! Numbers as they are written at axes.
 
+use std::ops::Range;
+
 /// Whether a number is a digit times a power of ten.
 pub(crate) fn is_round(value: f64) -> bool {
     let mantissa = value / 10f64.powf((value.log10() + 1e-9).floor());
@@ -10,14 +12,24 @@ pub(crate) fn is_round(value: f64) -> bool {
 pub(crate) fn alike(values: &[f64]) -> Vec<String> {
     let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
     let step = values.windows(2).map(|w| w[1] - w[0]).fold(largest, f64::min);
-    let (unit, suffix) = unit(largest, 1e6);
+    let (unit, suffix) = unit(largest, 1e-3..1e6);
     let decimals = (-(step / unit).log10() - 1e-6).ceil().clamp(0.0, 12.0) as usize;
     values.iter().map(|&v| write(v, unit, decimals, &suffix)).collect()
 }
 
 /// A number with up to three digits.
 pub(crate) fn short(value: f64) -> String {
-    let (unit, suffix) = unit(value.abs(), 1e3);
+    short_within(value, 1e-3..1e3)
+}
+
+/// Numbers of a logarithmic axis: all that are below one as powers of ten, or none.
+pub(crate) fn decades(values: &[f64]) -> Vec<String> {
+    let least = if values.iter().any(|v| *v < 0.999e-3) { 1.0 } else { 1e-3 };
+    values.iter().map(|&v| short_within(v, least..1e3)).collect()
+}
+
+fn short_within(value: f64, plain: Range<f64>) -> String {
+    let (unit, suffix) = unit(value.abs(), plain);
     let digits = 2.0 - ((value / unit).abs().log10() + 1e-9).floor();
     let decimals = if value == 0.0 { 0 } else { digits.clamp(0.0, 12.0) as usize };
     let text = write(value, unit, decimals, "");
@@ -28,11 +40,11 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
-/// What a number is counted in: thousands (if they are more than `plain`), millions, powers of ten.
-fn unit(size: f64, plain: f64) -> (f64, String) {
+/// What a number is counted in, unless it is plain enough: thousands, millions, powers of ten.
+fn unit(size: f64, plain: Range<f64>) -> (f64, String) {
     let size = size * (1.0 + 1e-9);
     let named = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    if size == 0.0 || (1e-3..plain).contains(&size) {
+    if size == 0.0 || plain.contains(&size) {
         return (1.0, String::new());
     }
     match named.iter().find(|(unit, _)| size >= *unit) {

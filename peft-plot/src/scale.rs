@@ -2,7 +2,7 @@
 
 use crate::Axis;
 use crate::error::{Error, Result};
-use crate::numbers::{alike, is_round, short};
+use crate::numbers::{alike, decades, is_round};
 
 /// A place along an axis, from 0 to 1, and what is written there.
 pub(crate) type Tick = (f64, String);
@@ -121,11 +121,8 @@ impl Scale {
     pub fn ticks(&self, most: usize) -> Vec<Tick> {
         let most = most.max(2);
         let values = if self.log { self.log_ticks(most) } else { self.linear_ticks(most) };
-        let labels = if self.log && values.iter().copied().all(is_round) {
-            values.iter().map(|&v| short(v)).collect()
-        } else {
-            alike(&values)
-        };
+        let labels =
+            if self.log && values.iter().copied().all(is_round) { decades(&values) } else { alike(&values) };
         values.iter().map(|&v| self.at(v)).zip(labels).collect()
     }
 
@@ -209,7 +206,7 @@ mod tests {
     fn powers_of_ten() {
         assert_eq!(labels(true, 0.001, 1e7, 11)[..5], ["0.001", "0.01", "0.1", "1", "10"]);
         assert_eq!(labels(true, 900.0, 2e6, 8), ["1k", "10k", "100k", "1M"]);
-        assert_eq!(labels(true, 1e-5, 1e-3, 8), ["10⁻⁵", "10⁻⁴", "0.001"]);
+        assert_eq!(labels(true, 1e-5, 1e-3, 8), ["10⁻⁵", "10⁻⁴", "10⁻³"]);
         assert_eq!(labels(true, 15.0, 250.0, 8), ["20", "50", "100", "200"]);
         assert_eq!(labels(true, 21.0, 34.0, 4), ["25", "30"]);
         assert_eq!(labels(true, 1e-20, 1e20, 5).len(), 5);
