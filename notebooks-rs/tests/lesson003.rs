@@ -6,7 +6,7 @@ mod common;
 use anyhow::{Context, Result, ensure};
 use common::{alone, close, golden, number, recorded_kind, run, same_lines, sha, strings};
 use notebooks_rs::lesson003::{Cell2, Cell3, GATE, Gated, LORA, PROMPT, inputs, output};
-use notebooks_rs::{Page, Setting};
+use notebooks_rs::Setting;
 use peft_core::PREFIX;
 use serde_json::Value;
 use std::collections::BTreeMap;
