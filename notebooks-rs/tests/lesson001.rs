@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use common::{alone, close, golden, number, recorded_kind, run, same_lines, sha};
 use notebooks_rs::lesson001::{adapter, apply, dora, ia3, lora};
 use notebooks_rs::{Page, Setting};
-use peft_core::{PREFIX, commas};
+use peft_core::methods::LoraConfig;
+use peft_core::{PREFIX, Pass, commas};
+use peft_plot::Panel;
 use serde_json::Value;
 use tch::{Device, Tensor};
 
@@ -65,10 +67,36 @@ fn mistaken(page: &Page, as_written: &str, right: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether the page's one figure has this name, titles, labels and finite numbers in every panel.
+fn drawn(page: &Page, name: &str) -> Result<()> {
+    let [picture] = page.pictures() else { anyhow::bail!("{} figures", page.pictures().len()) };
+    ensure!(picture.name == name && !picture.figure.title.is_empty(), "{}", picture.name);
+    for panel in picture.figure.rows.iter().flatten() {
+        let (labels, numbers): (Vec<&String>, Vec<f64>) = match panel {
+            Panel::Lines(l) => {
+                let points = l.series.iter().flat_map(|s| &s.points).flat_map(|p| [p.0, p.1]);
+                (vec![&l.title, &l.x.label, &l.y.label], points.collect())
+            }
+            Panel::Points(p) => {
+                (vec![&p.title, &p.x.label, &p.y.label], p.points.iter().flat_map(|p| [p.x, p.y]).collect())
+            }
+            Panel::Bars(b) => {
+                let values = b.groups.iter().flat_map(|g| g.values.iter().copied());
+                (vec![&b.title, &b.x, &b.y.label], values.collect())
+            }
+            Panel::Heat(h) => (vec![&h.title], h.rows.iter().flatten().copied().collect()),
+        };
+        ensure!(labels.iter().all(|l| !l.is_empty()), "{name}: {labels:?}");
+        ensure!(numbers.len() >= 4 && numbers.iter().all(|n| n.is_finite()), "{name}: {numbers:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn every_entry_of_the_classification_is_run() -> Result<()> {
     let _alone = alone();
     let page = run("unified_taxonomy")?;
+    drawn(&page, "unified_taxonomy")?;
     // Width 32, feed-forward 128, two layers, rank 4, five virtual tokens.
     let (d, f, layers, r, n) = (32, 128, 2, 4, 5);
     let (add, low, select) = ("additive", "reparameterisation", "selective");
@@ -141,7 +169,7 @@ fn the_classification_leaves_its_base_alone_and_prunes() -> Result<()> {
 fn lora_has_the_recorded_bits() -> Result<()> {
     let _alone = alone();
     let golden = &golden("seed001")?["sections"]["001.2.1.lora"];
-    let t = lora::Trace::new(setting())?;
+    let mut t = lora::Trace::new(setting())?;
     let (base, merged) = (t.peft.base().tensors(), t.merged.base().tensors());
     let own = t.peft.params("lora")?.tensors();
     let leaf = |letter: &str| &own[&format!("{PREFIX}linear.lora_{letter}.weight")];
@@ -164,6 +192,10 @@ fn lora_has_the_recorded_bits() -> Result<()> {
     )?;
     ensure!(t.y_start.equal(&t.y_base) && golden["identity_at_init"] == 1);
     ensure!(base.values().all(|t| !t.requires_grad() && !t.grad().defined()), "the base has a gradient");
+    // Dropout is on the way through A alone: with B = 0 it changes nothing.
+    t.peft.add("fresh", LoraConfig { lora_dropout: 0.5, ..lora::config(&["linear"]) })?;
+    let y = t.peft.view(&["fresh"])?.linear("linear")?.forward(&t.x, Pass::train())?;
+    ensure!(y.equal(&t.y_base), "dropout touches the base's own path");
     Ok(())
 }
 
@@ -174,6 +206,7 @@ fn lora_says_what_it_computes() -> Result<()> {
     let (recorded, tables) =
         (&golden["sections"]["001.2.1.lora"], &golden["tables"]["lora_example_d4096_r8"]);
     let page = run("unified_lora")?;
+    drawn(&page, "unified_lora")?;
     let off = number(&page, "merge_error")?;
     if recorded_kind() {
         close("merged", off, value(recorded, "max_abs_diff_merged")?)?;
@@ -307,6 +340,7 @@ fn adapter_says_what_it_computes() -> Result<()> {
     let _alone = alone();
     let golden = &golden("seed001")?["sections"]["001.3.1.adapter"];
     let page = run("unified_adapter")?;
+    drawn(&page, "unified_adapter")?;
     ensure!(golden["total"] == 1096 && golden["trainable"] == number(&page, "parameters")? as i64);
     close("deviation", number(&page, "deviation")?, value(golden, "max_abs_deviation_from_identity")?)?;
     same_lines(
@@ -366,6 +400,7 @@ fn qlora_says_what_it_computes() -> Result<()> {
     let _alone = alone();
     let golden = &golden("seed001")?["tables"];
     let page = run("unified_qlora")?;
+    drawn(&page, "unified_qlora")?;
     let (d, f, vocab, r) = (256i64, 704i64, 256i64, 64i64);
     let packed = 2 * (4 * d * d + 3 * d * f);
     let trainable = 2 * r * (4 * 2 * d + 3 * (d + f));
@@ -474,6 +509,7 @@ fn dora_says_what_it_computes() -> Result<()> {
     let _alone = alone();
     let golden = &golden("seed001")?["sections"]["001.2.3.dora"];
     let page = run("unified_dora")?;
+    drawn(&page, "unified_dora")?;
     let fact = |name: &str| number(&page, name);
     ensure!(golden["trainable"] == fact("trainable")? as i64);
     for (ours, theirs) in
@@ -550,6 +586,7 @@ fn ia3_says_what_it_computes() -> Result<()> {
     let _alone = alone();
     let tables = &golden("seed001")?["tables"]["llama7b_recomputed"];
     let page = run("unified_ia3")?;
+    drawn(&page, "unified_ia3")?;
     let losses = numbers(&page, "losses")?;
     ensure!(losses[1] < losses[0] - 0.5, "{losses:?}");
     let loss = format!("Loss: {:.4} before, {:.4} after 80 steps", losses[0], losses[1]);

@@ -43,7 +43,7 @@ impl ByHand {
         let linears = peft.outline().sites.iter().filter(|s| s.kind == SiteKind::Linear);
         let by_hand = |name: &String| {
             let (weight, bias) = (numel(name, "weight"), numel(name, "bias"));
-            // Out is the bias's size, in the rest of the weight's.
+            // r (out + in): the bias has `out` values, the weight `out · in`.
             let lora = config(&[]).r * (bias + weight / bias.max(1));
             Self { name: name.clone(), numel: weight + bias, lora, wraps: 0 }
         };

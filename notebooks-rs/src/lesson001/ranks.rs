@@ -9,7 +9,7 @@ use peft_core::commas;
 use peft_core::methods::LoraConfig;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The lesson's example.
 pub const EXAMPLE: i64 = 4096;
@@ -47,7 +47,8 @@ pub fn fit(setting: Setting, page: &mut Page) -> Result<String> {
     tch::manual_seed(setting.seed);
     let [b, a] = [randn(&[D, TRUE_RANK], setting.device)?, randn(&[TRUE_RANK, K], setting.device)?];
     let change = b.f_mm(&a)?.f_mul_scalar(0.1)?;
-    let values = Vec::<f64>::try_from(change.f_svd(true, true)?.1.f_to_kind(Kind::Double)?)?;
+    let values =
+        Vec::<f64>::try_from(change.f_svd(true, true)?.1.f_to_kind(Kind::Double)?.f_to(Device::Cpu)?)?;
     let size = norm(&change)?;
     let beyond = |r: i64| values.iter().skip(r as usize).map(|v| v * v).sum::<f64>().sqrt() / size;
 

@@ -61,9 +61,7 @@ impl Task {
         };
         let (before, after) = (classes(&old)?, classes(&old.f_add(&own)?)?);
         let batch = Batch::dense(ids.f_to(setting.device)?);
-        let base = config.init(setting.device)?;
-        base.set_trainable(|_| true)?;
-        let dense = pretrained(Peft::new(base, config)?, &batch, &before)?;
+        let dense = pretrained(Peft::new(config.init(setting.device)?, config)?, &batch, &before)?;
         let packed = dense.quantised(&Nf4Config { double_quant: true, ..Nf4Config::default() })?;
         Ok(Self { batch, classes: after, dense, packed })
     }
