@@ -5,7 +5,7 @@ use super::tensors::{dot, relative, shape, short};
 use crate::Page;
 use crate::layers::{Layers, LayersConfig};
 use anyhow::{Context, Result};
-use peft_core::methods::LoraConfig;
+use peft_core::methods::{Activation, BottleneckConfig, LoraConfig, Placement};
 use peft_core::target::Names;
 use peft_core::{Method, PREFIX, Params, Peft};
 use tch::{Device, Kind, Tensor};
@@ -27,9 +27,41 @@ pub fn lora(r: i64, lora_alpha: f64, targets: &[&str]) -> Box<dyn Method> {
     LoraConfig { r, lora_alpha, target_modules, ..LoraConfig::default() }.into()
 }
 
-/// The library's name of the LoRA tensor `A` or `B` at a layer.
-pub fn lora_name(layer: &str, letter: &str) -> String {
+/// The library's name of a LoRA parameter of ours, `q.A`, at the layer `pattern` with `q` in the place of `*`.
+pub fn lora_name(pattern: &str, name: &str) -> String {
+    let (part, letter) = name.rsplit_once('.').unwrap_or(("", name));
+    let layer = pattern.replace('*', part.rsplit('.').next().unwrap_or_default());
     format!("{PREFIX}{layer}.lora_{letter}.weight")
+}
+
+/// A relu bottleneck of that size around feed-forward blocks.
+pub fn bottleneck(bottleneck_size: i64, is_parallel: bool) -> Box<dyn Method> {
+    let (non_linearity, placement) = (Activation::Relu, vec![Placement::FeedForward]);
+    BottleneckConfig { bottleneck_size, non_linearity, placement, is_parallel, ..BottleneckConfig::default() }
+        .into()
+}
+
+/// The library's name of `W_down` and `W_up` at the block `block`.
+pub fn bottleneck_name(name: &str) -> String {
+    format!("{PREFIX}block.adapter_{}.weight", name.trim_start_matches("W_"))
+}
+
+/// The biases that the lesson's adapter lacks: zeros.
+pub fn no_biases([size, width]: [i64; 2], device: Device) -> Result<Vec<(String, Tensor)>> {
+    let zeros = |leaf: &str, n: i64| -> Result<_> {
+        Ok((format!("{PREFIX}block.adapter_{leaf}.bias"), Tensor::f_zeros([n], (Kind::Float, device))?))
+    };
+    Ok(vec![zeros("down", size)?, zeros("up", width)?])
+}
+
+/// For what the library stores as we do.
+pub fn alike(t: &Tensor) -> Result<Tensor> {
+    Ok(t.shallow_clone())
+}
+
+/// For what it stores the other way round.
+pub fn transposed(t: &Tensor) -> Result<Tensor> {
+    Ok(t.f_tr()?)
 }
 
 /// The library's counterpart of a module of ours.

@@ -1,7 +1,8 @@
 //! Training with gradients by hand.
 
 use super::module::Module;
-use anyhow::Result;
+use super::tensors::Source;
+use anyhow::{Context, Result};
 use tch::{Kind, Tensor};
 
 /// `mean (y − target)²`, and its gradient by y, `2 (y − target) / elements`.
@@ -9,6 +10,17 @@ pub fn squared_error(y: &Tensor, target: &Tensor) -> Result<(f64, Tensor)> {
     let off = y.f_sub(target)?;
     let loss = off.f_square()?.f_mean(None::<Kind>)?.f_double_value(&[])?;
     Ok((loss, off.f_mul_scalar(2.0 / off.numel() as f64)?))
+}
+
+/// The first and the last loss.
+pub fn ends(losses: &[f64]) -> Result<[f64; 2]> {
+    let end = |loss: Option<&f64>| loss.copied().context("no step");
+    Ok([end(losses.first())?, end(losses.last())?])
+}
+
+/// Moves every parameter away from where it starts, as after some training: no B is zero any more.
+pub fn shake(module: &dyn Module, source: Source, std: f64) -> Result<()> {
+    module.parameters().iter().try_for_each(|(_, p)| p.shift(&source.normal(&p.value.size(), std)?))
 }
 
 /// So many steps of Adam (Kingma & Ba 2015, <https://arxiv.org/abs/1412.6980>) towards `target`; gives the loss before

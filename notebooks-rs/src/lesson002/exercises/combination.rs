@@ -2,14 +2,14 @@
 
 use super::{FeedForward, task};
 use crate::Page;
-use crate::layers::LayersConfig;
+use crate::layers::{Layers, LayersConfig};
 use crate::lesson002::attention::{NAMES, SelfAttention, apply_lora};
 use crate::lesson002::check::show;
-use crate::lesson002::library::{Twin, base, lora, lora_name, single};
+use crate::lesson002::library::{Twin, alike, base, lora, lora_name, single};
 use crate::lesson002::module::{Frozen, Module, Parameter, within};
 use crate::lesson002::prompt::PromptTuning;
 use crate::lesson002::tensors::Source;
-use crate::lesson002::train::fit;
+use crate::lesson002::train::{ends, fit, shake};
 use anyhow::Result;
 use peft_core::methods::PromptTuningConfig;
 use peft_core::{Pass, Peft, commas};
@@ -95,7 +95,7 @@ impl Weights {
     }
 
     /// The same parts in the library.
-    fn library(&self) -> Result<Peft<crate::layers::Layers>> {
+    fn library(&self) -> Result<Peft<Layers>> {
         let config = LayersConfig::new(WIDTH, HEADS).words(1).attention();
         let config = config.linear("up", WIDTH, INNER, false).linear("down", INNER, WIDTH, false);
         let mut tensors = vec![single("embed.weight", &self.0[0].f_narrow(0, 0, 1)?)?];
@@ -109,18 +109,13 @@ impl Weights {
     }
 }
 
-/// Moves every parameter away from its start.
-fn shake(source: Source, module: &Combined, std: f64) -> Result<()> {
-    module.parameters().iter().try_for_each(|(_, p)| p.shift(&source.normal(&p.value.size(), std)?))
-}
-
 pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     task(page, 5, "LoRA and prompt tuning together, on a transformer layer")?;
     let weights = Weights::new(source)?;
     let (x, grad) = (source.normal(&[2, 3, WIDTH], 1.0)?, source.normal(&[2, 3, WIDTH], 1.0)?);
     // The task is to do as the same layer does with another prompt and another LoRA.
     let mut teacher = weights.with(source, true, &["q", "v"])?;
-    shake(source, &teacher, 0.5)?;
+    shake(&teacher, source, 0.5)?;
     let words = source.normal(&[16, 6, WIDTH], 1.0)?;
     let target = teacher.forward(&words)?;
     let mut series = Vec::new();
@@ -131,8 +126,7 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     ] {
         let mut student = weights.with(source, prompt, targets)?;
         let losses = fit(&mut student, &words, &target, STEPS, RATE)?;
-        let (first, last) =
-            (losses.first().copied().unwrap_or(f64::NAN), losses.last().copied().unwrap_or(f64::NAN));
+        let [first, last] = ends(&losses)?;
         page.line(format!(
             "{name}: {} parameters, loss {first:.4} to {last:.6} in {STEPS} steps",
             commas(student.count())
@@ -161,15 +155,15 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
         },
     )?;
     Ok(format!(
-        "5: nothing is needed to combine the two but the chain rule. Each alone cannot do what both can: its loss ends {better:.0} times \
-         as high or more."
+        "5: nothing is needed to combine the two but the chain rule. After {STEPS} steps each alone has a \
+         loss at least {better:.0} times that of both."
     ))
 }
 
 /// Both adapters of the library over the same layer.
 fn library_has_the_same(
     page: &mut Page,
-    base: Peft<crate::layers::Layers>,
+    base: Peft<Layers>,
     ours: &mut Combined,
     [x, grad]: [&Tensor; 2],
 ) -> Result<()> {
@@ -180,11 +174,11 @@ fn library_has_the_same(
         base,
         methods: vec![("prompt", config.into()), ("lora", lora(RANK, ALPHA, &["q_proj", "v_proj"]))],
         more: Vec::new(),
-        name: &|name| match name.split('.').collect::<Vec<_>>()[..] {
-            [_, projection, letter] => lora_name(&format!("layers.0.self_attn.{projection}_proj"), letter),
-            _ => "prompt_embeddings".into(),
+        name: &|name| match name {
+            "prompt" => "prompt_embeddings".into(),
+            lora => lora_name("layers.0.self_attn.*_proj", lora),
         },
-        stored: &|t| Ok(t.shallow_clone()),
+        stored: &alike,
         forward: &|view, x| {
             let pass = Pass::eval();
             let h = view.prompted(x.shallow_clone(), pass)?;

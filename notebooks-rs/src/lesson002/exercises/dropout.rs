@@ -4,7 +4,7 @@ use super::task;
 use crate::Page;
 use crate::layers::LayersConfig;
 use crate::lesson002::check::show;
-use crate::lesson002::library::{Twin, base, lora_name, single};
+use crate::lesson002::library::{Twin, alike, base, lora_name, single};
 use crate::lesson002::lora::LoraLayer;
 use crate::lesson002::module::{Frozen, Module, Parameter};
 use crate::lesson002::sections::lora::{batch, example};
@@ -13,7 +13,7 @@ use anyhow::Result;
 use peft_core::Pass;
 use peft_core::methods::LoraConfig;
 use peft_core::target::Names;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// `Y = M ⊙ X`, where each element of M is 0 with probability p and otherwise `1/(1 − p)`, so that the mean is X.
 ///
@@ -32,7 +32,7 @@ impl Dropout {
 
     /// A new M for inputs like x. It is drawn in f32, as the library draws it.
     pub fn draw(&mut self, x: &Tensor) -> Result<()> {
-        let kept = x.f_zeros_like()?.f_to_kind(Kind::Float)?.f_to(tch::Device::Cpu)?;
+        let kept = x.f_zeros_like()?.f_to_kind(Kind::Float)?.f_to(Device::Cpu)?;
         let kept = kept.shallow_clone().f_bernoulli_float_(1.0 - self.p)?;
         self.mask = Some(kept.f_to_kind(x.kind())?.f_to(x.device())?.f_div_scalar(1.0 - self.p)?);
         Ok(())
@@ -109,8 +109,9 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     let again = relative(&layer.forward(&x)?, &sure)?;
     page.fact("dropout.off", again);
     Ok(format!(
-        "2: the mask multiplies x on the way to A and the gradient on the way back; the frozen path has none. The scale 1/(1 − p) \
-         makes the mean over masks that of no dropout; after training the difference is {again}."
+        "2: the mask multiplies x on the way to A and the gradient on the way back; the frozen path has \
+         none. The scale 1/(1 − p) makes the mean over masks that of no dropout; after training the \
+         difference is {again}."
     ))
 }
 
@@ -129,7 +130,8 @@ fn expectation(layer: &mut DroppedLora, x: &Tensor, sure: &Tensor) -> Result<(f6
 
 /// The library's dropout, from the same place of the generator.
 fn library_has_the_same(page: &mut Page, layer: &mut DroppedLora, [x, grad]: [&Tensor; 2]) -> Result<()> {
-    const SEED: i64 = 7;
+    let seed =
+        Tensor::f_randint(i64::from(i32::MAX), [1], (Kind::Int64, Device::Cpu))?.f_int64_value(&[0])?;
     let config = LoraConfig {
         r: 2,
         lora_alpha: 4.0,
@@ -138,7 +140,7 @@ fn library_has_the_same(page: &mut Page, layer: &mut DroppedLora, [x, grad]: [&T
         ..LoraConfig::default()
     };
     let weights = vec![single("fc.weight", &layer.base.weight)?];
-    tch::manual_seed(SEED);
+    tch::manual_seed(seed);
     layer.dropout.draw(x)?;
     let twin = Twin {
         title: "LoraConfig with dropout",
@@ -146,9 +148,9 @@ fn library_has_the_same(page: &mut Page, layer: &mut DroppedLora, [x, grad]: [&T
         methods: vec![("", config.into())],
         more: Vec::new(),
         name: &|letter| lora_name("fc", letter),
-        stored: &|t| Ok(t.shallow_clone()),
+        stored: &alike,
         forward: &|view, x| {
-            tch::manual_seed(SEED);
+            tch::manual_seed(seed);
             Ok(view.linear("fc")?.forward(x, Pass::train())?)
         },
     };

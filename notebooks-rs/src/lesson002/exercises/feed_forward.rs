@@ -4,10 +4,11 @@ use super::task;
 use crate::Page;
 use crate::layers::LayersConfig;
 use crate::lesson002::check::show;
-use crate::lesson002::library::{Twin, base, lora, lora_name, single};
+use crate::lesson002::library::{Twin, alike, base, lora, lora_name, single};
 use crate::lesson002::lora::{LoraLayer, LoraLinear};
 use crate::lesson002::module::{Frozen, Module, Parameter, kept, within};
 use crate::lesson002::tensors::{Source, largest};
+use crate::lesson002::train::shake;
 use anyhow::Result;
 use peft_core::{Pass, commas};
 use tch::Tensor;
@@ -76,16 +77,17 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     ))?;
     page.line(format!("Change at the start: {change}"))?;
     page.fact("feed_forward.change", change);
-    for (name, p) in adapted.parameters() {
-        if name.ends_with('B') {
-            p.shift(&source.normal(&p.value.size(), 0.1)?)?;
-        }
-    }
+    shake(&adapted, source, 0.1)?;
     show(page, "FeedForward", &mut adapted, &x, &grad)?;
     library_has_the_same(page, [&up, &down], &mut adapted, [&x, &grad])?;
-    Ok("1: most weights of a transformer are in its feed-forward part; a wide layer costs LoRA r (in + out), here as much for \
-        `up` as for `down`."
-        .into())
+    Ok(format!(
+        "1: these two layers have {} weights, an attention of the same width {}; LoRA costs r (in + out) \
+         for each, {} and {}.",
+        2 * WIDTH * INNER,
+        4 * WIDTH * WIDTH,
+        RANK * (WIDTH + INNER),
+        RANK * (INNER + WIDTH)
+    ))
 }
 
 fn copy(f: &Frozen) -> Frozen {
@@ -113,10 +115,8 @@ fn library_has_the_same(
         base: base(config, weights)?,
         methods: vec![("", lora(RANK, 4.0, &["up", "down"]))],
         more: Vec::new(),
-        name: &|name| {
-            name.split_once('.').map_or_else(String::new, |(layer, letter)| lora_name(layer, letter))
-        },
-        stored: &|t| Ok(t.shallow_clone()),
+        name: &|name| lora_name("*", name),
+        stored: &alike,
         forward: &|view, x| {
             let h = view.linear("up")?.forward(x, Pass::eval())?.f_relu()?;
             Ok(view.linear("down")?.forward(&h, Pass::eval())?)

@@ -4,7 +4,7 @@ use super::task;
 use crate::Page;
 use crate::layers::LayersConfig;
 use crate::lesson002::check::show;
-use crate::lesson002::library::{Twin, base, lora, lora_name, single};
+use crate::lesson002::library::{Twin, alike, base, lora, lora_name, single};
 use crate::lesson002::lora::LoraLayer;
 use crate::lesson002::module::{Frozen, Module, Parameter};
 use crate::lesson002::tensors::{Source, largest, norm, values};
@@ -141,8 +141,8 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     let off = norm(&dx.f_sub(&straight)?)? / norm(&straight)?;
     page.fact("four_bits.dx", off);
     Ok(format!(
-        "6: the gradient of x is that of the dequantised weight, {:.1} % from the dense one's; A and B see the same rounding and can \
-         make up for it.",
+        "6: the gradient of x is that of the dequantised weight, {:.1} % from the dense one's; it trains A \
+         and B alone.",
         100.0 * off
     ))
 }
@@ -162,7 +162,7 @@ fn library_has_the_same(
         methods: vec![("", lora(RANK, 4.0, &["fc"]))],
         more: Vec::new(),
         name: &|letter| lora_name("fc", letter),
-        stored: &|t| Ok(t.shallow_clone()),
+        stored: &alike,
         forward: &|view, x| Ok(view.linear("fc")?.forward(x, Pass::eval())?),
     };
     let peft = twin.agree(page, ours, x, grad)?;

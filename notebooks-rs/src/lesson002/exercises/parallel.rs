@@ -5,13 +5,12 @@ use crate::Page;
 use crate::layers::LayersConfig;
 use crate::lesson002::adapter::Bottleneck;
 use crate::lesson002::check::show;
-use crate::lesson002::library::{Twin, base, single};
+use crate::lesson002::library::{Twin, base, bottleneck, bottleneck_name, no_biases, single, transposed};
 use crate::lesson002::module::{Frozen, Module, Parameter};
 use crate::lesson002::tensors::{Source, norm};
 use anyhow::Result;
-use peft_core::methods::{Activation, BottleneckConfig, Placement};
-use peft_core::{PREFIX, Pass, Role, commas};
-use tch::{Kind, Tensor};
+use peft_core::{Pass, Role, commas};
+use tch::Tensor;
 
 /// `Y = f(X) + relu(X D) U`: beside a block f, not after it (He et al. 2022, <https://arxiv.org/abs/2110.04366>).
 ///
@@ -78,8 +77,8 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     show(page, "ParallelAdapter", &mut parallel, &x, &grad)?;
     show(page, "Adapter in sequence", &mut sequential, &x, &grad)?;
     library_has_the_same(page, &weight, &mut parallel, [&x, &grad])?;
-    Ok("3: in parallel the adapter reads what the block reads, so both can run at once, and the gradient reaches the adapter \
-        without passing the block."
+    Ok("3: in parallel the adapter reads what the block reads, so both can run at once, and the gradient \
+        reaches the adapter without passing the block."
         .into())
 }
 
@@ -90,25 +89,15 @@ fn library_has_the_same(
     ours: &mut ParallelAdapter,
     [x, grad]: [&Tensor; 2],
 ) -> Result<()> {
-    let config = BottleneckConfig {
-        bottleneck_size: SIZE,
-        non_linearity: Activation::Relu,
-        placement: vec![Placement::FeedForward],
-        is_parallel: true,
-        ..BottleneckConfig::default()
-    };
-    let zeros = |leaf: &str, n: i64| -> Result<_> {
-        Ok((format!("{PREFIX}block.adapter_{leaf}.bias"), Tensor::f_zeros([n], (Kind::Float, x.device()))?))
-    };
     let layers =
         LayersConfig::new(WIDTH, 1).linear("f", WIDTH, WIDTH, false).block("block", Role::FeedForward, WIDTH);
     let twin = Twin {
         title: "BottleneckConfig in parallel",
         base: base(layers, vec![single("f.weight", weight)?])?,
-        methods: vec![("", config.into())],
-        more: vec![zeros("down", SIZE)?, zeros("up", WIDTH)?],
-        name: &|name| format!("{PREFIX}block.adapter_{}.weight", name.trim_start_matches("W_")),
-        stored: &|t| Ok(t.f_tr()?),
+        methods: vec![("", bottleneck(SIZE, true))],
+        more: no_biases([SIZE, WIDTH], x.device())?,
+        name: &bottleneck_name,
+        stored: &transposed,
         forward: &|view, x| {
             let f = view.linear("f")?;
             view.around("block", x, Pass::eval(), &|x, pass| f.forward(x, pass))

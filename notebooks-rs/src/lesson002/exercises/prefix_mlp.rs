@@ -2,18 +2,19 @@
 
 use super::task;
 use crate::Page;
+use crate::layers::Layers;
 use crate::lesson002::check::show;
-use crate::lesson002::library::Twin;
+use crate::lesson002::library::{Twin, alike};
 use crate::lesson002::module::{Module, Parameter, kept};
 use crate::lesson002::prefix::{PrefixTuning, Stack};
 use crate::lesson002::sections::prefix::{
     HEADS, LAYERS, PREFIX_LENGTH, WIDTH, attend, layers, library, stored, weights,
 };
 use crate::lesson002::tensors::{Source, relative, shape};
-use crate::lesson002::train::fit;
+use crate::lesson002::train::{ends, fit};
 use anyhow::Result;
-use peft_core::commas;
 use peft_core::methods::PrefixTuningConfig;
+use peft_core::{Peft, commas};
 use tch::{Kind, Tensor};
 
 /// A prefix that is computed: `P = tanh(E W₁ᵀ + b₁) W₂ᵀ + b₂` (Li & Liang 2021, section 4.3).
@@ -104,8 +105,7 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     let shape5 = [LAYERS, 2, PREFIX_LENGTH, HEADS, WIDTH / HEADS];
     let target = PrefixTuning::of(source.normal(&shape5, 1.0)?, layers(&weights))?.forward(&x)?;
     let losses = fit(&mut mlp, &x, &target, STEPS, 0.05)?;
-    let (first, last) =
-        (losses.first().copied().unwrap_or(f64::NAN), losses.last().copied().unwrap_or(f64::NAN));
+    let [first, last] = ends(&losses)?;
     let prefix = mlp.prefix()?;
     let mut plain = PrefixTuning::of(prefix.f_detach_copy()?, layers(&weights))?;
     let apart = relative(&plain.forward(&x)?, &mlp.forward(&x)?)?;
@@ -122,8 +122,8 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     show(page, "PrefixMlp", &mut mlp, &x, &grad)?;
     library_has_the_same(page, library(&weights)?, &mut mlp, [&x, &grad])?;
     Ok(format!(
-        "4: the network is there for training alone. Its output is the prefix: with that table in its place the outputs differ by \
-         {apart}, and {} of {} parameters are thrown away.",
+        "4: the network is there for training alone. Its output is the prefix: with that table in its \
+         place the outputs differ by {apart}, and {} of {} parameters are thrown away.",
         commas(mlp.count() - plain.count()),
         commas(mlp.count())
     ))
@@ -132,7 +132,7 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
 /// The same of the library, which calls it `prefix_projection`.
 fn library_has_the_same(
     page: &mut Page,
-    base: peft_core::Peft<crate::layers::Layers>,
+    base: Peft<Layers>,
     mlp: &mut PrefixMlp,
     [x, grad]: [&Tensor; 2],
 ) -> Result<()> {
@@ -157,7 +157,7 @@ fn library_has_the_same(
             };
             format!("encoder.{leaf}")
         },
-        stored: &|t| Ok(t.shallow_clone()),
+        stored: &alike,
         forward: &attend,
     };
     twin.agree(page, mlp, x, grad)?;

@@ -4,13 +4,12 @@ use super::computed;
 use crate::layers::LayersConfig;
 use crate::lesson002::adapter::{Adapter, Bottleneck};
 use crate::lesson002::check::{overwritten, show};
-use crate::lesson002::library::{Twin, base, single};
+use crate::lesson002::library::{Twin, base, bottleneck, bottleneck_name, no_biases, single, transposed};
 use crate::lesson002::module::Module;
 use crate::lesson002::tensors::{Source, norm, shape};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::methods::{Activation, BottleneckConfig, Placement};
-use peft_core::{PREFIX, Pass, Role, commas};
+use peft_core::{Pass, Role, commas};
 use tch::{Kind, Tensor};
 
 pub fn section(setting: Setting, page: &mut Page) -> Result<()> {
@@ -47,12 +46,15 @@ pub fn section(setting: Setting, page: &mut Page) -> Result<()> {
     page.fact("off", off);
     page.what_to_see(&[
         format!(
-            "The residual connection is the G in dx: {:.4} of its norm {:.4}; the adapter's own part is a correction.",
+            "The residual connection hands G on as it is, ‖G‖ = {:.4}; the adapter adds ‖dx − G‖ = {:.4}.",
             norm(&grad)?,
-            norm(&dx)?
+            norm(&dx.f_sub(&grad)?)?
         ),
         format!("{:.0} % of the units are off, and nothing flows back through them.", 100.0 * off),
-        format!("The lesson's adapter has no biases; the usual one, as in the library, has {biases} more parameters here."),
+        format!(
+            "The lesson's adapter has no biases; the usual one, as in the library, has {biases} more \
+                 parameters here."
+        ),
     ])?;
     Ok(())
 }
@@ -61,22 +63,13 @@ pub fn section(setting: Setting, page: &mut Page) -> Result<()> {
 fn library_has_the_same(page: &mut Page, adapter: &mut Adapter, [x, grad]: [&Tensor; 2]) -> Result<i64> {
     // A base needs one weight at least: a word embedding that nobody reads.
     let words = vec![single("embed.weight", &x.f_zeros_like()?.f_view([6, 6])?)?];
-    let config = BottleneckConfig {
-        bottleneck_size: 3,
-        non_linearity: Activation::Relu,
-        placement: vec![Placement::FeedForward],
-        ..BottleneckConfig::default()
-    };
-    let zeros = |leaf: &str, n: i64| -> Result<_> {
-        Ok((format!("{PREFIX}block.adapter_{leaf}.bias"), Tensor::f_zeros([n], (Kind::Float, x.device()))?))
-    };
     let twin = Twin {
         title: "BottleneckConfig",
         base: base(LayersConfig::new(6, 1).words(6).block("block", Role::FeedForward, 6), words)?,
-        methods: vec![("", config.into())],
-        more: vec![zeros("down", 3)?, zeros("up", 6)?],
-        name: &|name| format!("{PREFIX}block.adapter_{}.weight", name.trim_start_matches("W_")),
-        stored: &|t| Ok(t.f_tr()?),
+        methods: vec![("", bottleneck(3, false))],
+        more: no_biases([3, 6], x.device())?,
+        name: &bottleneck_name,
+        stored: &transposed,
         forward: &|view, x| view.block("block", x, Pass::eval()),
     };
     let peft = twin.agree(page, adapter, x, grad)?;

@@ -3,9 +3,10 @@
 use crate::layers::LayersConfig;
 use crate::lesson002::attention::{NAMES, SelfAttention, apply_lora};
 use crate::lesson002::check::show;
-use crate::lesson002::library::{Twin, base, lora, lora_name, single};
+use crate::lesson002::library::{Twin, alike, base, lora, lora_name, single};
 use crate::lesson002::module::Module;
 use crate::lesson002::tensors::{Source, largest, shape};
+use crate::lesson002::train::shake;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::{Pass, commas};
@@ -32,12 +33,7 @@ pub fn section(setting: Setting, page: &mut Page) -> Result<()> {
     let mut adapted = attention(source, &weights, &targets)?;
     let plain = attention(source, &weights, &[])?.forward(&x)?;
     let change = largest(&adapted.forward(&x)?.f_sub(&plain)?)?;
-    // As after some training: B is zero no more.
-    for (name, p) in adapted.parameters() {
-        if name.ends_with('B') {
-            p.shift(&source.normal(&p.value.size(), 0.1)?)?;
-        }
-    }
+    shake(&adapted, source, 0.1)?;
     let y = adapted.forward(&x)?;
 
     for name in NAMES {
@@ -102,20 +98,15 @@ fn library_has_the_same(
     ours: &mut SelfAttention,
     [x, grad]: [&Tensor; 2],
 ) -> Result<()> {
-    let layer = |projection: &str| format!("layers.0.self_attn.{projection}_proj");
-    let mut base_weights = Vec::new();
-    for (name, w) in NAMES.iter().zip(weights) {
-        base_weights.push(single(layer(name) + ".weight", w)?);
-    }
+    let names = NAMES.iter().map(|name| format!("layers.0.self_attn.{name}_proj.weight"));
+    let weights = names.zip(weights).map(|(name, w)| single(name, w)).collect::<Result<Vec<_>>>()?;
     let twin = Twin {
         title: "LoraConfig",
-        base: base(LayersConfig::new(WIDTH, HEADS).attention(), base_weights)?,
+        base: base(LayersConfig::new(WIDTH, HEADS).attention(), weights)?,
         methods: vec![("", lora(RANK, ALPHA, &["q_proj", "v_proj"]))],
         more: Vec::new(),
-        name: &|name| {
-            name.split_once('.').map_or_else(String::new, |(q, letter)| lora_name(&layer(q), letter))
-        },
-        stored: &|t| Ok(t.shallow_clone()),
+        name: &|name| lora_name("layers.0.self_attn.*_proj", name),
+        stored: &alike,
         forward: &|view, x| Ok(view.attention(0)?.forward(x, Pass::eval())?),
     };
     twin.agree(page, ours, x, grad)?;

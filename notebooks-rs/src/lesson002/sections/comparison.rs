@@ -75,7 +75,8 @@ pub fn section(_: Setting, page: &mut Page) -> Result<()> {
             format!("LoRA {:.4}% of {}", of(lora.params, all), commas(all)),
         ),
         Mistake::new(
-            "\"full_fine_tuning\" is not full: embeddings, feed-forward parts, norms and the head are left out",
+            "\"full_fine_tuning\" is not full: embeddings, feed-forward parts, norms and the head are left \
+             out",
             format!("{} parameters", commas(full.params)),
             format!("{}, {:.2} times as many", commas(all), all as f64 / full.params as f64),
         ),
@@ -87,13 +88,14 @@ pub fn section(_: Setting, page: &mut Page) -> Result<()> {
     ])?;
     page.what_to_see(&[
         format!(
-            "Adapters as they are used have biases, which the formula leaves out: {} more, {:.2} % of theirs.",
+            "Adapters as they are used have biases, which the formula leaves out: {} more, {:.2} % of \
+             theirs.",
             commas(biases),
             of(biases, adapters.params)
         ),
         format!(
-            "What is trained grows like the width, the model like its square: at width {}, LoRA's {:.4}% of the attention \
-             become {:.4}%.",
+            "What is trained grows like the width, the model like its square: at width {}, LoRA's {:.4}% \
+             of the attention become {:.4}%.",
             commas(wide.d_model),
             100.0 * lora.ratio,
             100.0 * compare(&wide)[1].ratio
@@ -111,7 +113,7 @@ pub fn section(_: Setting, page: &mut Page) -> Result<()> {
 fn figure(page: &mut Page, rows: &[Row], all: i64) -> Result<()> {
     let group = |name: &str, whole: i64| {
         let values: Vec<f64> = rows.iter().map(|r| 100.0 * r.params as f64 / whole as f64).collect();
-        let labels = values.iter().map(|v| format!("{v:.*}%", if *v < 10.0 { 4 } else { 1 })).collect();
+        let labels = values.iter().map(|v| format!("{v:.*}", if *v < 10.0 { 4 } else { 1 })).collect();
         BarGroup { name: name.into(), values, errors: None, labels: Some(labels) }
     };
     let attention = rows.first().context("no row")?.params;

@@ -72,8 +72,8 @@ pub fn section(setting: Setting, page: &mut Page) -> Result<()> {
     ])?;
     page.fact("remaining", remaining);
     page.what_to_see(&[
-        "No line of the output depends on the seed: it is all shapes and counts. The numbers of forward and backward \
-         are in the programs of the four methods."
+        "No line of the output depends on the seed: it is all shapes and counts. The numbers of forward \
+         and backward are in the programs of the four methods."
             .into(),
     ])?;
     Ok(())

@@ -4,7 +4,7 @@ use super::computed;
 use super::steps;
 use crate::layers::LayersConfig;
 use crate::lesson002::check::{overwritten, show};
-use crate::lesson002::library::{Twin, base, lora, lora_name, single};
+use crate::lesson002::library::{Twin, alike, base, lora, lora_name, single};
 use crate::lesson002::lora::{LoraLayer, LoraLinear};
 use crate::lesson002::module::{Frozen, Module};
 use crate::lesson002::tensors::{Source, largest, norm, relative, rows, shape, short};
@@ -100,7 +100,7 @@ fn library_has_the_same(page: &mut Page, layer: &mut LoraLinear, [x, grad]: [&Te
         methods: vec![("", lora(2, 4.0, &["fc"]))],
         more: Vec::new(),
         name: &|letter| lora_name("fc", letter),
-        stored: &|t| Ok(t.shallow_clone()),
+        stored: &alike,
         forward: &|view, x| Ok(view.linear("fc")?.forward(x, Pass::eval())?),
     };
     let peft = twin.agree(page, layer, x, grad)?;
@@ -133,7 +133,7 @@ fn at_the_start(page: &mut Page, source: Source, x: &Tensor, grad: &Tensor) -> R
     page.fact("start.change", change);
     page.fact("start.gradients", vec![da, db]);
     Ok(format!(
-        "B starts at zero: the output changes by {change}, and in the first step ‖dA‖ = {da} while ‖dB‖ = {db:.4}; A \
-         learns from the second step on."
+        "B starts at zero: the output changes by {change}, and in the first step ‖dA‖ = {da} while ‖dB‖ = \
+         {db:.4}; A learns from the second step on."
     ))
 }

@@ -83,9 +83,16 @@ pub fn section(setting: Setting, page: &mut Page) -> Result<()> {
     library_has_the_same(page, &weights, &mut tuning, [&x, &grad])?;
     figure(page, &attention)?;
     page.mistakes(&[Mistake::new(
-        "The lesson's class has no forward and no backward pass: what its keys and values do, and learn, is left out",
+        "The lesson's class has no forward and no backward pass: what its keys and values do, and learn, \
+         is left out",
         "get_prefix, num_parameters",
-        format!("forward to {}, backward to {} and {}, count {}", shape(&y), shape(&dx), shape(&dp), commas(tuning.count())),
+        format!(
+            "forward to {}, backward to {} and {}, count {}",
+            shape(&y),
+            shape(&dx),
+            shape(&dp),
+            commas(tuning.count())
+        ),
     )])?;
     page.fact("share", share);
     let small = small_start(page, source, &weights, &x)?;
@@ -117,8 +124,8 @@ fn small_start(page: &mut Page, source: Source, weights: &Weights, x: &Tensor) -
     page.fact("start.share", share);
     page.fact("start.change", change);
     Ok(format!(
-        "The lesson starts it at N(0, 0.01²). That is not \"no prefix\": a score near 0 still gets {:.0} % of the attention, \
-         and the output changes by {:.0} %.",
+        "The lesson starts it at N(0, 0.01²). That is not \"no prefix\": a score near 0 still gets {:.0} % \
+         of the attention, and the output changes by {:.0} %.",
         100.0 * share,
         100.0 * change
     ))

@@ -3,7 +3,7 @@
 use super::computed;
 use crate::layers::LayersConfig;
 use crate::lesson002::check::{overwritten, show};
-use crate::lesson002::library::{Twin, base, single};
+use crate::lesson002::library::{Twin, alike, base, single};
 use crate::lesson002::module::Module;
 use crate::lesson002::prompt::PromptTuning;
 use crate::lesson002::tensors::{Source, norm, relative, shape, short};
@@ -51,7 +51,7 @@ fn library_has_the_same(page: &mut Page, prompt: &mut PromptTuning, [x, grad]: [
         methods: vec![("", config.into())],
         more: Vec::new(),
         name: &|_| "prompt_embeddings".into(),
-        stored: &|t| Ok(t.shallow_clone()),
+        stored: &alike,
         forward: &|view, x| Ok(view.prompted(x.shallow_clone(), Pass::eval())?),
     };
     twin.agree(page, prompt, x, grad)?;
@@ -75,8 +75,8 @@ fn shared(page: &mut Page, prompt: &mut PromptTuning, x: &Tensor, grad: &Tensor)
     let error = relative(&sum, &all)?;
     page.fact("rows.difference", error);
     Ok(format!(
-        "All {rows} rows of the batch share the prompt: the gradients of the rows alone sum to that of the batch, to \
-         {}.",
+        "All {rows} rows of the batch share the prompt: the gradients of the rows alone sum to that of the \
+         batch, to {}.",
         short(error)
     ))
 }
@@ -90,7 +90,7 @@ fn starts(page: &mut Page, source: Source) -> Result<String> {
     let word = length(&words)?;
     page.fact("start", vec![drawn, copied, word]);
     Ok(format!(
-        "Drawn from N(0, 0.01²), a vector of the prompt has length {drawn:.2}, a word {word:.2} and a copy of a word \
-         {copied:.2}: the start from the vocabulary looks like words from the first step on."
+        "Drawn from N(0, 0.01²), a vector of the prompt has length {drawn:.2}, a word {word:.2} and a copy \
+         of a word {copied:.2}: the start from the vocabulary looks like words from the first step on."
     ))
 }

@@ -4,7 +4,7 @@ use crate::Page;
 use crate::lesson002::check::{central, shifted};
 use crate::lesson002::lora::LoraLinear;
 use crate::lesson002::module::{Frozen, Module};
-use crate::lesson002::tensors::{Source, norm};
+use crate::lesson002::tensors::{Source, norm, rows};
 use crate::lesson002::{lora::LoraLayer, sections::lora};
 use anyhow::{Context, Result};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
@@ -14,16 +14,12 @@ use tch::{Kind, Tensor};
 /// A and in B, central differences would have no error but rounding.
 fn cross_entropy(y: &Tensor, target: &Tensor) -> Result<Tensor> {
     let nll = y.f_log_softmax(-1, None::<Kind>)?.f_mul(target)?.f_sum(None::<Kind>)?;
-    Ok(nll.f_div_scalar(-rows(y))?)
+    Ok(nll.f_div_scalar(-(rows(y)?.size2()?.0 as f64))?)
 }
 
 /// Its gradient by hand: `(softmax(y) − target) / rows`.
 fn slope(y: &Tensor, target: &Tensor) -> Result<Tensor> {
-    Ok(y.f_softmax(-1, None::<Kind>)?.f_sub(target)?.f_div_scalar(rows(y))?)
-}
-
-fn rows(y: &Tensor) -> f64 {
-    (y.numel() / y.size().last().map_or(1, |w| *w as usize)) as f64
+    Ok(y.f_softmax(-1, None::<Kind>)?.f_sub(target)?.f_div_scalar(rows(y)?.size2()?.0 as f64)?)
 }
 
 /// The layer of the section in another dtype.
