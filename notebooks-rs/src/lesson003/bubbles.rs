@@ -5,6 +5,9 @@ use super::paper::{BUBBLES, Bubble, Quoted, RESULTS};
 use super::results::computed;
 use peft_plot::{Axis, Figure, Panel, Point, Points};
 
+/// The lesson's axis of reductions.
+pub const REDUCTIONS: (f64, f64) = (-5.0, 105.0);
+
 /// The lesson's chart.
 pub fn as_written() -> Figure {
     let point = |b: &Bubble| Point {
@@ -18,7 +21,7 @@ pub fn as_written() -> Figure {
         title: "PEFT Methods: Performance vs Efficiency Trade-off (as the lesson has it)".into(),
         rows: vec![vec![Panel::Points(Points {
             title: "(Bubble size = Storage in MB)".into(),
-            x: Axis { label: "Parameter Reduction (%)".into(), range: Some((-5.0, 105.0)), log: false },
+            x: Axis { label: "Parameter Reduction (%)".into(), range: Some(REDUCTIONS), log: false },
             y: Axis { label: "Relative Performance (%)".into(), range: Some((80.0, 105.0)), log: false },
             points: BUBBLES.iter().map(point).collect(),
             area: Some("storage (MB)".into()),

@@ -1,6 +1,6 @@
 //! Section 7: the lesson's conclusions beside numbers, and its bubble chart.
 
-use super::bubbles::{as_written, honest};
+use super::bubbles::{REDUCTIONS, as_written, honest};
 use super::cells::{Cell2, LORA, WIDTH, inputs, lora};
 use super::llama::{HALF, LLAMA_7B, SINGLE, gigabytes, mebibytes};
 use super::lora::output;
@@ -33,8 +33,8 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
         (
             "LoRA r = 16 has 5.70 BLEU-4 on comments, the best of all models",
             format!(
-                "it has {:.2}; yet the bubble chart puts full fine-tuning at 100 and it at {}",
-                BEST.comments, BUBBLES[1].performance
+                "it has {:.2}; yet the bubble chart puts full fine-tuning at {} and it at {}",
+                BEST.comments, BUBBLES[0].performance, BUBBLES[1].performance
             ),
         ),
         (
@@ -59,7 +59,11 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
         ("Prefix-tuning is incompatible with classification", "it is not: review_results trains one".into()),
         (
             "r = 8 is more efficient and slightly worse",
-            format!("half the parameters, {:.1} % of r = 16", relative(1)),
+            format!(
+                "it has {:.0} % of the parameters and {:.1} % of the BLEU of r = 16",
+                100.0 * r8 as f64 / r16 as f64,
+                relative(1)
+            ),
         ),
         (
             "Higher ranks approach full fine-tuning",
@@ -149,7 +153,7 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
         ),
         Mistake::new(
             "Three of four bubbles are one",
-            format!("{spread:.2} apart on an axis of 110"),
+            format!("{spread:.2} apart on an axis of {:.0}", REDUCTIONS.1 - REDUCTIONS.0),
             "trained share on a logarithmic axis (second figure)",
         ),
     ])?;

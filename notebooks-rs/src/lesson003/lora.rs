@@ -49,7 +49,7 @@ pub fn review_lora(setting: Setting, page: &mut Page) -> Result<()> {
     page.figure("review_lora_parameters", bars())?;
 
     page.table(
-        "Parameters of LoRA by rank, for a weight of 768 x 768",
+        &format!("Parameters of LoRA by rank, for a weight of {WIDTH} x {WIDTH}"),
         ["rank r", "r (d + k)", "% of d k", "scale alpha/r"],
         [1, 2, 4, 8, 16, 64, 384, 768]
             .into_iter()
@@ -158,7 +158,7 @@ fn bars() -> Figure {
     Figure {
         title: "LoRA Parameter Efficiency".into(),
         rows: vec![vec![Panel::Bars(Bars {
-            title: "One weight of 768 x 768".into(),
+            title: format!("One weight of {WIDTH} x {WIDTH}"),
             categories: models.iter().map(|m| m.0.to_owned()).collect(),
             x: "Method".into(),
             y: Axis { label: "Number of Trainable Parameters".into(), ..Default::default() },

@@ -36,7 +36,7 @@ pub fn review_results(setting: Setting, page: &mut Page) -> Result<()> {
             .collect(),
     )?;
     page.table(
-        "Where its sizes come from: LLaMA-7B, LoRA at q and v, 10 prefix tokens in 30 layers; half precision",
+        &format!("Where its sizes come from: LLaMA-7B, LoRA at q and v, {} prefix tokens in {} layers; half precision", PREFIX.0, PREFIX.1),
         ["method", "lesson (M)", "computed", "% of the model", "lesson (MB)", "computed (2^20 bytes)"],
         RESULTS
             .iter()
