@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn numbers_are_numpys() {
         let mut random = RandomState::new(42);
-        assert_eq!([random.uniform(), random.uniform()], [0.3745401188473625, 0.9507143064162014]);
+        assert_eq!([random.uniform(), random.uniform()], [0.3745401188473625, 0.9507143064099162]);
         let mut random = RandomState::new(42);
         let pair = random.normals(1, 2);
         assert_eq!(pair, [[0.4967141530112327, -0.13826430117118466]]);

@@ -3,12 +3,15 @@
 
 mod common;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use common::{alone, close, golden, number, recorded_kind, run, same_lines, sha, strings};
-use notebooks_rs::lesson003::{Cell2, Cell3, GATE, Gated, LORA, PROMPT, inputs, output};
-use notebooks_rs::Setting;
-use peft_core::PREFIX;
-use serde_json::Value;
+use notebooks_rs::lesson003::{
+    Cell2, Cell3, Cell4, GATE, Gated, LORA, Matrix, PROMPT, cell6, inputs, lesson_gradients, output,
+};
+use notebooks_rs::{Page, Setting};
+use peft_core::{PREFIX, commas};
+use peft_plot::{BarGroup, Figure, Panel, Point};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};
 
@@ -48,10 +51,26 @@ fn printed(cell: &str) -> Result<Vec<String>> {
 #[test]
 fn every_printed_line() -> Result<()> {
     let _alone = alone();
-    for (program, cell) in [("review_lora", "cell2"), ("review_zero_init", "cell3")] {
+    let cells = [("review_lora", "cell2"), ("review_zero_init", "cell3"), ("review_model", "cell6")];
+    for (program, cell) in cells {
         same_lines(run(program)?.lines(), &printed(cell)?)?;
     }
-    Ok(())
+    // Cells 4, 5 and 7 draw and print nothing.
+    for program in ["review_pictures", "review_results", "review_insights"] {
+        same_lines::<&str>(run(program)?.lines(), &[])?;
+    }
+    // Cell 1 defines the printing; it is shown on these.
+    let counted = [
+        ("Linear layer, trained", 590_592, 590_592),
+        ("Linear layer, frozen", 590_592, 0),
+        ("Frozen layer with LoRA (r=8)", 602_112, 12_288),
+    ];
+    let lines = counted.map(|(name, all, trained)| {
+        let percent = 100.0 * f64::from(trained) / f64::from(all);
+        let [all, trained] = [all, trained].map(|n| commas(n.into()));
+        format!("\n{name}:\nTotal parameters: {all}\nTrainable parameters: {trained}\nTrainable percentage: {percent:.2}%")
+    });
+    same_lines(run("review_parameters")?.lines(), &lines.join("\n").split('\n').collect::<Vec<_>>())
 }
 
 #[test]
@@ -116,5 +135,181 @@ fn the_gates() -> Result<()> {
     let recorded = |name: &str| golden[name]["value"].as_f64().context("a number");
     close("start", number(&page, "sigmoid.start")?, recorded("init_rel_change")?)?;
     close("largest", number(&page, "sigmoid.start_max_change")?, recorded("init_max_abs_change")?)?;
+    Ok(())
+}
+
+/// The golden's name of a tensor of the code-review model.
+fn review_name(name: &str) -> String {
+    let name = name.strip_prefix(PREFIX).unwrap_or(name);
+    let name =
+        name.replace("embed.", "embeddings.").replace("self_attn.", "self_attn_").replace("_proj.", ".");
+    let name = name.replace("output.", "output_proj.").replace("lora_A.weight", "lora_down");
+    let name = name.replace("lora_B.weight", "lora_up");
+    if name.contains("norm") || name.contains("embeddings") {
+        name
+    } else {
+        name.replace(".weight", ".pretrained_weight")
+    }
+}
+
+#[test]
+fn cell_6_draws_and_computes_as_python() -> Result<()> {
+    let _alone = alone();
+    let golden = &golden("seed003")?["sections"]["003.6"];
+    let peft = cell6(SETTING)?;
+    let tensors = peft.base().tensors().into_iter().chain(peft.params(LORA)?.tensors());
+    init("003.6.model", &tensors.map(|(n, t)| (review_name(&n), t)).collect())?;
+    let (_, ids) = inputs(SETTING)?;
+    bits("ids", &ids, &golden["ids"])?;
+    let (logits, gradients) = lesson_gradients(&peft, &ids)?;
+    bits("logits", &logits, &golden["logits"])?;
+    let mut found: Vec<String> = gradients.defined.iter().map(|n| review_name(n)).collect();
+    let recorded = golden["params_with_grad"].as_str().context("names")?;
+    let mut recorded: Vec<&str> = recorded.split(' ').collect();
+    found.sort();
+    recorded.sort_unstable();
+    ensure!(found == recorded, "{found:?}");
+    Ok(())
+}
+
+/// A matrix of the golden, to the last bit: serde_json's numbers may be one off, so the text is read by hand.
+fn matrix(name: &str) -> Result<Matrix> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/seed003.json"))?;
+    let text = text.split(&format!("\"{name}\":")).nth(1).with_context(|| format!("no {name}"))?;
+    let mut matrix = Matrix::new();
+    for row in text.split('[').skip(2) {
+        let (row, rest) = row.split_once(']').context("a row")?;
+        matrix.push(row.split(',').map(|v| v.trim().parse()).collect::<Result<_, _>>()?);
+        if rest.trim_start().starts_with(']') {
+            break;
+        }
+    }
+    Ok(matrix)
+}
+
+/// Whether two matrices agree to some last bits: what exp and a product's order of sums may change.
+fn alike(name: &str, found: &Matrix, recorded: &Matrix) -> Result<()> {
+    let shape = |m: &Matrix| m.iter().map(Vec::len).collect::<Vec<_>>();
+    ensure!(shape(found) == shape(recorded), "{name}: {:?}, recorded {:?}", shape(found), shape(recorded));
+    for (a, b) in found.iter().flatten().zip(recorded.iter().flatten()) {
+        ensure!((a - b).abs() <= 4.0 * f64::EPSILON * b.abs().max(0.01), "{name}: {a}, recorded {b}");
+    }
+    Ok(())
+}
+
+#[test]
+fn cell_4_has_numpys_numbers() -> Result<()> {
+    let cell = Cell4::draw(42);
+    for (name, found) in [("W0", &cell.w0), ("W_down", &cell.w_down), ("W_up", &cell.w_up)] {
+        ensure!(*found == matrix(name)?, "{name} has other bits");
+    }
+    for (name, found) in [
+        ("delta_W", &cell.delta),
+        ("W0_plus_delta", &cell.sum),
+        ("attn_standard(repaired softmax)", &cell.attention),
+        ("attn_prefix(repaired, before *0.5)", &cell.with_prefix),
+        ("attn_prefix(repaired, after *0.5)", &cell.halved),
+    ] {
+        alike(name, found, &matrix(name)?)?;
+    }
+    Ok(())
+}
+
+/// The figure of that name.
+fn figure<'p>(page: &'p Page, name: &str) -> Result<&'p Figure> {
+    let picture = page.pictures().iter().find(|p| p.name == name);
+    Ok(&picture.with_context(|| format!("no figure {name}"))?.figure)
+}
+
+/// The panels of a figure.
+fn panels(figure: &Figure) -> Vec<&Panel> {
+    figure.rows.iter().flatten().collect()
+}
+
+#[test]
+fn the_lessons_figures() -> Result<()> {
+    let _alone = alone();
+    let plots = &golden("seed003")?["plots"];
+    let same = |what: &str, found: Value, recorded: &Value| -> Result<()> {
+        ensure!(found == *recorded, "{what}: {found}, recorded {recorded}");
+        Ok(())
+    };
+    let page = run("review_lora")?;
+    let bars = figure(&page, "review_lora_parameters")?;
+    let [Panel::Bars(panel)] = panels(bars)[..] else { bail!("no bars") };
+    let (group, recorded) = (&panel.groups[0], &plots["cell2_bar"]);
+    same("categories", json!(panel.categories), &recorded["names"])?;
+    same("values", json!(group.values.iter().map(|v| *v as i64).collect::<Vec<_>>()), &recorded["values"])?;
+    same("labels", json!(group.labels), &recorded["labels"])?;
+    same("title", json!(bars.title), &recorded["title"])?;
+    same("unit", json!(panel.y.label), &recorded["ylabel"])?;
+
+    let page = run("review_pictures")?;
+    let heats = |name: &str| -> Result<Vec<Matrix>> {
+        let rows = panels(figure(&page, name)?).into_iter().map(|panel| match panel {
+            Panel::Heat(heat) => Ok(heat.rows.clone()),
+            _ => bail!("{name}: no heat map"),
+        });
+        rows.collect()
+    };
+    let lora = heats("review_pictures_lora")?;
+    ensure!(lora.len() == 3);
+    for (found, name) in lora.iter().zip(["W0", "delta_W", "W0_plus_delta"]) {
+        alike(name, found, &matrix(name)?)?;
+    }
+    let drawn = heats("review_pictures_attention_drawn")?;
+    alike("standard", &drawn[0], &matrix("attn_standard(repaired softmax)")?)?;
+    alike("prefix", &drawn[1], &matrix("attn_prefix(repaired, after *0.5)")?)?;
+    let real = heats("review_pictures_attention")?;
+    for (m, columns) in real.iter().zip([10, 13]) {
+        ensure!(m.len() == 10 && m.iter().all(|row| row.len() == columns));
+        ensure!(
+            m.iter().all(|row| (row.iter().sum::<f64>() - 1.0).abs() < 1e-6),
+            "a row does not sum to one"
+        );
+    }
+
+    let page = run("review_results")?;
+    let table = &plots["cell5_table"];
+    let groups: Vec<&BarGroup> = panels(figure(&page, "review_results_bars")?)
+        .into_iter()
+        .flat_map(|panel| match panel {
+            Panel::Bars(bars) => &bars.groups[..],
+            _ => &[],
+        })
+        .collect();
+    for (group, name) in [
+        (0, "Review Comment Generation"),
+        (1, "Code Refinement/10 as plotted"),
+        (2, "Trainable Params (M)"),
+        (5, "Storage (MB)"),
+    ] {
+        let recorded: Vec<f64> = serde_json::from_value(table[name].clone())?;
+        for (found, recorded) in groups[group].values.iter().zip(&recorded) {
+            close(name, *found, *recorded)?;
+        }
+    }
+
+    let page = run("review_insights")?;
+    let [Panel::Points(chart)] = panels(figure(&page, "review_insights_bubbles")?)[..] else {
+        bail!("no points")
+    };
+    let (bubbles, points) = (&plots["cell7_bubbles"], &chart.points);
+    let of = |f: &dyn Fn(&Point) -> Value| Value::from(points.iter().map(f).collect::<Vec<_>>());
+    same("methods", of(&|p| json!(p.label)), &bubbles["methods"])?;
+    for (name, f) in
+        [("performance", (|p| p.y) as fn(&Point) -> f64), ("efficiency", |p| p.x), ("storage", |p| p.area)]
+    {
+        let recorded: Vec<f64> = serde_json::from_value(bubbles[name].clone())?;
+        ensure!(points.iter().map(f).collect::<Vec<_>>() == recorded, "{name}");
+    }
+    let range = |name: &str| -> Result<(f64, f64)> { Ok(serde_json::from_value(bubbles[name].clone())?) };
+    ensure!(chart.x.range == Some(range("xlim")?) && chart.y.range == Some(range("ylim")?));
+    let [Panel::Points(honest)] = panels(figure(&page, "review_insights_tradeoff")?)[..] else {
+        bail!("no points")
+    };
+    for pair in honest.points.windows(2) {
+        ensure!(pair[1].x / pair[0].x > 1.9, "bubbles coincide: {pair:?}");
+    }
     Ok(())
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use peft_core::methods::{Gate, ZeroInitAttentionConfig};
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Name of the prefix over the classifier.
 pub const GATED: &str = "gated";
@@ -64,7 +64,7 @@ impl Classifier {
         drop(self.lesson.peft.view(&active)?.forward(&row, Pass::eval())?);
         let layers = self.probe.take();
         let weights = layers.first().context("no attention was seen")?;
-        Ok(Vec::try_from(weights.f_get(0)?.f_get(0)?.f_to_kind(Kind::Double)?)?)
+        Ok(Vec::try_from(weights.f_get(0)?.f_get(0)?.f_to(Device::Cpu)?.f_to_kind(Kind::Double)?)?)
     }
 
     /// What came of the training, in a sentence.

@@ -67,7 +67,7 @@ pub fn review_parameters(setting: Setting, page: &mut Page) -> Result<()> {
             rows: vec![vec![Panel::Lines(Lines {
                 title: "LLaMA-7B, half precision".into(),
                 x: Axis { label: "tasks".into(), ..Default::default() },
-                y: Axis { label: "stored (GB)".into(), log: true, ..Default::default() },
+                y: Axis { label: "stored (GB)".into(), ..Default::default() },
                 series: vec![
                     series("a copy for each task", &|n| stored(n).0),
                     series("one base and a LoRA (r=16) for each task", &|n| stored(n).1),
@@ -90,8 +90,8 @@ pub fn review_parameters(setting: Setting, page: &mut Page) -> Result<()> {
         "A parameter counts as trainable if it has requires_grad: the lesson's two helpers are this library's `report`."
             .into(),
         format!(
-            "A layer by itself gains little: LoRA r = 8 trains {:.2} % here, but {:.3} % of a 7B model at q and v, as its \
-             share is 2 r / d there and most layers have none.",
+            "A layer by itself gains little: LoRA r = 8 trains {:.2} % here, but {:.3} % of a 7B model at q and v, where \
+             the share in one weight is 2 r / d and most weights have none.",
             count_parameters(&cell.r8, &[LORA])?.percent(),
             100.0 * LLAMA_7B.lora(8) as f64 / base as f64,
         ),

@@ -1,5 +1,6 @@
 //! Section 7: the lesson's conclusions beside numbers, and its bubble chart.
 
+use super::bubbles::{REDUCTIONS, as_written, honest};
 use super::cells::{Cell2, LORA, WIDTH, inputs, lora};
 use super::llama::{HALF, LLAMA_7B, SINGLE, gigabytes, mebibytes};
 use super::lora::output;
@@ -11,7 +12,6 @@ use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::quant::{Nf4, Nf4Config};
 use peft_core::{PREFIX, Peft, commas};
-use peft_plot::{Axis, Figure, Panel, Point, Points};
 use tch::{Device, Kind, Tensor};
 
 /// "Parameter reduction" of an adapter of LLaMA-7B, in percent.
@@ -25,6 +25,7 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
     let [prefix, r8, r16] = computed();
     let checks = Checks::new(setting)?;
     page.fact("merged.relative_change", checks.merged);
+    page.fact("swapped.relative_change", checks.swapped);
     page.fact("nf4.relative_change", checks.nf4);
     page.fact("nf4.bytes", checks.bytes);
     let relative = |i: usize| RESULTS[i].relative()[0];
@@ -32,33 +33,37 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
         (
             "LoRA r = 16 has 5.70 BLEU-4 on comments, the best of all models",
             format!(
-                "{:.2}; yet the bubble chart puts full fine-tuning at 100 and it at {}",
-                BEST.comments, BUBBLES[1].performance
+                "it has {:.2}; yet the bubble chart puts full fine-tuning at {} and it at {}",
+                BEST.comments, BUBBLES[0].performance, BUBBLES[1].performance
             ),
         ),
         (
-            "8.4M parameters, against 220M of baseline models",
+            "LoRA trains 8.4M parameters, against 220M of baseline models",
             format!(
-                "{} are trained, but the model that runs has {}: {:.0} times the baseline",
+                "trained {}, but the model that runs has {}: {:.0} times the baseline",
                 commas(r16),
                 commas(base + r16),
                 base as f64 / 1e6 / BASELINE_MILLIONS
             ),
         ),
         (
-            "16MB, against 850MB of full models",
+            "LoRA takes 16MB, against 850MB of full models",
             format!(
-                "{:.1} MB in half precision; {BASELINE_MILLIONS} M in single precision {:.0} MB; its own base {:.0} MB",
+                "half precision {:.1} MB; the baseline in single precision {:.0} MB; its own base {:.0} MB",
                 mebibytes(r16 * HALF),
                 mebibytes((BASELINE_MILLIONS * 1e6) as i64 * SINGLE),
                 mebibytes(base * HALF)
             ),
         ),
-        ("Prefix-tuning is weaker, 5.16 BLEU-4", format!("{:.1} % of LoRA r = 16", relative(0))),
+        ("Prefix-tuning is weaker, 5.16 BLEU-4", format!("it has {:.1} % of LoRA r = 16", relative(0))),
         ("Prefix-tuning is incompatible with classification", "it is not: review_results trains one".into()),
         (
             "r = 8 is more efficient and slightly worse",
-            format!("half the parameters, {:.1} % of r = 16", relative(1)),
+            format!(
+                "it has {:.0} % of the parameters and {:.1} % of the BLEU of r = 16",
+                100.0 * r8 as f64 / r16 as f64,
+                relative(1)
+            ),
         ),
         (
             "Higher ranks approach full fine-tuning",
@@ -74,7 +79,7 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
         (
             "Adapters can be swapped",
             format!(
-                "yes: two over one base, outputs differ by {:.0} %, the base by {}",
+                "yes: two over one base, outputs differ by {:.2} %, the base by {}",
                 100.0 * checks.swapped,
                 checks.restored
             ),
@@ -148,7 +153,7 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
         ),
         Mistake::new(
             "Three of four bubbles are one",
-            format!("{spread:.2} apart on an axis of 110"),
+            format!("{spread:.2} apart on an axis of {:.0}", REDUCTIONS.1 - REDUCTIONS.0),
             "trained share on a logarithmic axis (second figure)",
         ),
     ])?;
@@ -159,12 +164,12 @@ pub fn review_insights(setting: Setting, page: &mut Page) -> Result<()> {
             reduction(prefix) - reduction(r16)
         ),
         format!(
-            "Most of the gain comes early: from {} to {} parameters {:+.2} BLEU, from there to {} {:+.2}.",
-            commas(prefix),
-            commas(r8),
+            "From the prefix to LoRA r = 8 it is {:+.2} BLEU with {:.1} times the parameters, from there to r = 16 {:+.2} \
+             with {:.1} times.",
             RESULTS[1].comments - RESULTS[0].comments,
-            commas(r16),
-            BEST.comments - RESULTS[1].comments
+            r8 as f64 / prefix as f64,
+            BEST.comments - RESULTS[1].comments,
+            r16 as f64 / r8 as f64
         ),
     ])?;
     Ok(())
@@ -214,53 +219,4 @@ fn trained(peft: &Peft<Layers>, name: &str) -> Result<()> {
     let b = Tensor::f_randn([WIDTH, 16], (Kind::Float, Device::Cpu))?.f_mul_scalar(0.02)?;
     let b = b.f_to(peft.base().device())?;
     Ok(peft.params(name)?.assign(&format!("{PREFIX}linear.lora_B.weight"), &b)?)
-}
-
-/// The lesson's chart.
-fn as_written() -> Figure {
-    let point = |b: &super::paper::Bubble| Point {
-        label: b.method.into(),
-        x: b.reduction,
-        y: b.performance,
-        area: b.storage,
-        error: None,
-    };
-    Figure {
-        title: "PEFT Methods: Performance vs Efficiency Trade-off (as the lesson has it)".into(),
-        rows: vec![vec![Panel::Points(Points {
-            title: "(Bubble size = Storage in MB)".into(),
-            x: Axis { label: "Parameter Reduction (%)".into(), range: Some((-5.0, 105.0)), log: false },
-            y: Axis { label: "Relative Performance (%)".into(), range: Some((80.0, 105.0)), log: false },
-            points: BUBBLES.iter().map(point).collect(),
-            area: Some("storage (MB)".into()),
-        })]],
-        note: Some("Paper Recommendation: LoRA with r=16 for best performance-efficiency balance".into()),
-    }
-}
-
-/// The same from the paper's BLEU and one base.
-fn honest() -> Figure {
-    let base = LLAMA_7B.params() as f64;
-    let point = |(n, quoted): (i64, &super::paper::Quoted)| Point {
-        label: quoted.method.into(),
-        x: 100.0 * n as f64 / base,
-        y: quoted.relative()[0],
-        area: mebibytes(n * HALF),
-        error: None,
-    };
-    Figure {
-        title: "Performance and trained share, one base".into(),
-        rows: vec![vec![Panel::Points(Points {
-            title: "LLaMA-7B; BLEU-4 on review comments as quoted from the paper".into(),
-            x: Axis {
-                label: "trained parameters (% of the model)".into(),
-                log: true,
-                range: Some((0.01, 0.3)),
-            },
-            y: Axis { label: "BLEU-4 (% of LoRA r=16)".into(), log: false, range: Some((88.0, 102.0)) },
-            points: computed().into_iter().zip(&RESULTS).map(point).collect(),
-            area: Some("storage (MB of 2^20 bytes)".into()),
-        })]],
-        note: Some("There is no BLEU of full fine-tuning of this model, so it has no bubble.".into()),
-    }
 }

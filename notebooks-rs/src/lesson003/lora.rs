@@ -8,7 +8,7 @@ use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::{PREFIX, Pass, Peft, Report, commas};
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// `r (d + k)`: parameters of A `[r, k]` and B `[d, r]`.
 const fn cost(r: i64) -> i64 {
@@ -49,7 +49,7 @@ pub fn review_lora(setting: Setting, page: &mut Page) -> Result<()> {
     page.figure("review_lora_parameters", bars())?;
 
     page.table(
-        "Parameters of LoRA by rank, for a weight of 768 x 768",
+        &format!("Parameters of LoRA by rank, for a weight of {WIDTH} x {WIDTH}"),
         ["rank r", "r (d + k)", "% of d k", "scale alpha/r"],
         [1, 2, 4, 8, 16, 64, 384, 768]
             .into_iter()
@@ -98,7 +98,7 @@ fn frozen_output(peft: &Peft<Layers>, x: &Tensor) -> Result<Tensor> {
 /// With B from N(0, 0.02²): how far the formula by hand and the merged weight are from the library's layer, and the
 /// largest output.
 fn equivalence(peft: &Peft<Layers>, x: &Tensor) -> Result<[f64; 3]> {
-    let drawn = Tensor::f_randn([WIDTH, 8], (Kind::Float, tch::Device::Cpu))?.f_mul_scalar(0.02)?;
+    let drawn = Tensor::f_randn([WIDTH, 8], (Kind::Float, Device::Cpu))?.f_mul_scalar(0.02)?;
     peft.params(LORA)?
         .assign(&format!("{PREFIX}{LAYER}.lora_B.weight"), &drawn.f_to(peft.base().device())?)?;
     let y = output(peft, x)?;
@@ -158,7 +158,7 @@ fn bars() -> Figure {
     Figure {
         title: "LoRA Parameter Efficiency".into(),
         rows: vec![vec![Panel::Bars(Bars {
-            title: "One weight of 768 x 768".into(),
+            title: format!("One weight of {WIDTH} x {WIDTH}"),
             categories: models.iter().map(|m| m.0.to_owned()).collect(),
             x: "Method".into(),
             y: Axis { label: "Number of Trainable Parameters".into(), ..Default::default() },

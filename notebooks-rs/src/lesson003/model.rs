@@ -123,7 +123,7 @@ pub fn review_model(setting: Setting, page: &mut Page) -> Result<()> {
         "What the lesson counts as LoRA",
         ["part", "parameters", "% of trained"],
         vec![
-            row("LoRA at q, k, v and o of 4 layers", lora.trainable - head),
+            row(&format!("LoRA at q, k, v and o of {LAYERS} layers"), lora.trainable - head),
             row("LoRA at the output layer", head),
             row("layer norms (not LoRA)", norms),
             row("all that is trained", lesson.trainable),

@@ -129,7 +129,7 @@ pub fn review_pictures(setting: Setting, page: &mut Page) -> Result<()> {
     ])?;
     page.what_to_see(&[
         format!(
-            "The update has rank {R}: every row of it is a mixture of the same {R} rows, hence its stripes. Entries reach \
+            "The update has rank {R}: every row of it is a mixture of the same {R} rows. Entries reach \
              {:.3}, those of W0 {:.2}, so W0 + BA looks like W0.",
             largest(&cell.delta),
             largest(&cell.w0)

@@ -36,7 +36,7 @@ pub fn review_results(setting: Setting, page: &mut Page) -> Result<()> {
             .collect(),
     )?;
     page.table(
-        "Where its sizes come from: LLaMA-7B, LoRA at q and v, 10 prefix tokens in 30 layers; half precision",
+        &format!("Where its sizes come from: LLaMA-7B, LoRA at q and v, {} prefix tokens in {} layers; half precision", PREFIX.0, PREFIX.1),
         ["method", "lesson (M)", "computed", "% of the model", "lesson (MB)", "computed (2^20 bytes)"],
         RESULTS
             .iter()
@@ -71,7 +71,7 @@ pub fn review_results(setting: Setting, page: &mut Page) -> Result<()> {
             format!("an axis each: {:.2} and {:.2} BLEU-4", BEST.refinement, BEST.comments),
         ),
         Mistake::new(
-            "LoRA is compared with a prefix of a seventh of its size",
+            "LoRA is compared with a much smaller prefix",
             format!("r = 16 has {:.1} times the prefix's parameters", r16 as f64 / prefix as f64),
             format!(
                 "at the prefix's size LoRA would have r = {:.1}, which nobody measured",
@@ -98,8 +98,9 @@ pub fn review_results(setting: Setting, page: &mut Page) -> Result<()> {
 fn panels(page: &mut Page) -> Result<()> {
     let [prefix, r8, r16] = computed();
     let base = LLAMA_7B.params();
-    let share = |n: i64| format!("{:.2} % of {}", 100.0 * n as f64 / base as f64, commas(base));
-    let memory = |n: i64| format!("{:.4} GB beside {:.2} GB", gigabytes(n * HALF), gigabytes(base * HALF));
+    let share = |n: i64| format!("share {:.2} % of {}", 100.0 * n as f64 / base as f64, commas(base));
+    let memory =
+        |n: i64| format!("adapter {:.4} GB, model {:.2} GB", gigabytes(n * HALF), gigabytes(base * HALF));
     let none = || "the lesson has no number".to_owned();
     let rows = |claims: &[(&str, String)]| -> Vec<Vec<String>> {
         claims.iter().map(|(claim, number)| vec![(*claim).to_owned(), number.clone()]).collect()
@@ -111,7 +112,7 @@ fn panels(page: &mut Page) -> Result<()> {
             (
                 "Better approximation: weights are changed, not attention alone",
                 format!(
-                    "{:+.1} % BLEU on comments, with {:.1} times the parameters",
+                    "BLEU on comments {:+.1} %, with {:.1} times the parameters",
                     100.0 * (BEST.comments / RESULTS[0].comments - 1.0),
                     r16 as f64 / prefix as f64
                 ),
@@ -120,10 +121,10 @@ fn panels(page: &mut Page) -> Result<()> {
             (
                 "Flexibility: more rank, more performance",
                 format!(
-                    "{} more parameters for {:+.2} and {:+.2} BLEU",
-                    commas(r16 - r8),
+                    "BLEU {:+.2} and {:+.2} for {} more parameters",
                     BEST.comments - RESULTS[1].comments,
-                    BEST.refinement - RESULTS[1].refinement
+                    BEST.refinement - RESULTS[1].refinement,
+                    commas(r16 - r8)
                 ),
             ),
             ("Training stability: zero-init may be unstable", none()),
@@ -135,12 +136,15 @@ fn panels(page: &mut Page) -> Result<()> {
         rows(&[
             (
                 "LoRA for the best performance",
-                format!("{:.2} and {:.2} BLEU, the highest", BEST.comments, BEST.refinement),
+                format!("highest BLEU, {:.2} and {:.2}", BEST.comments, BEST.refinement),
             ),
             ("LoRA with moderate GPU memory", memory(r16)),
-            ("LoRA for many tasks", format!("{:.1} MB (2^20 bytes) a task", mebibytes(r16 * HALF))),
+            ("LoRA for many tasks", format!("a task takes {:.1} MB (2^20 bytes)", mebibytes(r16 * HALF))),
             ("Prefix with extremely limited memory", format!("{}: nothing is gained", memory(prefix))),
-            ("Prefix for minimal storage", format!("{:.2} MB (2^20 bytes) a task", mebibytes(prefix * HALF))),
+            (
+                "Prefix for minimal storage",
+                format!("a task takes {:.2} MB (2^20 bytes)", mebibytes(prefix * HALF)),
+            ),
             ("Prefix for simple classification", "against section 7; see below".into()),
             ("Recommended: LoRA r = 16, under 1 % of the parameters", share(r16)),
         ]),

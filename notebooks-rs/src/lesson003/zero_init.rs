@@ -11,9 +11,6 @@ use peft_core::{Pass, Peft, commas};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::{Kind, Tensor};
 
-/// The two gates: the adapter's name, and what the gate does.
-pub const GATES: [&str; 2] = ["sigmoid", "tanh"];
-
 /// The attention of cell 3 on one input.
 #[derive(Debug)]
 pub struct Gated {
@@ -39,7 +36,7 @@ impl Gated {
 
     /// Sets the gate to `g`.
     pub fn set(&self, gate: &str, g: f64) -> Result<()> {
-        let g = Tensor::from_slice(&[g as f32]);
+        let g = Tensor::f_from_slice(&[g as f32])?;
         Ok(self.cell.prefix.params(gate)?.assign(GATE, &g)?)
     }
 
@@ -211,7 +208,7 @@ fn figure(changes: &[Vec<f64>; 2]) -> Figure {
     Figure {
         title: "What the prefix changes, by its gate".into(),
         rows: vec![vec![Panel::Lines(Lines {
-            title: "Attention of 12 heads, 10 prefix tokens, not trained".into(),
+            title: format!("{HEADS} heads, {TOKENS} prefix tokens, not trained"),
             x: Axis { label: "gate value g".into(), ..Default::default() },
             y: Axis { label: "change of the output (%)".into(), ..Default::default() },
             series: vec![
@@ -219,6 +216,6 @@ fn figure(changes: &[Vec<f64>; 2]) -> Figure {
                 series("LLaMA-Adapter: tanh(g) on a softmax of its own", &changes[1]),
             ],
         })]],
-        note: Some("Both gates start at g = 0. Only tanh leaves the model as it was there.".into()),
+        note: Some("Both start at g = 0; only tanh changes nothing there.".into()),
     }
 }
