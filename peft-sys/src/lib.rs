@@ -6,7 +6,7 @@
 
 mod cuda;
 pub mod nf4;
-pub use cuda::{CudaError, load_cuda};
+pub use cuda::{CudaDevice, CudaError, cuda_device, load_cuda};
 
 use std::ffi::{CStr, c_char, c_int};
 use tch::Tensor;
