@@ -10,6 +10,7 @@ pub mod lesson000;
 pub mod lesson001;
 pub mod lesson002;
 pub mod lesson003;
+pub mod lesson004;
 pub mod numpy;
 pub mod page;
 pub mod sections;

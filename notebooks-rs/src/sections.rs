@@ -1,7 +1,7 @@
 //! Which lessons there are, and which program runs which section.
 
 use crate::cli::Setting;
-use crate::{Page, lesson000, lesson001, lesson002, lesson003};
+use crate::{Page, lesson000, lesson001, lesson002, lesson003, lesson004};
 use anyhow::Result;
 
 /// One of the lesson documents.
@@ -30,8 +30,13 @@ pub struct Section {
 }
 
 /// All lessons, in order.
-pub const DOCUMENTS: &[&Document] =
-    &[&lesson000::DOCUMENT, &lesson001::DOCUMENT, &lesson002::DOCUMENT, &lesson003::DOCUMENT];
+pub const DOCUMENTS: &[&Document] = &[
+    &lesson000::DOCUMENT,
+    &lesson001::DOCUMENT,
+    &lesson002::DOCUMENT,
+    &lesson003::DOCUMENT,
+    &lesson004::DOCUMENT,
+];
 
 /// The section that the program `name` runs, and its lesson.
 pub fn find(name: &str) -> Option<(&'static Document, &'static Section)> {

@@ -1,0 +1,5 @@
+//! Lesson 004, section 2 DoRA (announced; the document ends before it).
+
+fn main() -> std::process::ExitCode {
+    notebooks_rs::main("depth_dora")
+}
