@@ -1,7 +1,7 @@
 //! The training step: resuming, clipping, schedules.
 
 use anyhow::{Result, ensure};
-use peft_core::methods::LoraConfig;
+use peft_core::methods::{AdaLoraConfig, LoraConfig, Method};
 use peft_core::models::{Tiny, TinyConfig};
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
@@ -118,5 +118,72 @@ fn the_schedule_is_that_of_the_report() -> Result<()> {
         ensure!(report.lr == expected, "step {step}: {} for {expected}", report.lr);
     }
     ensure!(SCHEDULE.factor(0) == 0.0 && SCHEDULE.factor(3) == 1.0);
+    Ok(())
+}
+
+/// Rows `from..from + count` of the batch of [`loss`], and how many there are.
+fn part(peft: &Peft<Tiny>, step: i64, (from, count): (i64, i64)) -> Result<(Tensor, f64)> {
+    let ids = numbers(80, 100, step).view([8, 10]).narrow(0, from, count);
+    let logits = peft.view(&["a"])?.forward(&Batch::dense(ids), Pass::train())?;
+    Ok((cross_entropy(&logits, &numbers(8, 4, step).narrow(0, from, count))?, count as f64))
+}
+
+/// Parts of different size add up to their batch: losses and gradients, with a penalty and without.
+#[test]
+fn accumulated_parts_are_one_batch() -> Result<()> {
+    let _serial = tests::serial();
+    let ada = AdaLoraConfig {
+        total_step: Some(20),
+        target_modules: Some(Names::list(["ff.0"])),
+        ..AdaLoraConfig::default()
+    };
+    for method in [Box::<dyn Method>::from(lora()), ada.into()] {
+        let dir = tempfile::tempdir()?;
+        let mut whole = base()?;
+        whole.add("a", method)?;
+        whole.save("a", dir.path())?;
+        let mut parted = base()?;
+        parted.load("a", dir.path())?;
+        let [mut at_once, mut in_parts] = [trainer(&whole)?, trainer(&parted)?];
+        for step in 0..6 {
+            let expected = at_once.step_adapters(&whole, &["a"], &loss(&whole, step)?)?;
+            let parts = [(0, 4), (4, 3), (7, 1)].map(|rows| part(&parted, step, rows));
+            let found = in_parts.step_adapters_accumulated(&parted, &["a"], parts)?;
+            ensure!((found.loss - expected.loss).abs() < 1e-6 * expected.loss, "{found:?} {expected:?}");
+            let norms = found.grad_norm.zip(expected.grad_norm);
+            ensure!(norms.is_some_and(|(f, e)| (f - e).abs() < 1e-5 * e), "{found:?} {expected:?}");
+            ensure!(found.lr == expected.lr);
+            if step > 1 {
+                continue; // The first step's rate is 0: until then both have the same parameters.
+            }
+            let found = parted.params("a")?.tensors();
+            for (name, p) in whole.trainable(&["a"])? {
+                tests::assert_close(&name, &found[&name].grad(), &p.grad(), 1e-5)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_step_of_parts_that_fails_updates_nothing() -> Result<()> {
+    let _serial = tests::serial();
+    let mut peft = base()?;
+    peft.add("a", lora())?;
+    let mut trainer = trainer(&peft)?;
+    let nan = || Ok((Tensor::from(f64::NAN), 1.0));
+    let good = || part(&peft, 0, (0, 4));
+    let failed = |found: Result<_>, part: &str| -> Result<()> {
+        let error = found.err().map(|e| e.to_string()).unwrap_or_default();
+        ensure!(error.contains(part), "{error}");
+        Ok(())
+    };
+    failed(trainer.step_accumulated(Vec::<Result<(Tensor, f64)>>::new()), "without a part")?;
+    failed(trainer.step_accumulated([good(), Ok((good()?.0, 0.0))]), "weight 0")?;
+    failed(trainer.step_accumulated([good(), nan()]), "the loss")?;
+    failed(trainer.step_accumulated([good(), Err(anyhow::anyhow!("no more rows"))]), "no more rows")?;
+    ensure!(trainer.steps() == 0);
+    trainer.step_accumulated([good()])?;
+    ensure!(trainer.steps() == 1);
     Ok(())
 }

@@ -87,21 +87,9 @@ impl Trainer {
     /// # Errors
     /// [`Error::NonFinite`] when the loss or the gradients' norm is not a number; nothing is updated then.
     pub fn step(&mut self, loss: &Tensor) -> Result<StepReport> {
-        let done = self.adam.steps();
-        let step = done.saturating_add(1);
-        let value = loss.f_double_value(&[])?;
-        if !value.is_finite() {
-            return Err(Error::NonFinite { what: "the loss", value, step });
-        }
         self.adam.zero_grad();
-        loss.f_backward()?;
-        let grad_norm = self.max_grad_norm.map(|max| self.clip_grads(max, step)).transpose()?;
-        if let Some(lora_fa) = &self.lora_fa {
-            lora_fa.project()?;
-        }
-        let lr = self.lr * self.schedule.factor(done);
-        self.adam.step(lr)?;
-        Ok(StepReport { loss: value, lr, grad_norm })
+        let loss = self.differentiate(loss, 1.0)?;
+        self.update(loss)
     }
 
     /// As [`Trainer::step`] for adapters: adds their penalties to the loss and tells them that the step is done.
@@ -115,6 +103,86 @@ impl Trainer {
         let report = self.step(penalised.as_ref().unwrap_or(loss))?;
         peft.after_step(active, self.adam.steps())?;
         Ok(report)
+    }
+
+    /// One update from the parts of a batch that is too large to be computed at once: gradient accumulation. Each part is
+    /// its mean loss and its weight, how many rows or tokens that is the mean of; the step's loss is their weighted mean,
+    /// as of the whole batch at once. A part is differentiated, and what it holds let go, before the next is asked for.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`], and what a part says; no part, and weights that are not positive.
+    pub fn step_accumulated<E: From<Error>>(
+        &mut self,
+        parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
+    ) -> std::result::Result<StepReport, E> {
+        let loss = self.accumulate(parts)?;
+        Ok(self.update(loss)?)
+    }
+
+    /// As [`Trainer::step_accumulated`] for adapters; their penalties count once a step, whatever the parts.
+    pub fn step_adapters_accumulated<M: Model, E: From<Error>>(
+        &mut self,
+        peft: &Peft<M>,
+        active: &[&str],
+        parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
+    ) -> std::result::Result<StepReport, E> {
+        let mut loss = self.accumulate(parts)?;
+        if let Some(penalty) = peft.penalty(active)? {
+            loss += self.differentiate(&penalty, 1.0)?;
+        }
+        let report = self.update(loss)?;
+        peft.after_step(active, self.adam.steps())?;
+        Ok(report)
+    }
+
+    /// The weighted mean of the parts' losses, and its gradients in place of those there were.
+    fn accumulate<E: From<Error>>(
+        &mut self,
+        parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
+    ) -> std::result::Result<f64, E> {
+        self.adam.zero_grad();
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for part in parts {
+            let (loss, weight) = part?;
+            if !(weight > 0.0 && weight.is_finite()) {
+                let message = format!("a part of weight {weight}: expected a positive number");
+                return Err(Error::Input(message).into());
+            }
+            sum += weight * self.differentiate(&loss, weight)?;
+            weights += weight;
+        }
+        if weights == 0.0 {
+            return Err(Error::Input("gradient accumulation without a part".into()).into());
+        }
+        peft_sys::scale(&self.adam.grads()?, 1.0 / weights).map_err(Error::from)?;
+        Ok(sum / weights)
+    }
+
+    /// Adds the gradients of `weight · loss` to those there are; the loss.
+    fn differentiate(&self, loss: &Tensor, weight: f64) -> Result<f64> {
+        let value = loss.f_double_value(&[])?;
+        if !value.is_finite() {
+            let step = self.adam.steps().saturating_add(1);
+            return Err(Error::NonFinite { what: "the loss", value, step });
+        }
+        match weight == 1.0 {
+            true => loss.f_backward()?,
+            false => loss.f_mul_scalar(weight)?.f_backward()?,
+        }
+        Ok(value)
+    }
+
+    /// Updates with the gradients there are.
+    fn update(&mut self, loss: f64) -> Result<StepReport> {
+        let done = self.adam.steps();
+        let grad_norm =
+            self.max_grad_norm.map(|max| self.clip_grads(max, done.saturating_add(1))).transpose()?;
+        if let Some(lora_fa) = &self.lora_fa {
+            lora_fa.project()?;
+        }
+        let lr = self.lr * self.schedule.factor(done);
+        self.adam.step(lr)?;
+        Ok(StepReport { loss, lr, grad_norm })
     }
 
     fn clip_grads(&self, max: f64, step: u64) -> Result<f64> {
