@@ -120,9 +120,16 @@ impl PromptTuningConfig {
     fn start(&self, dims: &Dims, words: Option<&Tensor>, device: Device) -> Result<Tensor> {
         let n = self.num_virtual_tokens;
         let normal = Init::Normal { std: 1.0 }.tensor(&[n, dims.hidden], device)?;
+        if self.prompt_tuning_init == PromptInit::Random {
+            return Ok(normal);
+        }
+        let words = words.ok_or_else(|| Error::Missing {
+            place: "the base".into(),
+            name: dims.word_embedding.clone(),
+            expected: vec![dims.vocab, dims.hidden],
+            hint: String::new(),
+        })?;
         let ids = match self.prompt_tuning_init {
-            PromptInit::Random => return Ok(normal),
-            PromptInit::SampleVocab => Tensor::f_randint(dims.vocab, [n], (Kind::Int64, Device::Cpu))?,
             PromptInit::Text => {
                 let ids = self.text_ids()?;
                 if let Some(id) = ids.iter().find(|id| **id >= dims.vocab) {
@@ -132,13 +139,8 @@ impl PromptTuningConfig {
                 }
                 Tensor::f_from_slice(&ids)?
             }
+            _ => Tensor::f_randint(dims.vocab, [n], (Kind::Int64, Device::Cpu))?,
         };
-        let words = words.ok_or_else(|| Error::Missing {
-            place: "the base".into(),
-            name: dims.word_embedding.clone(),
-            expected: vec![dims.vocab, dims.hidden],
-            hint: String::new(),
-        })?;
         Ok(words.f_detach()?.f_index_select(0, &ids.f_to(words.device())?)?.f_to_kind(Kind::Float)?)
     }
 }
