@@ -11,6 +11,7 @@ pub mod lesson001;
 pub mod lesson002;
 pub mod lesson003;
 pub mod lesson004;
+pub mod measure;
 pub mod numpy;
 pub mod page;
 pub mod sections;

@@ -1,6 +1,7 @@
 //! Sections 2.1 to 2.5.
 
 use super::setup::{Lesson, R, TECHNIQUES, Technique, VIRTUAL};
+use crate::measure::{max_abs, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};
@@ -8,15 +9,9 @@ use peft_core::methods::{BottleneckConfig, Method, PrefixTuningConfig};
 use peft_core::models::Tiny;
 use peft_core::{Batch, Model, PREFIX, Pass, commas};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
-use tch::Tensor;
 
 fn technique(key: &str) -> Result<&'static Technique> {
     TECHNIQUES.iter().find(|t| t.key == key).with_context(|| format!("no technique `{key}`"))
-}
-
-/// As Python prints a tensor's shape.
-fn torch_size(shape: &[i64]) -> String {
-    format!("torch.Size({shape:?})")
 }
 
 /// `584 / 29,324  (1.99%)`: trained, all, and the share of all.
@@ -110,12 +105,7 @@ fn reordered(lesson: &Lesson) -> Result<f64> {
     let _guard = tch::no_grad_guard();
     let base = lesson.peft.view(&[])?;
     let backwards = Batch::dense(lesson.test.batch.ids.f_flip([1])?);
-    largest_change(&base.forward(&lesson.test.batch, Pass::eval())?, &base.forward(&backwards, Pass::eval())?)
-}
-
-/// `max |a − b|`.
-fn largest_change(a: &Tensor, b: &Tensor) -> Result<f64> {
-    Ok(f64::try_from(a.f_sub(b)?.f_abs()?.f_max()?)?)
+    max_abs(&base.forward(&lesson.test.batch, Pass::eval())?, &base.forward(&backwards, Pass::eval())?)
 }
 
 /// 2.2 Adapter-Based Fine-Tuning.
@@ -167,7 +157,7 @@ pub fn lora(setting: Setting, page: &mut Page) -> Result<()> {
     let tensors = lesson.peft.params("lora")?.tensors();
     for (letter, note) in [("A", "(r x d_in)"), ("B", "(d_out x r)")] {
         let t = &tensors[&format!("{PREFIX}layers.0.ff.0.lora_{letter}.weight")];
-        page.line(format!("{letter} shape: {}  {note}", torch_size(&t.size())))?;
+        page.line(format!("{letter} shape: {}  {note}", torch_size(t)))?;
     }
     let losses = fit(&lesson, "lora", page)?;
     page.line(format!("LoRA accuracy  : {:.2}%", lesson.accuracy(&["lora"])?))?;
@@ -190,15 +180,16 @@ fn merge_error(lesson: &Lesson) -> Result<(f64, f64)> {
     let adapted = lesson.peft.view(&["lora"])?.forward(&lesson.test.batch, Pass::eval())?;
     let merged = lesson.peft.merged(&["lora"])?;
     let merged = merged.view(&[])?.forward(&lesson.test.batch, Pass::eval())?;
-    Ok((largest_change(&adapted, &merged)?, f64::try_from(adapted.f_abs()?.f_max()?)?))
+    Ok((max_abs(&adapted, &merged)?, f64::try_from(adapted.f_abs()?.f_max()?)?))
 }
 
 /// 2.4 Prompt Tuning.
 pub fn prompt_tuning(setting: Setting, page: &mut Page) -> Result<()> {
     let lesson = start(setting, page)?;
     page.line(format!("Prompt tuning trainable: {}", share(&lesson, "prompt", 3)?))?;
-    let shape = lesson.peft.params("prompt")?.tensors()["prompt_embeddings"].size();
-    page.line(format!("Soft prompt shape: {}  (n_virtual_tokens x d_model)", torch_size(&shape)))?;
+    let tensors = lesson.peft.params("prompt")?.tensors();
+    let prompt = &tensors["prompt_embeddings"];
+    page.line(format!("Soft prompt shape: {}  (n_virtual_tokens x d_model)", torch_size(prompt)))?;
     let losses = fit(&lesson, "prompt", page)?;
     page.line(format!("Prompt tuning accuracy : {:.2}%", lesson.accuracy(&["prompt"])?))?;
     let report = lesson.peft.report(&["prompt"])?;
@@ -206,7 +197,8 @@ pub fn prompt_tuning(setting: Setting, page: &mut Page) -> Result<()> {
         report.to_string(),
         format!(
             "{} vectors of {} numbers: the count does not grow with the depth of the base.",
-            shape[0], shape[1]
+            prompt.size()[0],
+            prompt.size()[1]
         ),
         "The mean is taken over the real tokens alone, so the prompt acts through attention only.".into(),
     ])?;

@@ -1,7 +1,8 @@
 //! 3.1 Bottleneck Adapters: `y = x + s · (U gelu(D x + b_d) + b_u)`, with D `[r, d]` and U `[d, r]`.
 
-use super::measure::{at, max_abs, norm, randn, row, small, torch_size};
+use super::measure::at;
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::{max_abs, norm, randn, row, small, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Result, bail};
 use peft_core::estimate::{Blueprint, Setup};

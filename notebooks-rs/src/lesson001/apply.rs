@@ -1,8 +1,8 @@
 //! `apply_lora_to_model`: which layers get a LoRA, and what is left trainable.
 
 use super::lora::config;
-use super::measure::row;
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::row;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::{PREFIX, Peft, SiteKind, commas};

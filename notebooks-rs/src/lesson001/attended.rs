@@ -1,9 +1,9 @@
 //! A forward pass of section 4.1's attention, with its prefix and without, weight by weight.
 
-use super::measure::max_abs;
 use super::prefix::{HEAD_DIM, HEADS, HIDDEN, Lesson, PREFIX, WORDS};
 use crate::Setting;
 use crate::layers::Layers;
+use crate::measure::max_abs;
 use anyhow::{Context, Result};
 use peft_core::Pass;
 use peft_plot::{Colours, Figure, Heat, Panel};

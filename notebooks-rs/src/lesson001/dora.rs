@@ -2,8 +2,9 @@
 
 use super::dora_fit;
 use super::lora::config;
-use super::measure::{at, linear, max_abs, norm, randn, row, small};
+use super::measure::{at, linear};
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::{max_abs, norm, randn, row, small};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;

@@ -2,8 +2,9 @@
 
 use super::dora::{dora, weight};
 use super::lora::config;
-use super::measure::{linear, randn, row};
+use super::measure::linear;
 use crate::layers::LayersConfig;
+use crate::measure::{randn, row};
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;

@@ -2,9 +2,9 @@
 //! files to files.
 
 use super::catalogue::{self, Arguments, Warmup};
-use super::measure::max_abs;
 use super::prompt::INIT_TEXT;
 use super::text::{Example, Text};
+use crate::measure::max_abs;
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use peft_core::io::hub::{self, Head};

@@ -1,8 +1,9 @@
 //! 3.2 (IA)³: `l_k ⊙ K`, `l_v ⊙ V`, and `W₂ (l_ff ⊙ σ(W₁ x))`: three vectors a layer, which start at one.
 
-use super::measure::{at, max_abs, row, small, torch_size};
+use super::measure::at;
 use super::small_llama::{LAYERS, Sizes, loss, train};
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::{max_abs, row, small, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};

@@ -1,8 +1,9 @@
 //! 2.1 Mathematical Principle of LoRA: `h = W₀ x + b + s · B A x`, with A `[r, k]`, B `[d, r]` and `s = α/r`.
 
-use super::measure::{at, linear, max_abs, norm, randn, row, small, torch_size};
+use super::measure::{at, linear};
 use super::{apply, ranks};
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::{max_abs, norm, randn, row, small, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;

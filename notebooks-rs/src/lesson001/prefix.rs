@@ -4,7 +4,7 @@
 //! `e` `[prefix, hidden]`, `P` `[prefix, layers · 2 · heads · head_dim]`. Drawn in the same order, it has the same bits.
 
 use super::attended::{Attended, largest};
-use super::measure::small as number;
+use crate::measure::small;
 use crate::layers::{Layers, LayersConfig};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
@@ -125,7 +125,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
         ),
         format!(
             "The library's forward pass and softmax(Q [P_k; K]ᵀ/√d) [P_v; V] by hand differ by {}.",
-            number(attended.error)
+            small(attended.error)
         ),
         "The network is there for training alone: what it computes is saved, and the network is thrown away.".into(),
         "A prefix is no change of weights: it cannot be merged, and its keys stay in the cache of every request.".into(),

@@ -1,8 +1,8 @@
 //! 2.2 QLoRA: LoRA over a base in 4 bits, `y = x Ŵᵀ + s · B A x`, Ŵ = NF4(W). `setup_qlora` on a small Llama.
 
-use super::measure::{max_abs, row, small};
 use super::quantised;
 use super::small_llama::{Sizes, loss, train};
+use crate::measure::{max_abs, row, small};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::estimate::{Blueprint, Setup, Storage};

@@ -1,7 +1,7 @@
 //! What NF4 costs and saves: errors of the weights, and bytes.
 
-use super::measure::row;
 use crate::Page;
+use crate::measure::row;
 use anyhow::Result;
 use peft_core::estimate::{Blueprint, Storage};
 use peft_core::models::Llama;

@@ -1,8 +1,9 @@
 //! How many parameters a rank costs, and what it can express.
 
 use super::lora::config;
-use super::measure::{linear, norm, randn, row, small};
+use super::measure::linear;
 use crate::layers::LayersConfig;
+use crate::measure::{norm, randn, row, small};
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::commas;

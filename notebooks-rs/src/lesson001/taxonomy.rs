@@ -1,8 +1,8 @@
 //! 1.2 PEFT Method Classification: every entry of the lesson's box, trained over one frozen base.
 
 use super::entries::{ADDITIVE, ENTRIES, R, REPARAMETERISED, SELECTIVE, STEPS};
-use super::measure::row;
 use super::task::{Task, open_gates, ranks};
+use crate::measure::row;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::commas;

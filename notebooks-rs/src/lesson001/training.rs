@@ -3,7 +3,7 @@
 
 use super::catalogue::{self, Warmup};
 use super::flow::{Flow, LESSONS, METHODS, ROWS, Trained, method};
-use super::measure::small as number;
+use crate::measure::small;
 use super::text::{Example, Text};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result, bail};
@@ -113,13 +113,13 @@ fn files(all: &[Trained], base: u64, page: &mut Page) -> Result<()> {
         let merged = match &t.merged {
             Ok(error) => {
                 page.fact(&format!("{}.merged", t.name), *error);
-                number(*error)
+                small(*error)
             }
             Err(why) => why.clone(),
         };
         let epochs = t.saved.parent().map(std::fs::read_dir).context("a directory of epochs")??.count();
         let share = format!("{} ({:.1}%)", commas(t.bytes as i64), 100.0 * t.bytes as f64 / base as f64);
-        rows.push(vec![t.name.into(), epochs.to_string(), share, number(t.reloaded), merged]);
+        rows.push(vec![t.name.into(), epochs.to_string(), share, small(t.reloaded), merged]);
     }
     let columns = [
         "method",

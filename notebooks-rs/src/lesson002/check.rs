@@ -1,7 +1,8 @@
 //! Are the gradients right? By hand, by libtorch's autograd, by finite differences.
 
 use super::module::{Module, Parameter};
-use super::tensors::{dot, norm, relative, shape, short};
+use super::tensors::{dot, norm, relative, shape};
+use crate::measure::small;
 use crate::{Mistake, Page};
 use anyhow::Result;
 use tch::Tensor;
@@ -81,7 +82,7 @@ pub fn show(page: &mut Page, about: &str, module: &mut dyn Module, x: &Tensor, g
     page.fact(&format!("{about}.autograd"), worst(|g| g.autograd));
     page.fact(&format!("{about}.differences"), worst(|g| g.differences));
     let rows =
-        checks.iter().map(|g| vec![g.of.clone(), g.shape.clone(), short(g.autograd), short(g.differences)]);
+        checks.iter().map(|g| vec![g.of.clone(), g.shape.clone(), small(g.autograd), small(g.differences)]);
     page.table(
         &format!("{about}: gradients by hand, relative difference"),
         ["gradient by", "shape", "from autograd", "from finite differences"],

@@ -1,9 +1,10 @@
 //! The same from the library's own methods. They compute in f32, so the two agree to f32's rounding.
 
 use super::module::Module;
-use super::tensors::{dot, relative, shape, short};
+use super::tensors::{dot, relative, shape};
 use crate::Page;
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::small;
 use anyhow::{Context, Result};
 use peft_core::methods::{Activation, BottleneckConfig, LoraConfig, Placement};
 use peft_core::target::Names;
@@ -134,7 +135,7 @@ pub fn agree(
     for ((what, ours), theirs) in pairs {
         let error = relative(&ours, &theirs)?;
         worst = worst.max(error);
-        rows.push(vec![what, shape(&ours), short(error)]);
+        rows.push(vec![what, shape(&ours), small(error)]);
     }
     page.fact(&format!("{title}.difference"), worst);
     let title = format!("{title} of the library, in f32: relative difference");

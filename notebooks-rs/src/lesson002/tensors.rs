@@ -70,11 +70,6 @@ pub fn values(x: &Tensor) -> Result<Vec<f64>> {
     Ok(Vec::<f64>::try_from(x.f_reshape([-1])?.f_to_kind(Kind::Double)?.f_to(Device::Cpu)?)?)
 }
 
-/// An error in short: `1.2e-16`, or `0` where there is none.
-pub fn short(error: f64) -> String {
-    if error == 0.0 { "0".into() } else { format!("{error:.1e}") }
-}
-
 /// A shape as Python prints it: `(2, 16, 256)`.
 pub fn shape(x: &Tensor) -> String {
     match x.size().as_slice() {

@@ -2,8 +2,8 @@
 
 use super::cells::{Cell2, LAYER, LORA, WIDTH, inputs, lora};
 use super::count::{count_parameters, print_parameter_stats};
-use super::measure::max_change;
 use crate::layers::Layers;
+use crate::measure::max_abs;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::{PREFIX, Pass, Peft, Report, commas};
@@ -66,11 +66,11 @@ pub fn review_lora(setting: Setting, page: &mut Page) -> Result<()> {
     )?;
     page.mistakes(&mistakes(&cell, &full, &r8)?)?;
     let (x, _) = inputs(setting)?;
-    let start = max_change(&output(&cell.r8, &x)?, &frozen_output(&cell.r8, &x)?)?;
-    page.fact("start.max_change", start);
+    let start = max_abs(&output(&cell.r8, &x)?, &frozen_output(&cell.r8, &x)?)?;
+    page.fact("start.max_abs", start);
     let [hand, merged, scale] = equivalence(&cell.r8, &x)?;
-    page.fact("by_hand.max_change", hand);
-    page.fact("merged.max_change", merged);
+    page.fact("by_hand.max_abs", hand);
+    page.fact("merged.max_abs", merged);
     page.what_to_see(&[
         format!("B starts at zero, so the untrained layer is the frozen one: max |change| = {start}."),
         format!(
@@ -104,8 +104,8 @@ fn equivalence(peft: &Peft<Layers>, x: &Tensor) -> Result<[f64; 3]> {
     let y = output(peft, x)?;
     let merged = peft.merged(&[LORA])?;
     Ok([
-        max_change(&by_hand(peft, x)?, &y)?,
-        max_change(&output(&merged, x)?, &y)?,
+        max_abs(&by_hand(peft, x)?, &y)?,
+        max_abs(&output(&merged, x)?, &y)?,
         y.f_abs()?.f_max()?.f_double_value(&[])?,
     ])
 }

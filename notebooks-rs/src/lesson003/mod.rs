@@ -10,7 +10,6 @@ mod count;
 mod insights;
 mod llama;
 mod lora;
-mod measure;
 mod model;
 mod paper;
 mod pictures;

@@ -2,9 +2,9 @@
 
 use super::cells::{Cell3, GATE, HEADS, PROMPT, TOKENS, WIDTH, inputs};
 use super::count::{count_parameters, print_parameter_stats};
-use super::measure::{max_change, norm, relative_change};
 use super::probe::Probe;
 use crate::layers::Layers;
+use crate::measure::{max_abs, norm, relative_change};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::{Pass, Peft, commas};
@@ -94,13 +94,13 @@ pub fn review_zero_init(setting: Setting, page: &mut Page) -> Result<()> {
     page.figure("review_zero_init_gate", figure(&changes))?;
     let closed = gated.change("sigmoid", f64::NEG_INFINITY)?;
     let start = gated.change("sigmoid", 0.0)?;
-    let exact = max_change(&gated.output("tanh")?, &gated.plain)?;
+    let exact = max_abs(&gated.output("tanh")?, &gated.plain)?;
     let shares = [gated.share(0.0)?, gated.share(f64::NEG_INFINITY)?];
     page.fact("sigmoid.start", start);
-    page.fact("sigmoid.start_max_change", max_change(&gated.output("sigmoid")?, &gated.plain)?);
+    page.fact("sigmoid.start_max_abs", max_abs(&gated.output("sigmoid")?, &gated.plain)?);
     page.fact("sigmoid.closed", closed);
     page.fact("sigmoid.shares", shares.to_vec());
-    page.fact("tanh.start_max_change", exact);
+    page.fact("tanh.start_max_abs", exact);
     page.mistakes(&[
         Mistake::new(
             "The lesson's zero-init gate is not zero at the start",

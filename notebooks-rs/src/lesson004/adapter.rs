@@ -1,9 +1,10 @@
 //! The bottleneck adapter, announced and absent, in the lesson's test: `y = h + U gelu(D h + b_d) + b_u` behind the layer,
 //! h = W x + b, D `[16, 256]`, U `[256, 16]` and zero at the start. Houlsby et al. 2019, <https://arxiv.org/abs/1902.00751>.
 
-use super::layer::{INP, LAYER, LORA, OUT, R, Test, lora, matrix_rank, max_abs, norm};
+use super::layer::{INP, LAYER, LORA, OUT, R, Test, lora, matrix_rank};
 use super::{lines, percent, series};
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::{max_abs, norm};
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::estimate::{Blueprint, Setup};

@@ -1,9 +1,10 @@
 //! DoRA, announced and absent, in the lesson's test: `W' = m ⊙ (W + (α/r) B A) / ‖W + (α/r) B A‖` by row, with a trained
 //! magnitude m that starts as the norms of W's rows. Liu et al. 2024, <https://arxiv.org/abs/2402.09353>.
 
-use super::layer::{LAYER, LORA, OUT, R, Test, lora, matrix_rank, max_abs, norm};
+use super::layer::{LAYER, LORA, OUT, R, Test, lora, matrix_rank};
 use super::spectrum::Spectrum;
 use super::{lines, percent, series};
+use crate::measure::{max_abs, norm};
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;

@@ -2,6 +2,7 @@
 
 use super::gaussian_start;
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::torch_size;
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;
@@ -119,23 +120,8 @@ fn tensor(params: &Params, name: &str) -> Result<Tensor> {
     found.ok_or_else(|| anyhow::anyhow!("no tensor `{name}`"))?.f_detach().map_err(Into::into)
 }
 
-/// `‖t‖`
-pub fn norm(t: &Tensor) -> Result<f64> {
-    Ok(t.f_norm()?.f_double_value(&[])?)
-}
-
-/// `max |a − b|`
-pub fn max_abs(a: &Tensor, b: &Tensor) -> Result<f64> {
-    Ok(a.f_sub(b)?.f_abs()?.f_max()?.f_double_value(&[])?)
-}
-
 /// How many directions a matrix has, in f64.
 pub fn matrix_rank(t: &Tensor) -> Result<i64> {
     let rank = t.f_to_kind(Kind::Double)?.f_linalg_matrix_rank_atol_rtol_float(None, 1e-6, false)?;
     Ok(rank.f_int64_value(&[])?)
-}
-
-/// As Python prints a tensor's shape.
-fn torch_size(t: &Tensor) -> String {
-    format!("torch.Size({:?})", t.size())
 }

@@ -1,7 +1,8 @@
 //! 1 Initialization Strategy: `h = W₀ x + (α/r) B A x` with `A ~ N(0, σ²)` and `B = 0`, and the lesson's test of it.
 
-use super::layer::{ALPHA, INP, LAYER, LORA, OUT, R, Test, lora, matrix_rank, max_abs, norm};
+use super::layer::{ALPHA, INP, LAYER, LORA, OUT, R, Test, lora, matrix_rank};
 use super::{gaussian_start, lines, percent, series};
+use crate::measure::{max_abs, norm};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::methods::{InitLora, LoraConfig};

@@ -7,7 +7,8 @@ use crate::lesson002::check::{overwritten, show};
 use crate::lesson002::library::{Twin, alike, base, lora, lora_name, single};
 use crate::lesson002::lora::{LoraLayer, LoraLinear};
 use crate::lesson002::module::{Frozen, Module};
-use crate::lesson002::tensors::{Source, largest, norm, relative, rows, shape, short};
+use crate::lesson002::tensors::{Source, largest, norm, relative, rows, shape};
+use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::{Pass, commas};
@@ -84,8 +85,8 @@ pub fn section(setting: Setting, page: &mut Page) -> Result<()> {
     let start = at_the_start(page, source, &x, &grad)?;
     page.what_to_see(&[
         start,
-        format!("Merged, the output differs by {}: rounding, in f64.", short(error)),
-        format!("The gradients by hand are autograd's: they differ by {} at most.", short(autograd)),
+        format!("Merged, the output differs by {}: rounding, in f64.", small(error)),
+        format!("The gradients by hand are autograd's: they differ by {} at most.", small(autograd)),
         best,
     ])?;
     Ok(())

@@ -6,7 +6,8 @@ use crate::lesson002::check::{overwritten, show};
 use crate::lesson002::library::{Twin, alike, base, single};
 use crate::lesson002::module::Module;
 use crate::lesson002::prompt::PromptTuning;
-use crate::lesson002::tensors::{Source, norm, relative, shape, short};
+use crate::lesson002::tensors::{Source, norm, relative, shape};
+use crate::measure::small;
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::methods::PromptTuningConfig;
@@ -77,7 +78,7 @@ fn shared(page: &mut Page, prompt: &mut PromptTuning, x: &Tensor, grad: &Tensor)
     Ok(format!(
         "All {rows} rows of the batch share the prompt: the gradients of the rows alone sum to that of the \
          batch, to {}.",
-        short(error)
+        small(error)
     ))
 }
 
