@@ -4,8 +4,8 @@
 //! `e` `[prefix, hidden]`, `P` `[prefix, layers · 2 · heads · head_dim]`. Drawn in the same order, it has the same bits.
 
 use super::attended::{Attended, largest};
-use crate::measure::small;
 use crate::layers::{Layers, LayersConfig};
+use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};

@@ -3,8 +3,8 @@
 
 use super::catalogue::{self, Warmup};
 use super::flow::{Flow, LESSONS, METHODS, ROWS, Trained, method};
-use crate::measure::small;
 use super::text::{Example, Text};
+use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result, bail};
 use peft_core::commas;
