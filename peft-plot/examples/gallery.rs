@@ -64,6 +64,8 @@ pub fn figures() -> Vec<(&'static str, Figure)> {
         ("bubbles", bubbles()),
         ("heat", heat()),
         ("attention", attention()),
+        ("shapes", shapes()),
+        ("bars-labels", labels()),
         ("mixed", mixed()),
         ("extremes", extremes()),
     ]
@@ -282,6 +284,43 @@ fn attention() -> Figure {
         Panel::Heat(heat("Attention with a prefix", 2)),
     ];
     figure("Attention of head 0", vec![panels], None)
+}
+
+fn shapes() -> Figure {
+    let tall = |i: usize| Panel::Heat(map(&format!("attn.out_proj, {i}"), matrix(16, 4, 0.5, i)));
+    let wide = |title: &str, rows, columns, at| {
+        let divider = Some((at, "prefix".into(), "words".into()));
+        Panel::Heat(Heat { divider, ..map(title, matrix(rows, columns, 0.5, 3)) })
+    };
+    let (row, one) = (map("One row", matrix(1, 30, 0.5, 1)), map("One cell", matrix(1, 1, 0.5, 1)));
+    figure(
+        "Cells are squares, maps of any shape are near each other",
+        vec![
+            (0..4).map(tall).collect(),
+            vec![wide("16 × 26", 16, 26, 10), wide("5 × 3", 5, 3, 1)],
+            vec![Panel::Heat(row), Panel::Heat(one)],
+        ],
+        None,
+    )
+}
+
+/// Labels that are wider than their bars would be in a panel of the usual width.
+fn labels() -> Figure {
+    let group = |k: usize| BarGroup {
+        name: format!("run {k}"),
+        values: (0..5).map(|i| 0.5 + 0.01 * (i + k) as f64).collect(),
+        labels: Some((0..5).map(|i| format!("{:.4} %", 50.0 + (i + k) as f64)).collect()),
+        errors: None,
+    };
+    let panel = |groups| Bars {
+        title: format!("{groups} bars a category"),
+        categories: names(&METHODS[..5]),
+        y: axis("share"),
+        groups: (0..groups).map(group).collect(),
+        ..Bars::default()
+    };
+    let rows = [1, 2, 3, 6].map(|groups| vec![Panel::Bars(panel(groups))]);
+    figure("Labels have room", rows.into(), None)
 }
 
 fn mixed() -> Figure {

@@ -15,10 +15,13 @@ pub(crate) struct Labels {
 
 impl Labels {
     pub fn new(groups: &[BarGroup], room: f64) -> Self {
-        let all = groups.iter().flat_map(|g| (0..g.values.len()).flat_map(|i| g.label(i)));
-        let most = widest(all, 1.0);
-        let size = (room / most).min(SMALL);
+        let size = (room / Self::widest(groups, 1.0)).min(SMALL);
         if size >= 8.0 { Labels { size, upright: false } } else { Labels { size: 10.0, upright: true } }
+    }
+
+    /// The width of the widest label in letters of a size.
+    pub fn widest(groups: &[BarGroup], size: f64) -> f64 {
+        widest(groups.iter().flat_map(|g| (0..g.values.len()).flat_map(|i| g.label(i))), size)
     }
 
     fn height(&self, lines: &[String]) -> f64 {

@@ -3,11 +3,14 @@
 use crate::bar_text::{Labels, Names};
 use crate::canvas::{Canvas, Rect};
 use crate::error::{Error, Result};
-use crate::frame::{Frame, NUMBERS, error_bar, room_left, room_of_label, ticks_up, x_label, y_axis};
+use crate::frame::{Frame, NUMBERS, UPRIGHT, error_bar, room_left, room_of_label, ticks_up, x_label, y_axis};
 use crate::legend::{Legend, Sign};
 use crate::scale::{Scale, check};
 use crate::style::{AXIS, SMALL, look, widest, wrap};
 use crate::{BarGroup, Bars};
+
+/// The part of a category's width that its bars fill.
+const FILLED: f64 = 0.8;
 
 impl Bars {
     pub(crate) fn legend(&self, width: f64) -> Legend {
@@ -16,10 +19,11 @@ impl Bars {
         Legend::new(groups.map(|(i, g)| (Sign::Bar(look(i).colour), g.name.clone())), width)
     }
 
-    /// The width in which bars are not too narrow, and no word below them either.
+    /// The width in which bars are not too narrow, and no word below or over them either.
     pub(crate) fn width(&self) -> f64 {
-        let word = widest(self.categories.iter().flat_map(|name| name.split_whitespace()), 10.0) + 8.0;
-        self.categories.len() as f64 * word.max(32.0 * self.groups.len() as f64) + 100.0
+        let word = widest(self.categories.iter().flat_map(|name| name.split_whitespace()), 10.0) + 14.0;
+        let label = Labels::widest(&self.groups, 9.0) / FILLED + 4.0;
+        self.categories.len() as f64 * word.max(label.max(32.0) * self.groups.len() as f64) + 100.0
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -71,11 +75,12 @@ impl Bars {
         let y = self.scale()?;
         // How much room there is for the names of categories decides their height, and that the plot's.
         let guess = ticks_up(&y, rest.height() - 60.0);
-        let left = rest.left + room_left(&self.y.label, &guess);
+        let left = rest.left + room_left(&self.y.label, &guess, UPRIGHT);
         let slot = (rest.right - left) / self.categories.len() as f64;
-        let names = Names::new(&self.categories, slot - 6.0);
-        let bar = (0.8 * slot / self.groups.len() as f64).min(64.0);
-        let labels = Labels::new(&self.groups, slot.min(bar * 1.25) - 2.0);
+        let names = Names::new(&self.categories, slot - 12.0);
+        let bar = (FILLED * slot / self.groups.len() as f64).min(64.0);
+        // A label may be wider than its bar where no other bar stands beside it.
+        let labels = Labels::new(&self.groups, if self.groups.len() > 1 { bar } else { slot } - 3.0);
 
         let bottom =
             rest.bottom - names.height - NUMBERS + SMALL * 1.25 - room_of_label(&self.x, rest.width());

@@ -3,7 +3,7 @@
 use crate::canvas::{Canvas, Rect, Side, sheet};
 use crate::error::{Error, Result};
 use crate::legend::Legend;
-use crate::style::{FIGURE_TITLE, INK, PALE_INK, PANEL_TITLE, SMALL, line_height, wrap};
+use crate::style::{FIGURE_TITLE, INK, PALE_INK, PANEL_TITLE, SMALL, line_height, longest_word, wrap};
 use crate::{Figure, Panel};
 
 /// Around the figure.
@@ -12,11 +12,15 @@ const MARGIN: f64 = 16.0;
 const GAP: f64 = 28.0;
 /// Between a title or the note and the panels.
 const AIR: f64 = 10.0;
+/// A figure is so wide at least, for its title and note.
+const LEAST: f64 = 440.0;
 
-/// A panel, how wide it is, and what stands above and below its plot.
+/// A panel, how large it is, and what stands above and below its plot.
 struct Place<'a> {
     panel: &'a Panel,
     width: f64,
+    height: f64,
+    head: f64,
     title: Vec<String>,
     legend: Legend,
 }
@@ -25,6 +29,7 @@ struct Place<'a> {
 struct Row<'a> {
     places: Vec<Place<'a>>,
     title: f64,
+    head: f64,
     plot: f64,
     legend: f64,
 }
@@ -36,9 +41,11 @@ pub(crate) fn svg(figure: &Figure) -> Result<String> {
     for panel in figure.rows.iter().flatten() {
         panel.check().map_err(|e| e.within(panel.title()))?;
     }
-    let wide = |row: &Vec<Panel>| row.iter().map(Panel::width).sum::<f64>() + GAP * (row.len() as f64 - 1.0);
-    let inner = figure.rows.iter().map(wide).fold(0.0, f64::max);
-    let rows: Vec<Row> = figure.rows.iter().map(|row| Row::new(row, inner - wide(row))).collect();
+    let widths = widths(figure)?;
+    let wide = |row: &Vec<f64>| row.iter().sum::<f64>() + GAP * (row.len() as f64 - 1.0);
+    let inner = widths.iter().map(wide).fold(LEAST, f64::max);
+    let rows = figure.rows.iter().zip(&widths).map(|(row, own)| Row::new(row, own, inner - wide(own)));
+    let rows = rows.collect::<Result<Vec<Row>>>()?;
     let heads = wrap(&figure.title, FIGURE_TITLE, inner);
     let notes = wrap(figure.note.as_deref().unwrap_or_default(), SMALL, inner);
     let (above, below) = (block(&heads, FIGURE_TITLE), block(&notes, SMALL));
@@ -58,6 +65,20 @@ pub(crate) fn svg(figure: &Figure) -> Result<String> {
     })
 }
 
+/// The widths of the panels in each row. Where all rows have as many panels, those below each other are equally wide.
+fn widths(figure: &Figure) -> Result<Vec<Vec<f64>>> {
+    let own = |panel: &Panel| Ok(panel.size()?.0.max(longest_word(panel.title(), PANEL_TITLE)));
+    let row = |row: &Vec<Panel>| row.iter().map(own).collect();
+    let mut widths = figure.rows.iter().map(row).collect::<Result<Vec<Vec<f64>>>>()?;
+    let lengths = widths.iter().map(Vec::len);
+    if lengths.clone().min() == lengths.max() {
+        let columns =
+            widths.iter().cloned().reduce(|a, b| a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect());
+        widths.fill(columns.unwrap_or_default());
+    }
+    Ok(widths)
+}
+
 /// The height of lines of text and of the air beside them.
 fn block(lines: &[String], size: f64) -> f64 {
     if lines.is_empty() { 0.0 } else { lines.len() as f64 * line_height(size) + AIR }
@@ -65,38 +86,37 @@ fn block(lines: &[String], size: f64) -> f64 {
 
 impl<'a> Row<'a> {
     /// Panels share the width that is over in proportion to their own.
-    fn new(panels: &'a [Panel], over: f64) -> Self {
-        let own: f64 = panels.iter().map(Panel::width).sum();
-        let place = |panel: &'a Panel| {
-            let width = panel.width() * (1.0 + over / own);
-            Place {
-                panel,
-                width,
-                title: wrap(panel.title(), PANEL_TITLE, width),
-                legend: panel.legend(width),
-            }
+    fn new(panels: &'a [Panel], widths: &[f64], over: f64) -> Result<Self> {
+        let all: f64 = widths.iter().sum();
+        let place = |(panel, own): (&'a Panel, &f64)| {
+            let width = own * (1.0 + over / all);
+            let (title, legend) = (wrap(panel.title(), PANEL_TITLE, width), panel.legend(width));
+            Ok(Place { panel, width, height: panel.size()?.1, head: panel.head(), title, legend })
         };
-        let places: Vec<Place> = panels.iter().map(place).collect();
+        let places = panels.iter().zip(widths).map(place).collect::<Result<Vec<Place>>>()?;
         let highest = |height: &dyn Fn(&Place) -> f64| places.iter().map(height).fold(0.0, f64::max);
-        Row {
+        Ok(Row {
             title: highest(&|p| block(&p.title, PANEL_TITLE)),
-            plot: highest(&|p| p.panel.height()),
+            head: highest(&|p| p.head),
+            plot: highest(&|p| p.height - p.head),
             legend: highest(&|p| p.legend.height()),
             places,
-        }
+        })
     }
 
     fn height(&self) -> f64 {
-        self.title + self.plot + self.legend
+        self.title + self.head + self.plot + self.legend
     }
 
     fn draw(&self, canvas: &Canvas, top: f64) -> Result<()> {
         let mut left = MARGIN;
         for place in &self.places {
             let plot = top + self.title;
-            let rest = Rect { left, right: left + place.width, top: plot, bottom: plot + self.plot };
-            let title = (rest.centre().0, plot - AIR - (block(&place.title, PANEL_TITLE) - AIR) / 2.0);
+            let title =
+                (left + place.width / 2.0, plot - AIR - (block(&place.title, PANEL_TITLE) - AIR) / 2.0);
             canvas.lines(&place.title, title, PANEL_TITLE, Side::Middle, INK)?;
+            let (top, bottom) = (plot + self.head - place.head, plot + self.head + self.plot);
+            let rest = Rect { left, right: left + place.width, top, bottom };
             place.panel.draw(canvas, rest).map_err(|e| e.within(place.panel.title()))?;
             place.legend.draw(canvas, Rect { top: rest.bottom, ..rest })?;
             left += place.width + GAP;
@@ -124,20 +144,18 @@ impl Panel {
         }
     }
 
-    fn width(&self) -> f64 {
-        match self {
-            Panel::Bars(p) => p.width().clamp(620.0, 1100.0),
-            Panel::Lines(_) | Panel::Points(_) => 620.0,
-            Panel::Heat(_) => 440.0,
-        }
+    /// Width and height without title and legend.
+    fn size(&self) -> Result<(f64, f64)> {
+        Ok(match self {
+            Panel::Bars(p) => (p.width().clamp(620.0, 1100.0), 400.0),
+            Panel::Lines(_) | Panel::Points(_) => (620.0, 400.0),
+            Panel::Heat(p) => p.size()?,
+        })
     }
 
-    /// The height without title and legend.
-    fn height(&self) -> f64 {
-        match self {
-            Panel::Bars(_) | Panel::Lines(_) | Panel::Points(_) => 400.0,
-            Panel::Heat(_) => 375.0,
-        }
+    /// What of the height is words above the plot.
+    fn head(&self) -> f64 {
+        if let Panel::Heat(p) = self { p.head() } else { 0.0 }
     }
 
     fn legend(&self, width: f64) -> Legend {

@@ -28,12 +28,12 @@ pub(crate) fn height_of(area: Rect, scale: &Scale, y: f64) -> f64 {
     area.bottom - scale.at(y) * area.height()
 }
 
-/// The longest line of an upright label.
-const UPRIGHT: f64 = 345.0;
+/// The longest line of an upright label beside a plot of the usual height.
+pub(crate) const UPRIGHT: f64 = 345.0;
 
-/// How much room the numbers and the label of an upright axis need.
-pub(crate) fn room_left(label: &str, ticks: &[Tick]) -> f64 {
-    let lines = wrap(label, LABEL, UPRIGHT).len() as f64;
+/// How much room the numbers and the label of an upright axis need; `high` is the longest line of the label.
+pub(crate) fn room_left(label: &str, ticks: &[Tick], high: f64) -> f64 {
+    let lines = wrap(label, LABEL, high).len() as f64;
     widest(ticks.iter().map(|t| &t.1), SMALL)
         + 8.0
         + lines * line_height(LABEL)
@@ -70,7 +70,7 @@ pub(crate) fn xy(canvas: &Canvas, rest: Rect, x: (&Axis, Scale), y: (&Axis, Scal
     let bottom = rest.bottom - NUMBERS - room_of_label(&x.0.label, rest.width());
     let room = bottom - rest.top;
     let up = ticks_up(&y.1, room);
-    let left = rest.left + room_left(&y.0.label, &up);
+    let left = rest.left + room_left(&y.0.label, &up, UPRIGHT);
     let area = Rect { left, right: rest.right - 16.0, bottom, top: rest.top + 4.0 };
     let across = ticks_across(&x.1, area.width());
     for at in x.1.fine() {
@@ -102,16 +102,22 @@ pub(crate) fn y_axis(
     fine.iter().try_for_each(|&at| across(at, FINE_GRID))?;
     ticks.iter().try_for_each(|&(at, _)| across(at, GRID))?;
     canvas.line((area.left, area.top), (area.left, area.bottom), AXIS, 1.0)?;
-    y_words(canvas, area, label, ticks, rest)
+    y_words(canvas, area, (label, UPRIGHT), ticks, rest)
 }
 
-/// The numbers and the label of an upright axis.
-pub(crate) fn y_words(canvas: &Canvas, area: Rect, label: &str, ticks: &[Tick], rest: Rect) -> Result<()> {
+/// The numbers and the label of an upright axis; the label comes with its longest line.
+pub(crate) fn y_words(
+    canvas: &Canvas,
+    area: Rect,
+    label: (&str, f64),
+    ticks: &[Tick],
+    rest: Rect,
+) -> Result<()> {
     for (at, number) in ticks {
         let y = area.bottom - at * area.height();
         canvas.text(number, (area.left - 6.0, y), SMALL, Side::Right, PALE_INK)?;
     }
-    let lines = wrap(label, LABEL, UPRIGHT);
+    let lines = wrap(label.0, LABEL, label.1);
     let half = widest(&lines, LABEL) / 2.0;
     let y = area.centre().1.min(rest.bottom - half).max(rest.top + half);
     for (i, line) in lines.iter().enumerate() {

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::frame::{NUMBERS, room_left, room_of_label, x_words, y_words};
 use crate::numbers::short;
 use crate::scale::{Scale, Tick, check, extent};
-use crate::style::{AXIS, INK, PALE_INK, SMALL, line_height, widest, width};
+use crate::style::{AXIS, INK, LABEL, PALE_INK, SMALL, line_height, longest_word, widest, width};
 use crate::{Colours, Heat};
 use plotters::style::RGBColor;
 
@@ -82,25 +82,43 @@ impl Heat {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        self.shape().map(drop)
+        self.plan().map(drop)
+    }
+
+    /// Width and height without the title.
+    pub(crate) fn size(&self) -> Result<(f64, f64)> {
+        self.plan().map(|plan| (plan.width, plan.height))
+    }
+
+    /// The room for the words of a divider above the map.
+    pub(crate) fn head(&self) -> f64 {
+        if self.divider.is_some() { line_height(SMALL) + 4.0 } else { 0.0 }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let (rows, columns) = self.shape()?;
+        let ends = self.ends()?;
+        let map = map(rows, columns);
+        let high = (map.1 + NUMBERS).max(longest_word(&self.y, LABEL));
+        let numbers = widest(self.numbers(&ends, map.1).iter().map(|n| &n.1), SMALL);
+        let mut left = room_left(&self.y, &counts(rows, map.1, 15.0), high);
+        let mut right = 12.0 + BAR + 8.0 + numbers;
+        if let Some((at, before, after)) = &self.divider {
+            let at = map.0 * *at as f64 / columns as f64;
+            left = left.max(width(before, SMALL) + 6.0 - at);
+            right = right.max(width(after, SMALL) + 6.0 - (map.0 - at));
+        }
+        let wide = (left + map.0 + right).max(longest_word(&self.x, LABEL)).ceil();
+        let height = self.head() + high.max(map.1 + NUMBERS + room_of_label(&self.x, wide));
+        Ok(Plan { rows, columns, ends, map, high, left, right, width: wide, height })
     }
 
     pub(crate) fn draw(&self, canvas: &Canvas, rest: Rect) -> Result<()> {
-        let (rows, columns) = self.shape()?;
-        let ends = self.ends()?;
-        let widest = widest(self.numbers(&ends, 400.0).iter().map(|n| &n.1), SMALL);
-        let words = if self.divider.is_some() { line_height(SMALL) + 4.0 } else { 0.0 };
-        let left = room_left(&self.y, &counts(rows, 400.0, 15.0));
-        // Maps with short numbers are as large as others beside them.
-        let right = 12.0 + BAR + 8.0 + widest.max(52.0);
-        let bottom = NUMBERS + room_of_label(&self.x, rest.width());
-        let room = Rect {
-            top: rest.top + words,
-            bottom: rest.bottom - bottom,
-            left: rest.left + left,
-            right: rest.right - right,
-        };
-        let area = fit(room, rows, columns);
+        let Plan { rows, columns, ends, map, high, left, right, .. } = self.plan()?;
+        let words = self.head();
+        let start = (rest.left + left + (rest.width() - left - map.0 - right) / 2.0).round();
+        let top = (rest.top + words).ceil();
+        let area = Rect { left: start, top, right: start + map.0, bottom: top + map.1 };
 
         // Borders of cells are whole units, so that no gap shows between them.
         let x = |j: usize| area.left + (j as f64 * area.width() / columns as f64).round();
@@ -124,7 +142,8 @@ impl Heat {
         }
         let up: Vec<Tick> =
             counts(rows, area.height(), 15.0).into_iter().map(|(at, n)| (1.0 - at, n)).collect();
-        y_words(canvas, area, &self.y, &up, Rect { left: area.left - left, ..rest })?;
+        let beside = Rect { left: area.left - left, top: rest.top, bottom: area.top + high, ..rest };
+        y_words(canvas, area, (&self.y, high), &up, beside)?;
         let across = counts(columns, area.width(), width(&columns.to_string(), SMALL) + 12.0);
         x_words(canvas, area, &self.x, &across, rest)?;
         self.bar(canvas, area, &ends)
@@ -166,16 +185,33 @@ fn border(canvas: &Canvas, r: Rect) -> Result<()> {
     canvas.path(&corners, AXIS, 0.8)
 }
 
-/// The largest area in the room, in whole units, whose cells are squares, or not much longer than wide: the short side
-/// of a matrix with few rows or columns is at least a fifth of the room.
-fn fit(room: Rect, rows: usize, columns: usize) -> Rect {
+/// The longest sides of a map, of its cells, and the shortest side, on which a few numbers have room.
+const WIDEST: f64 = 520.0;
+const HIGHEST: f64 = 320.0;
+const CELL: f64 = 40.0;
+const LEAST: f64 = 60.0;
+
+/// Width and height of a map in whole units. Its cells are squares, unless a side would be too short.
+fn map(rows: usize, columns: usize) -> (f64, f64) {
     let (rows, columns) = (rows as f64, columns as f64);
-    let cell = (room.width() / columns).min(room.height() / rows);
-    let width = (cell * columns).max(room.width() / 5.0).floor();
-    let height = (cell * rows).max(room.height() / 5.0).floor();
-    let left = (room.centre().0 - width / 2.0).round();
-    let top = room.top.ceil();
-    Rect { left, top, right: left + width, bottom: top + height }
+    let cell = CELL.min(WIDEST / columns).min(HIGHEST / rows);
+    ((cell * columns).max(LEAST).round(), (cell * rows).max(LEAST).round())
+}
+
+/// How a map and its words share a panel.
+struct Plan {
+    rows: usize,
+    columns: usize,
+    ends: Scale,
+    /// Width and height of the map.
+    map: (f64, f64),
+    /// The longest line of the upright label.
+    high: f64,
+    /// The room beside the map.
+    left: f64,
+    right: f64,
+    width: f64,
+    height: f64,
 }
 
 /// Numbers of rows or columns, at the middles of their cells.

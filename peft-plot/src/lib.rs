@@ -146,7 +146,7 @@ pub struct Lines {
     pub x: Axis,
     /// What the curves measure.
     pub y: Axis,
-    /// Those with a name are in the legend.
+    /// A legend has the names of those with one, where there are several: a single curve is what the title says.
     pub series: Vec<Series>,
 }
 

@@ -12,7 +12,8 @@ use plotters::style::Color;
 
 impl Lines {
     pub(crate) fn legend(&self, width: f64) -> Legend {
-        let named = self.series.iter().enumerate().filter(|(_, s)| !s.name.is_empty());
+        let several = self.series.len() > 1;
+        let named = self.series.iter().enumerate().filter(|(_, s)| several && !s.name.is_empty());
         Legend::new(named.map(|(i, s)| (Sign::Curve(look(i), s.marked()), s.name.clone())), width)
     }
 

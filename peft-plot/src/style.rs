@@ -114,6 +114,11 @@ pub(crate) fn widest<S: AsRef<str>>(lines: impl IntoIterator<Item = S>, size: f6
     lines.into_iter().map(|line| width(line.as_ref(), size)).fold(0.0, f64::max)
 }
 
+/// The width of the longest word of a text; one that is longer than a line should be is broken in any case.
+pub(crate) fn longest_word(text: &str, size: f64) -> f64 {
+    widest(text.split_whitespace(), size).min(300.0)
+}
+
 /// Breaks a text into lines of at most a width: between words, and within a word that is longer than a line.
 pub(crate) fn wrap(text: &str, size: f64, most: f64) -> Vec<String> {
     let mut lines = Vec::new();

@@ -141,6 +141,53 @@ fn colours_are_symmetric_and_the_first_row_is_on_top() {
 }
 
 #[test]
+fn a_map_is_as_large_as_its_cells() {
+    let size = |rows: usize, columns: usize| {
+        let all = shapes(&one(Panel::Heat(heat(&vec![&vec![1.0; columns][..]; rows]))).svg().unwrap());
+        let cells = coloured(&all, "rect", "fill", "#67001F");
+        // A unit is ten steps.
+        let [width, height] = ["width", "height"].map(|name| all[0].number(name) / 10.0);
+        (["width", "height"].map(|name| cells[0].number(name) / 10.0), width, height)
+    };
+    let (cell, _, square) = size(16, 16);
+    assert_eq!(cell, [20.0, 20.0]);
+    let (cell, wide, low) = size(16, 26);
+    assert_eq!((cell, low), ([20.0, 20.0], square), "columns make a map wider, not its cells smaller");
+    assert!(wide > 26.0 * 20.0 && wide < 26.0 * 20.0 + 160.0, "{wide}");
+    let (cell, narrow, high) = size(5, 8);
+    assert_eq!(cell, [40.0, 40.0]);
+    assert!(narrow < wide && high < low && high < 5.0 * 40.0 + 140.0, "{narrow} × {high}");
+}
+
+#[test]
+fn maps_side_by_side_begin_at_one_height() {
+    let plain = heat(&[&[1.0, 0.0], &[0.0, 0.0]]);
+    let divided = Heat { divider: Some((1, "prefix".into(), "words".into())), ..plain.clone() };
+    let rows = vec![vec![Panel::Heat(plain), Panel::Heat(divided)]];
+    let svg = Figure { title: "two".into(), rows, note: None }.svg().unwrap();
+    let all = shapes(&svg);
+    let first: Vec<f64> = coloured(&all, "rect", "fill", "#67001F")
+        .iter()
+        .filter(|s| s.number("width") == 400.0)
+        .map(|s| s.number("y"))
+        .collect();
+    assert_eq!(first.len(), 2);
+    assert_eq!(first[0], first[1]);
+}
+
+#[test]
+fn one_curve_needs_no_legend() {
+    let entries = |lines: Lines| {
+        let all = shapes(&one(Panel::Lines(lines)).svg().unwrap());
+        all.iter().filter(|s| s.text == "s").count()
+    };
+    let mut curves = lines(&[(0.0, 0.0), (1.0, 1.0)]);
+    assert_eq!(entries(curves.clone()), 0);
+    curves.series.push(Series { name: "other".into(), ..curves.series[0].clone() });
+    assert_eq!(entries(curves), 1);
+}
+
+#[test]
 fn a_colour_that_stands_for_more_says_so() {
     let mut cut = heat(&[&[0.0, 0.5], &[0.9, 1.0]]);
     (cut.colours, cut.range, cut.divider) =

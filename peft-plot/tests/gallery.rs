@@ -85,6 +85,7 @@ fn words(value: &Value, found: &mut Vec<String>) {
                     Value::Array(groups) if key == "groups" && groups.len() == 1 => {
                         words(&groups[0]["labels"], found)
                     }
+                    Value::Array(series) if key == "series" && series.len() == 1 => {}
                     _ if key == "colours" => {}
                     _ => words(value, found),
                 }
