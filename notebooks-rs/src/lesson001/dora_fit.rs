@@ -129,7 +129,7 @@ fn figure(losses: Vec<Series>, paths: Vec<Series>) -> Figure {
         title: "DoRA: length and direction apart".into(),
         rows: vec![vec![Panel::Lines(loss), Panel::Lines(path)]],
         note: Some(format!(
-            "W is {D} × {K}; rank {RANK}; the goal is a turn of rank {RANK} and lengths of their own"
+            "W is {D} × {K}, the rank {RANK}; the goal is a turn of rank {RANK} and lengths of their own."
         )),
     }
 }

@@ -189,7 +189,7 @@ fn figure(sizes: &[i64; 4], qlora: &[f64], dense: &[f64]) -> Figure {
         title: "Weights of LLaMA-7B".into(),
         categories: quantised::FORMATS.map(str::to_owned).to_vec(),
         x: "format".into(),
-        y: Axis { label: "GB".into(), ..Axis::default() },
+        y: Axis { label: "weights (GB)".into(), ..Axis::default() },
         groups: vec![BarGroup {
             name: "base".into(),
             values: sizes.iter().map(|b| *b as f64 / 1e9).collect(),
@@ -205,12 +205,12 @@ fn figure(sizes: &[i64; 4], qlora: &[f64], dense: &[f64]) -> Figure {
     let losses = Lines {
         title: "A small Llama learns to count".into(),
         x: Axis { label: "step".into(), ..Axis::default() },
-        y: Axis { label: "loss".into(), ..Axis::default() },
+        y: Axis { label: "loss (nats)".into(), ..Axis::default() },
         series: vec![series("QLoRA, NF4 base", qlora), series("LoRA, dense base", dense)],
     };
     Figure {
         title: format!(
-            "QLoRA: {:.0} % of bf16's memory, the same learning",
+            "QLoRA: {:.0}% of bf16's memory, the same learning",
             100.0 * sizes[3] as f64 / sizes[1].max(1) as f64
         ),
         rows: vec![vec![Panel::Bars(bars), Panel::Lines(losses)]],

@@ -120,7 +120,7 @@ fn figure(series: Vec<Series>) -> Figure {
         title: "LoRA: what a rank costs, and what it can express".into(),
         rows: vec![vec![Panel::Lines(counts), Panel::Lines(learned)]],
         note: Some(format!(
-            "W is {D} × {K} on the right; LoRA costs as much as W at r = d k / (d + k) = {}",
+            "W is {D} × {K} on the right; LoRA costs as much as W at r = d k / (d + k) = {}.",
             EXAMPLE / 2
         )),
     }

@@ -120,7 +120,7 @@ fn figure(points: Vec<Point>) -> Figure {
     let panel = Points {
         title: format!("Loss after {STEPS} steps"),
         x: Axis { label: "trainable parameters".into(), log: true, range: None },
-        y: Axis { label: "loss".into(), ..Axis::default() },
+        y: Axis { label: "loss (nats)".into(), ..Axis::default() },
         points,
         area: None,
     };

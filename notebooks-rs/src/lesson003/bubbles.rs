@@ -18,7 +18,7 @@ pub fn as_written() -> Figure {
         error: None,
     };
     Figure {
-        title: "PEFT Methods: Performance vs Efficiency Trade-off (as the lesson has it)".into(),
+        title: "PEFT Methods: Performance vs Efficiency Trade-off (the lesson's)".into(),
         rows: vec![vec![Panel::Points(Points {
             title: "(Bubble size = Storage in MB)".into(),
             x: Axis { label: "Parameter Reduction (%)".into(), range: Some(REDUCTIONS), log: false },
@@ -51,7 +51,7 @@ pub fn honest() -> Figure {
             },
             y: Axis { label: "BLEU-4 (% of LoRA r=16)".into(), log: false, range: Some((88.0, 102.0)) },
             points: computed().into_iter().zip(&RESULTS).map(point).collect(),
-            area: Some("storage (MB of 2^20 bytes)".into()),
+            area: Some("storage (MB of 2²⁰ bytes)".into()),
         })]],
         note: Some("There is no BLEU of full fine-tuning of this model, so it has no bubble.".into()),
     }

@@ -158,7 +158,7 @@ fn bars() -> Figure {
     Figure {
         title: "LoRA Parameter Efficiency".into(),
         rows: vec![vec![Panel::Bars(Bars {
-            title: format!("One weight of {WIDTH} x {WIDTH}"),
+            title: format!("One weight of {WIDTH} × {WIDTH}"),
             categories: models.iter().map(|m| m.0.to_owned()).collect(),
             x: "Method".into(),
             y: Axis { label: "Number of Trainable Parameters".into(), ..Default::default() },

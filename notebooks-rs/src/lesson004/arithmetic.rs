@@ -193,7 +193,7 @@ fn picture(cuts: &[Cut], page: &mut Page) -> Result<()> {
         curve("B A, learned", &|c| c.lora),
         curve("r random directions", &|c| c.random),
     ];
-    let mut plot = lines("", "rank r", "distance from ΔW, % of ‖ΔW‖", curves);
+    let mut plot = lines("", "rank r", "distance from ΔW (% of ‖ΔW‖)", curves);
     plot.x.log = true;
     plot.y.range = Some((0.0, 100.0));
     let title = "How close a matrix of rank r comes to ΔW".into();

@@ -69,7 +69,7 @@ fn values(changes: &[Change]) -> Figure {
     Figure {
         title: "Singular values of ΔW = W(fine-tuned) − W(pre-trained)".into(),
         rows: changes.chunks(2).map(|pair| pair.iter().map(panel).collect()).collect(),
-        note: Some("random: a matrix of the same size and norm, every element from one Gaussian".into()),
+        note: Some("Random: a matrix of the same size and norm, every element from one Gaussian.".into()),
     }
 }
 
@@ -80,6 +80,6 @@ fn energies(changes: &[Change]) -> Figure {
     let mut curves: Vec<_> = changes.iter().map(|c| curve(c.matrix, &c.own)).collect();
     curves.extend(changes.last().map(|c| curve(&format!("random, as {}", c.matrix), &c.random)));
     let title = "How much of the change a rank keeps".into();
-    let plot = lines("", "rank r", "kept, % of ‖ΔW‖²", curves);
+    let plot = lines("", "rank r", "kept (% of ‖ΔW‖²)", curves);
     Figure { title, rows: vec![vec![Panel::Lines(plot)]], note: None }
 }

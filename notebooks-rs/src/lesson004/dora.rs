@@ -117,7 +117,7 @@ fn compare(looks: &[Rows], page: &mut Page) -> Result<()> {
     let figure = Figure {
         title: "Singular values of ΔW that are not zero".into(),
         rows: vec![vec![Panel::Lines(plot)]],
-        note: Some(format!("of {OUT}; both have the same A and B of rank {R}")),
+        note: Some(format!("There are {OUT} in all; both have the same A and B of rank {R}.")),
     };
     page.figure("depth_dora_singular_values", figure)
 }

@@ -107,7 +107,7 @@ fn needed(at: &[AtRank], [before, full]: [f64; 2], parameters: i64, page: &mut P
     curves.iter_mut().for_each(|c| c.markers = true);
     curves.push(series("full fine-tuning", points(&|_| Some(full))));
     curves.push(series("before", points(&|_| Some(before))));
-    let mut plot = lines("", "rank r", "test accuracy, %", curves);
+    let mut plot = lines("", "rank r", "test accuracy (%)", curves);
     plot.x.log = true;
     let title = "How much rank the new task needs".into();
     page.figure("depth_rank_accuracy", Figure { title, rows: vec![vec![Panel::Lines(plot)]], note: None })

@@ -166,7 +166,7 @@ fn picture(all: &[(&str, i64, Memory)]) -> Figure {
     };
     let bars = Bars {
         categories: all.iter().map(|(name, _, _)| name.replacen(", ", "\n", 1)).collect(),
-        y: Axis { label: "memory, GB".into(), ..Axis::default() },
+        y: Axis { label: "memory (GB)".into(), ..Axis::default() },
         groups: vec![
             group("model", &|m| m.base),
             group("for training: adapter, gradients, optimizer", &|m| m.adapter + m.gradients + m.optimizer),
@@ -176,6 +176,6 @@ fn picture(all: &[(&str, i64, Memory)]) -> Figure {
     Figure {
         title: "Training a model of 7 billion parameters".into(),
         rows: vec![vec![Panel::Bars(bars)]],
-        note: Some("activations are not counted".into()),
+        note: Some("Activations are not counted.".into()),
     }
 }

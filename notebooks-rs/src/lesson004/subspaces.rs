@@ -63,7 +63,7 @@ pub fn subspaces(
         ),
         rows: panels.into(),
         note: Some(
-            "as section 7.2, figure 3, of the LoRA paper; the two trainings share nothing that is drawn"
+            "As section 7.2, figure 3, of the LoRA paper; the two trainings share nothing that is drawn."
                 .into(),
         ),
     };
