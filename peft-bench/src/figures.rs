@@ -37,7 +37,7 @@ pub fn losses(summaries: &[Summary]) -> Figure {
             title: String::new(),
             x: Axis { label: "training step".into(), ..Axis::default() },
             // One range, so that panels can be compared.
-            y: Axis { label: "training loss".into(), range: Some((0.0, highest)), ..Axis::default() },
+            y: Axis { label: "training loss (nats)".into(), range: Some((0.0, highest)), ..Axis::default() },
             series: methods.iter().map(curve).collect(),
         })
     };
@@ -64,7 +64,7 @@ fn curve(summary: &Summary) -> Series {
 /// What the error bars and bands are.
 fn note(summaries: &[Summary], more: Option<String>) -> Option<String> {
     let seeds = summaries.iter().map(|s| s.seeds).max().filter(|seeds| *seeds > 1);
-    let spread = seeds.map(|seeds| format!("mean ± standard deviation over {seeds} seeds"));
+    let spread = seeds.map(|seeds| format!("Mean ± standard deviation over {seeds} seeds"));
     let parts: Vec<String> = spread.into_iter().chain(more).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(panel.points[2].error, None);
         assert_eq!(
             figure.note.as_deref(),
-            Some("mean ± standard deviation over 2 seeds; the base as it is has 25.0 %")
+            Some("Mean ± standard deviation over 2 seeds; the base as it is has 25.0 %")
         );
     }
 
