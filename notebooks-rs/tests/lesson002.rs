@@ -4,13 +4,13 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
-use common::{alone, golden, number, run, same_lines, strings};
+use common::{alone, golden, number, run, same_curves, same_lines, strings};
 use notebooks_rs::Page;
 use notebooks_rs::lesson002::check::{STEP, check};
 use notebooks_rs::lesson002::compare::{Sizes, compare};
 use notebooks_rs::lesson002::module::{Module, Parameter};
 use notebooks_rs::lesson002::sections::lora::{batch, example};
-use notebooks_rs::lesson002::tensors::{Source, norm};
+use notebooks_rs::lesson002::tensors::{Source, norm, short};
 use notebooks_rs::page::Table;
 use peft_core::commas;
 use peft_plot::Panel;
@@ -33,9 +33,21 @@ fn titles(page: &Page) -> Vec<&str> {
     page.tables().iter().map(|t| t.title.as_str()).collect()
 }
 
-/// Whether a table of errors has these rows, and no error above its limit.
-fn errors(page: &Page, title: &str, rows: &[(&str, &str)], limits: &[f64]) -> Result<()> {
-    let table = table(page, title)?;
+/// Whether a table of errors has these rows, the errors of the fact `{about}.errors`, and none above its limit.
+fn errors(page: &Page, about: &str, rows: &[(&str, &str)], limits: &[f64]) -> Result<()> {
+    let title = match limits {
+        [SINGLE] => format!("{about} of the library, in f32: relative difference"),
+        _ => format!("{about}: gradients by hand, relative difference"),
+    };
+    let (title, table) = (title.as_str(), table(page, &title)?);
+    let facts = &page.facts()[&format!("{about}.errors")];
+    let facts = facts.as_array().with_context(|| format!("no errors of {about}"))?;
+    ensure!(facts.len() == rows.len(), "{about}: {facts:?}");
+    for (row, fact) in table.rows.iter().zip(facts) {
+        let fact = if fact.is_array() { floats(fact)? } else { vec![fact.as_f64().context("an error")?] };
+        let cells: Vec<String> = fact.into_iter().map(short).collect();
+        ensure!(row[2..] == cells, "{title}: {row:?}, the errors are {cells:?}");
+    }
     ensure!(table.rows.len() == rows.len(), "{title}: {:?}", table.rows);
     for (row, (name, shape)) in table.rows.iter().zip(rows) {
         ensure!(row[0] == *name && row[1] == *shape, "{title}: {row:?}, not {name} {shape}");
@@ -52,8 +64,7 @@ fn errors(page: &Page, title: &str, rows: &[(&str, &str)], limits: &[f64]) -> Re
 fn right(page: &Page, class: &str, twin: &str, y: &str, parameters: &[(&str, &str)], x: &str) -> Result<()> {
     let mut rows = parameters.to_vec();
     rows.push(("x", x));
-    let title = format!("{class}: gradients by hand, relative difference");
-    errors(page, &title, &rows, &[AUTOGRAD, DIFFERENCES])?;
+    errors(page, class, &rows, &[AUTOGRAD, DIFFERENCES])?;
     ensure!(number(page, &format!("{class}.autograd"))? < AUTOGRAD);
     ensure!(number(page, &format!("{class}.differences"))? < DIFFERENCES);
     if twin.is_empty() {
@@ -62,7 +73,7 @@ fn right(page: &Page, class: &str, twin: &str, y: &str, parameters: &[(&str, &st
     let names: Vec<String> = parameters.iter().map(|(name, _)| format!("d{name}")).collect();
     let mut rows = vec![("y", y), ("dx", x)];
     rows.extend(names.iter().zip(parameters).map(|(name, (_, shape))| (name.as_str(), *shape)));
-    errors(page, &format!("{twin} of the library, in f32: relative difference"), &rows, &[SINGLE])?;
+    errors(page, twin, &rows, &[SINGLE])?;
     ensure!(number(page, &format!("{twin}.difference"))? < SINGLE);
     Ok(())
 }
@@ -75,11 +86,12 @@ fn fact(page: &Page, name: &str) -> Result<Vec<f64>> {
     floats(page.facts().get(name).with_context(|| format!("no fact `{name}`"))?)
 }
 
-/// The recorded tensors, to 1e-12, and their rows in the table.
-fn recorded(page: &Page, golden: &Value, names: &[&str]) -> Result<()> {
+/// The recorded tensors, to 1e-12, and their rows in the table: name, formula, shape, and three numbers.
+fn recorded(page: &Page, golden: &Value, names: &[[&str; 3]]) -> Result<()> {
     let table = table(page, "Forward and backward of closed-form numbers")?;
     ensure!(table.rows.len() == names.len(), "{:?}", table.rows);
-    for (row, name) in table.rows.iter().zip(names) {
+    for (row, [name, formula, shape]) in table.rows.iter().zip(names) {
+        ensure!(row[1] == *formula && row[2] == *shape, "{row:?}, not {formula} {shape}");
         let found = fact(page, name)?;
         let size = found.iter().map(|v| v * v).sum::<f64>().sqrt();
         if *name != "y" || golden.get("y").is_some() {
@@ -165,7 +177,17 @@ fn lora_has_the_recorded_numbers() -> Result<()> {
             "Gradients computed: A=(2, 6), B=(5, 2)",
         ],
     )?;
-    recorded(&page, golden, &["y", "A_grad", "B_grad", "grad_x", "merged"])?;
+    recorded(
+        &page,
+        golden,
+        &[
+            ["y", "x Wᵀ + H Bᵀ, H = s x Aᵀ", "(2, 3, 5)"],
+            ["A_grad", "(s G B)ᵀ x", "(2, 6)"],
+            ["B_grad", "Gᵀ H", "(5, 2)"],
+            ["grad_x", "G W + s G B A", "(2, 3, 6)"],
+            ["merged", "W + s B A", "(5, 6)"],
+        ],
+    )?;
     ensure!(page.tables().len() == 3, "{:?}", titles(&page));
     right(&page, "LoRALinear", "LoraConfig", "(2, 3, 5)", &[("A", "(2, 6)"), ("B", "(5, 2)")], "(2, 3, 6)")?;
     ensure!(number(&page, "LoraConfig.merged")? < SINGLE);
@@ -221,6 +243,9 @@ fn the_best_step_is_between_curve_and_rounding() -> Result<()> {
     let [picture] = page.pictures() else { anyhow::bail!("{} pictures", page.pictures().len()) };
     let Panel::Lines(lines) = &picture.figure.rows[0][0] else { anyhow::bail!("no lines") };
     ensure!(picture.name == "scratch_lora_steps" && lines.series.len() == 3 && lines.x.log && lines.y.log);
+    let names = ["one-sided, f64", "central, f64", "central, f32"];
+    let curves = names.map(|name| fact(&page, &format!("step.{name}.errors")));
+    same_curves(&page, "scratch_lora_steps", 0, &curves.into_iter().collect::<Result<Vec<_>>>()?)?;
     let expected = [
         ("one-sided, f64", 1e-9, 1e-6, 1e-6),
         ("central, f64", 1e-6, 1e-3, 1e-9),
@@ -248,13 +273,22 @@ fn adapter_has_the_recorded_numbers() -> Result<()> {
         "Gradients computed: W_down=(6, 3), W_up=(3, 6)",
     ];
     same_lines(page.lines(), &lines)?;
-    recorded(&page, &golden("seed002")?["adapter"], &["y", "W_down_grad", "W_up_grad", "grad_x"])?;
+    recorded(
+        &page,
+        &golden("seed002")?["adapter"],
+        &[
+            ["y", "x + relu(Z) U, Z = x D", "(2, 3, 6)"],
+            ["W_down_grad", "xᵀ (G Uᵀ ⊙ [Z > 0])", "(6, 3)"],
+            ["W_up_grad", "relu(Z)ᵀ G", "(3, 6)"],
+            ["grad_x", "G + (G Uᵀ ⊙ [Z > 0]) Dᵀ", "(2, 3, 6)"],
+        ],
+    )?;
     ensure!(page.tables().len() == 3, "{:?}", titles(&page));
     let hand = [("W_down", "(6, 3)"), ("W_up", "(3, 6)")];
     right(&page, "Adapter", "", "", &hand, "(2, 3, 6)")?;
     // The library stores both the other way round.
     let rows = [("y", "(2, 3, 6)"), ("dx", "(2, 3, 6)"), ("dW_down", "(3, 6)"), ("dW_up", "(6, 3)")];
-    errors(&page, "BottleneckConfig of the library, in f32: relative difference", &rows, &[SINGLE])?;
+    errors(&page, "BottleneckConfig", &rows, &[SINGLE])?;
 
     let start = fact(&page, "start")?;
     let found = mistaken(&page);
@@ -300,7 +334,15 @@ fn prompt_has_the_recorded_numbers() -> Result<()> {
     ];
     same_lines(page.lines(), &lines)?;
     let golden = &golden("seed002")?["prompt"];
-    recorded(&page, golden, &["y", "prompt_grad", "grad_x"])?;
+    recorded(
+        &page,
+        golden,
+        &[
+            ["y", "[P; x]", "(2, 7, 6)"],
+            ["prompt_grad", "Σ_batch G[:, :n]", "(4, 6)"],
+            ["grad_x", "G[:, n:]", "(2, 3, 6)"],
+        ],
+    )?;
     ensure!(golden["y_shape"] == serde_json::json!([2, 7, 6]));
     ensure!(table(&page, "Forward and backward of closed-form numbers")?.rows[0][2] == "(2, 7, 6)");
     let (p, x) = (CPU.ramp(&[4, 6], [0.45, 0.15, 1.0])?, CPU.ramp(&[2, 3, 6], [0.53, 0.4, 1.0])?);
@@ -342,7 +384,7 @@ fn prefix_has_a_forward_and_a_backward() -> Result<()> {
     ensure!(page.tables().len() == 2, "{:?}", titles(&page));
     right(&page, "PrefixTuning", "", "", &[("prefix", shape)], "(2, 5, 8)")?;
     let rows = [("y", "(2, 5, 8)"), ("dx", "(2, 5, 8)"), ("dprefix", "(3, 32)")];
-    errors(&page, "PrefixTuningConfig of the library, in f32: relative difference", &rows, &[SINGLE])?;
+    errors(&page, "PrefixTuningConfig", &rows, &[SINGLE])?;
     let right = format!("forward to (2, 5, 8), backward to (2, 5, 8) and {shape}, count 96");
     ensure!(mistaken(&page) == [["get_prefix, num_parameters", right.as_str()]]);
 
@@ -441,7 +483,11 @@ fn comparison_has_the_lessons_table_and_the_real_shares() -> Result<()> {
     let [picture] = page.pictures() else { anyhow::bail!("{} pictures", page.pictures().len()) };
     let Panel::Bars(bars) = &picture.figure.rows[0][0] else { anyhow::bail!("no bars") };
     ensure!(bars.y.log && bars.categories == rows.each_ref().map(|r| r.name));
+    ensure!(fact(&page, "llama.trainable")? == counted.map(|n| n as f64) && bars.groups.len() == 2);
     for (group, whole) in bars.groups.iter().zip([rows[0].params, all]) {
+        let label = |v: &f64| if *v >= 10.0 { format!("{v:.1}") } else { format!("{v:.4}") };
+        let labels: Vec<String> = group.values.iter().map(label).collect();
+        ensure!(group.labels.as_ref() == Some(&labels), "{:?}", group.labels);
         ensure!(group.values == rows.each_ref().map(|r| 100.0 * r.params as f64 / whole as f64));
     }
     Ok(())
@@ -461,12 +507,7 @@ fn exercises_have_right_gradients() -> Result<()> {
     right(&page, "ParallelAdapter", "", "", &hand, x)?;
     right(&page, "Adapter in sequence", "", "", &hand, x)?;
     let rows = [("y", x), ("dx", x), ("dW_down", "(3, 8)"), ("dW_up", "(8, 3)")];
-    errors(
-        &page,
-        "BottleneckConfig in parallel of the library, in f32: relative difference",
-        &rows,
-        &[SINGLE],
-    )?;
+    errors(&page, "BottleneckConfig in parallel", &rows, &[SINGLE])?;
     let x = "(4, 5, 8)";
     let parts = [("E", "(3, 8)"), ("W1", "(6, 8)"), ("b1", "(6,)"), ("W2", "(32, 6)"), ("b2", "(32,)")];
     right(&page, "PrefixMlp", "PrefixTuningConfig with a projection", x, &parts, x)?;
@@ -484,8 +525,7 @@ fn exercises_are_solved() -> Result<()> {
     let page = run("scratch_exercises")?;
     let n = |name: &str| number(&page, name);
     let [mean, errors] = [n("dropout.mean")?, n("dropout.errors")?];
-    let zeros = page.lines().iter().find_map(|l| l.strip_prefix("One mask (2, 3, 6): ")).context("a mask")?;
-    let zeros: i64 = zeros.split(' ').next().context("a number")?.parse()?;
+    let zeros = n("dropout.zeros")? as i64;
     ensure!((1..36).contains(&zeros) && n("dropout.off")? == 0.0);
     // 30 numbers, each within 4 standard errors.
     ensure!(errors < 4.0 && mean < 0.02, "{mean} {errors}");
@@ -543,6 +583,19 @@ fn exercises_are_solved() -> Result<()> {
     ensure!((0.05..0.15).contains(&n("four_bits.error")?) && n("four_bits.dx")? < 0.15);
     ensure!(fact(&page, "four_bits.book")?.len() == 16);
 
+    for (name, expected) in [
+        ("feed_forward.change", 0.0),
+        ("prefix_mlp.apart", 0.0),
+        ("four_bits.book_difference", 0.0),
+        ("four_bits.different", 0.0),
+        ("four_bits.bits", bits),
+    ] {
+        ensure!(n(name)? == expected, "{name}: {}", n(name)?);
+    }
+    let curves = ["prompt alone", "LoRA alone", "LoRA and prompt"];
+    let curves = curves.map(|name| fact(&page, &format!("combination.{name}")));
+    let curves = curves.into_iter().collect::<Result<Vec<_>>>()?;
+    same_curves(&page, "scratch_exercises_combination", 0, &curves)?;
     let [picture] = page.pictures() else { anyhow::bail!("{} pictures", page.pictures().len()) };
     let Panel::Lines(curves) = &picture.figure.rows[0][0] else { anyhow::bail!("no lines") };
     let last: Vec<f64> = curves.series.iter().filter_map(|s| s.points.last()).map(|p| p.1).collect();

@@ -6,23 +6,17 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
-use common::{alone, close, golden, number, recorded_kind, run, same_lines, sha, strings};
+use common::{
+    alone, close, golden, number, numbers, recorded_kind, run, same_curves, same_lines, sha, strings,
+};
 use notebooks_rs::lesson004::{Spectrum, Test, Trace, redirected, similarity};
 use notebooks_rs::{Page, Setting};
 use peft_core::{Pass, commas};
-use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 /// The matrices of the model in which changes are measured, and their shapes.
 const MATRICES: [(&str, [usize; 2]); 4] =
     [("attn.in_proj", [192, 64]), ("attn.out_proj", [64, 64]), ("ff.0", [256, 64]), ("ff.2", [64, 256])];
-
-/// The numbers of the list `name` among the facts.
-fn numbers(page: &Page, name: &str) -> Result<Vec<f64>> {
-    let list =
-        page.facts().get(name).and_then(Value::as_array).with_context(|| format!("no list `{name}`"))?;
-    list.iter().map(|v| v.as_f64().context("no number")).collect()
-}
 
 /// Whether the page has these tables: titles, and rows whose cells are parted by ` | `.
 fn same_tables(page: &Page, expected: &[(&str, Vec<String>)]) -> Result<()> {
@@ -40,6 +34,27 @@ fn figures(page: &Page, names: &[&str]) -> Result<()> {
     let found: Vec<&str> = page.pictures().iter().map(|p| p.name.as_str()).collect();
     ensure!(found == names, "{found:?}");
     page.pictures().iter().try_for_each(|p| Ok(p.figure.svg().map(drop)?))
+}
+
+/// The facts of the lesson's test of a layer of 131,328 parameters, of which a method trains this many more.
+fn tested(page: &Page, trained: i64) -> Result<()> {
+    let (all, trained) = (131_328.0, trained as f64);
+    for (name, expected) in [
+        ("trainable", trained),
+        ("total", all + trained),
+        ("reduction", 1.0 - trained / (all + trained)),
+        ("reduction_of_the_layer", 1.0 - trained / all),
+    ] {
+        close(name, number(page, name)?, expected)?;
+    }
+    ensure!(number(page, "start_norm")? == 0.0);
+    Ok(())
+}
+
+/// What share of the energy is in the first 0, 1, 2, .. singular values, in percent.
+fn energy(values: &[f64]) -> Vec<f64> {
+    let total: f64 = values.iter().map(|s| s * s).sum();
+    (0..=values.len()).map(|r| 100.0 * values[..r].iter().map(|s| s * s).sum::<f64>() / total).collect()
 }
 
 /// Whether the page's words are these.
@@ -155,6 +170,11 @@ fn setup_says_what_it_computes() -> Result<()> {
     {
         said(&page, part)?;
     }
+    let base = |i: usize| if i < 2 { bytes[i] / 4.0 } else { bytes[i] - 16.0 * trained[i] as f64 };
+    let model: Vec<f64> = (0..6).map(|i| base(i) / 1e9).collect();
+    let rest: Vec<f64> = (0..6).map(|i| (bytes[i] - base(i)) / 1e9).collect();
+    same_curves(&page, "depth_setup_memory", 0, &[model, rest])?;
+    ensure!(page.facts()["cuda"] == false);
     figures(&page, &["depth_setup_memory"])
 }
 
@@ -235,6 +255,10 @@ fn lora_says_what_it_computes() -> Result<()> {
     same_tables(&page, &[(title, names.into_iter().enumerate().map(row).collect())])?;
     said(&page, &format!("{:.1} times as far", adam[1] / adam[0]))?;
     said(&page, &format!("{:.1} times with SGD", sgd[1] / sgd[0]))?;
+    let losses: Vec<Vec<f64>> = serde_json::from_value(page.facts()["starts.losses"].clone())?;
+    ensure!(losses.iter().map(|l| l[l.len() - 1]).collect::<Vec<_>>() == loss && losses[0].len() == 60);
+    same_curves(&page, "depth_lora_starts", 0, &losses)?;
+    tested(&page, 512 * 16 + 16 * 256)?;
     figures(&page, &["depth_lora_starts"])
 }
 
@@ -283,6 +307,10 @@ fn arithmetic_is_the_lessons() -> Result<()> {
         "524,288 instead of 16,777,216: 96.875% fewer, of one matrix; it is 0% at r = d/2 = 2048, and r = d has 100% more",
     )?;
     said(&page, &format!("At r = 4 that is {:.3}", svd[2]))?;
+    let counts = [1, 4, 8, 16, 64, 256, 1024, 2048, 4096].map(|r| f64::from(2 * 4096 * r));
+    ensure!(numbers(&page, "counts")? == counts);
+    let percents = [svd, learned, random].map(|all| all.into_iter().map(|v| 100.0 * v).collect());
+    same_curves(&page, "depth_arithmetic_distance", 0, &percents)?;
     figures(&page, &["depth_arithmetic_distance"])
 }
 
@@ -415,6 +443,30 @@ fn ranks_of_real_changes() -> Result<()> {
     said(&page, &format!("with {} of ‖ΔW‖² left, the model keeps {} of", percent(kept[3]), percent(won)))?;
     let best = lora.iter().copied().fold(0.0, f64::max);
     said(&page, &format!("gets {}, full fine-tuning {}", percent(best), percent(full)))?;
+    let choices = numbers(&page, "choices.accuracy")?;
+    // The rate is what pays; the start is the lesson's, and need not be the better one.
+    ensure!(choices.len() == 3 && choices[0] == lora[2] && choices[1] < choices[0], "{choices:?}");
+    ensure!(choices[2] > before, "{choices:?}");
+    let mut energies = Vec::new();
+    for (panel, (matrix, _)) in MATRICES.into_iter().enumerate() {
+        let of = |name: String| numbers(&page, &format!("{name}.singular_values"));
+        let (own, noise) = (of(matrix.to_owned())?, of(format!("{matrix}.random"))?);
+        energies.push(energy(&own));
+        if panel == 3 {
+            energies.push(energy(&noise));
+        }
+        same_curves(&page, "depth_rank_singular_values", panel, &[own, noise])?;
+        for (row, key) in [(0, "similarity"), (4, "random.similarity")] {
+            let phi: Vec<Vec<f64>> =
+                serde_json::from_value(page.facts()[&format!("{matrix}.{key}")].clone())?;
+            let columns: Vec<Vec<f64>> = (0..16).map(|j| phi.iter().map(|row| row[j]).collect()).collect();
+            same_curves(&page, "depth_rank_subspaces", row + panel, &columns)?;
+        }
+    }
+    same_curves(&page, "depth_rank_energy", 0, &energies)?;
+    let hundred = |all: &[f64]| all.iter().map(|a| 100.0 * a).collect::<Vec<_>>();
+    let curves = [hundred(&cut), hundred(&lora), vec![100.0 * full; 12], vec![100.0 * before; 12]];
+    same_curves(&page, "depth_rank_accuracy", 0, &curves)?;
     let below = number(&page, "below_one_percent")?;
     said(&page, &format!("here {below} of {} are below", number(&page, "directions")?))?;
     figures(
@@ -463,6 +515,11 @@ fn dora_in_the_lessons_test() -> Result<()> {
     said(&page, &format!("{} off in LoRA, {} in DoRA", percent(length[0]), percent(length[1])))?;
     said(&page, "10.0% and 0.00°")?;
     said(&page, "ΔW of DoRA has rank 256, not r = 16")?;
+    let values: Vec<Vec<f64>> = serde_json::from_value(page.facts()["singular_values"].clone())?;
+    let curves: Vec<Vec<f64>> =
+        values.iter().zip(&rank).map(|(v, r)| v.iter().take(*r as usize).copied().collect()).collect();
+    same_curves(&page, "depth_dora_singular_values", 0, &curves)?;
+    tested(&page, 16 * (512 + 256) + 256)?;
     figures(&page, &["depth_dora_singular_values"])
 }
 
@@ -498,5 +555,16 @@ fn adapter_in_the_lessons_test() -> Result<()> {
     said(&page, "takes 8,464 parameters and not 12,288")?;
     said(&page, &format!("it is {} off half the sum", percent(number(&page, "adapter.bend")?)))?;
     said(&page, "bottleneck adapter at `after` cannot be merged")?;
+    let widths = [1, 2, 4, 8, 16, 32, 64, 128];
+    let counts =
+        [widths.map(|r: i64| 768 * r), widths.map(|r| 768 * r + 256), widths.map(trained), [131_328; 8]];
+    let counts = counts.map(|all| all.map(|n| n as f64).to_vec());
+    for (name, expected) in ["counts.LoRA", "counts.DoRA", "counts.adapter"].into_iter().zip(&counts) {
+        ensure!(numbers(&page, name)? == *expected, "{name}");
+    }
+    same_curves(&page, "depth_adapter_counts", 0, &counts)?;
+    tested(&page, trained(16))?;
+    let refusal = page.facts()["refusal"].as_str().context("a refusal")?;
+    said(&page, &format!("\"{refusal}\""))?;
     figures(&page, &["depth_adapter_counts"])
 }

@@ -81,6 +81,8 @@ pub fn show(page: &mut Page, about: &str, module: &mut dyn Module, x: &Tensor, g
     let worst = |of: fn(&Gradient) -> f64| checks.iter().map(of).fold(0.0, f64::max);
     page.fact(&format!("{about}.autograd"), worst(|g| g.autograd));
     page.fact(&format!("{about}.differences"), worst(|g| g.differences));
+    let errors: Vec<_> = checks.iter().map(|g| vec![g.autograd, g.differences]).collect();
+    page.fact(&format!("{about}.errors"), errors);
     let rows =
         checks.iter().map(|g| vec![g.of.clone(), g.shape.clone(), small(g.autograd), small(g.differences)]);
     page.table(

@@ -130,14 +130,16 @@ pub fn agree(
     title: &str,
     pairs: impl IntoIterator<Item = ((String, Tensor), Tensor)>,
 ) -> Result<()> {
-    let mut worst = 0f64;
+    let (mut worst, mut errors) = (0f64, Vec::new());
     let mut rows = Vec::new();
     for ((what, ours), theirs) in pairs {
         let error = relative(&ours, &theirs)?;
         worst = worst.max(error);
+        errors.push(error);
         rows.push(vec![what, shape(&ours), small(error)]);
     }
     page.fact(&format!("{title}.difference"), worst);
+    page.fact(&format!("{title}.errors"), errors);
     let title = format!("{title} of the library, in f32: relative difference");
     page.table(&title, ["tensor", "shape", "from ours"], rows)?;
     Ok(())

@@ -127,6 +127,11 @@ pub fn review_pictures(setting: Setting, page: &mut Page) -> Result<()> {
             format!("at x = {original}"),
         ),
     ])?;
+    let share = 100.0 * prefixed.iter().map(|row| row[..PREFIX_LEN].iter().sum::<f64>()).sum::<f64>()
+        / prefixed.len() as f64;
+    page.fact("prefix.share", share);
+    page.fact("classifier.right", classifier.right.to_vec());
+    page.fact("classifier.losses", classifier.losses.clone());
     page.what_to_see(&[
         format!(
             "The update has rank {R}: every row of it is a mixture of the same {R} rows. Entries reach \
@@ -140,9 +145,7 @@ pub fn review_pictures(setting: Setting, page: &mut Page) -> Result<()> {
             setting.seed
         ),
         format!(
-            "There the prefix has {:.1} % of a query's attention on average; what it gets, the words lose.",
-            100.0 * prefixed.iter().map(|row| row[..PREFIX_LEN].iter().sum::<f64>()).sum::<f64>()
-                / prefixed.len() as f64
+            "There the prefix has {share:.1} % of a query's attention on average; what it gets, the words lose."
         ),
         classifier.learned(),
     ])?;

@@ -107,6 +107,7 @@ fn compare(looks: &[Rows], page: &mut Page) -> Result<()> {
         let of = |l: &Rows| [l.delta, l.rank as f64, l.length, l.angle][value];
         page.fact(key, looks.iter().map(of).collect::<Vec<_>>());
     }
+    page.fact("singular_values", looks.iter().take(2).map(|l| l.values.clone()).collect::<Vec<_>>());
     let numbered = |l: &Rows| {
         let above = l.values.iter().take(l.rank as usize);
         let points = (1..).zip(above).map(|(i, s)| (f64::from(i), *s)).collect();

@@ -194,10 +194,12 @@ fn compare(starts: &[Start], page: &mut Page) -> Result<()> {
         ("starts.grad_b", starts.iter().map(|s| s.grad_b).collect()),
         ("starts.adam", starts.iter().map(|s| s.adam).collect()),
         ("starts.sgd", starts.iter().map(|s| s.sgd).collect()),
+        ("starts.farther", vec![starts[1].adam / starts[0].adam, starts[1].sgd / starts[0].sgd]),
         ("starts.loss", starts.iter().filter_map(|s| s.losses.last().copied()).collect()),
     ] {
         page.fact(key, value);
     }
+    page.fact("starts.losses", starts.iter().map(|s| s.losses.clone()).collect::<Vec<_>>());
     let curve = |s: &Start| series(s.title, (0..).zip(&s.losses).map(|(i, l)| (f64::from(i), *l)).collect());
     let plot = lines("", "step of Adam", "mean squared error", starts.iter().map(curve).collect());
     let title = format!("Learning a change of rank {TARGET} from three starts of A");

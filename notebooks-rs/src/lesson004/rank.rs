@@ -3,7 +3,7 @@
 
 use super::change::{Change, directions};
 use super::subspaces::subspaces;
-use super::transfer::{FULL, MATRICES, Steps, Transfer};
+use super::transfer::{FULL, FULL_LR, LORA_LR, MATRICES, Start, Steps, Transfer};
 use super::{lines, percent, series};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
@@ -44,7 +44,26 @@ pub fn rank(setting: Setting, page: &mut Page) -> Result<()> {
     needed(&at, [before, full], parameters, page)?;
     let alike = subspaces(&transfer, &changes, COMPARED, lora, page)?;
     claims(&changes, &at, &alike, page)?;
-    seen(&changes, &at, [before, full], page)
+    let choices = choices(&mut transfer, page)?;
+    seen(&changes, &at, [before, full], choices, page)
+}
+
+/// Why the LoRAs start and train as they do: accuracy at rank 4 as they are, at full fine-tuning's rate, and from PEFT's
+/// start.
+fn choices(transfer: &mut Transfer, page: &mut Page) -> Result<String> {
+    let r = COMPARED[0];
+    let mut accuracy = vec![transfer.accuracy(&[&lora(r)])?];
+    let others = [("at the full rate", Start::Lesson, FULL_LR), ("from PEFT's start", Start::Peft, LORA_LR)];
+    for (name, start, rate) in others {
+        transfer.tune_lora(name, r, r, (start, rate), page)?;
+        accuracy.push(transfer.accuracy(&[name])?);
+    }
+    page.fact("choices.accuracy", accuracy.clone());
+    let [own, slow, peft] = [0, 1, 2].map(|i| percent(accuracy[i]));
+    Ok(format!(
+        "The LoRAs start with the lesson's A from N(0, 0.01²) and learn at {LORA_LR}: {own} at rank {r}; at full \
+         fine-tuning's rate, {FULL_LR}, {slow}; from PEFT's start, U(±1/√in), {peft}."
+    ))
 }
 
 /// Cuts the full change to each rank, as a LoRA, and trains a LoRA of some ranks.
@@ -59,7 +78,7 @@ fn accuracies(transfer: &mut Transfer, page: &mut Page) -> Result<Vec<AtRank>> {
             false => None,
             true => {
                 let name = lora(r);
-                transfer.tune_lora(&name, r, r, page)?;
+                transfer.tune_lora(&name, r, r, (Start::Lesson, LORA_LR), page)?;
                 Some((transfer.accuracy(&[&name])?, transfer.peft.report(&[&name])?.trainable))
             }
         };
@@ -155,7 +174,13 @@ fn claims(changes: &[Change], at: &[AtRank], alike: &[f64], page: &mut Page) -> 
     Ok(())
 }
 
-fn seen(changes: &[Change], at: &[AtRank], [before, full]: [f64; 2], page: &mut Page) -> Result<()> {
+fn seen(
+    changes: &[Change],
+    at: &[AtRank],
+    [before, full]: [f64; 2],
+    choices: String,
+    page: &mut Page,
+) -> Result<()> {
     let won = |accuracy: f64| percent((accuracy - before) / (full - before));
     let of = |r: i64| at.iter().find(|a| a.r == r).context("a rank");
     let four = of(4)?;
@@ -168,6 +193,7 @@ fn seen(changes: &[Change], at: &[AtRank], [before, full]: [f64; 2], page: &mut 
         .iter()
         .map(|c| format!("{} {} (random {})", c.matrix, c.own.rank_for(0.9), c.random.rank_for(0.9)))
         .collect();
+    page.fact("lora.best", vec![best.0 as f64, best.1]);
     page.fact("won_at_4", (four.cut - before) / (full - before));
     page.what_to_see(&[
         format!("The change has far fewer directions than chance, and is not of low rank; directions for 90 % of it: {}.", small.join(", ")),
@@ -185,6 +211,7 @@ fn seen(changes: &[Change], at: &[AtRank], [before, full]: [f64; 2], page: &mut 
         ),
         "The cut change has biases, norms, embedding and head as well (to_lora keeps or cuts them); the LoRAs train the \
          four matrices alone.".into(),
+        choices,
         "This is one small model on one task: it shows how to look, not what a large model does.".into(),
     ])?;
     Ok(())

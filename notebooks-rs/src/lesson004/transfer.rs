@@ -20,12 +20,21 @@ const BATCH: usize = 64;
 /// Half of the rows that the task has to test on: a look at each of many models.
 const TEST_ROWS: i64 = 2_000;
 const PRETRAIN_LR: f64 = 5e-3;
-const FULL_LR: f64 = 3e-3;
-const LORA_LR: f64 = 1e-2;
+pub const FULL_LR: f64 = 3e-3;
+pub const LORA_LR: f64 = 1e-2;
 /// The name of full fine-tuning among the adapters.
 pub const FULL: &str = "full";
 /// The weight matrices of the transformer's layer, which LoRA adapts.
 pub const MATRICES: [&str; 4] = ["attn.in_proj", "attn.out_proj", "ff.0", "ff.2"];
+
+/// Where a LoRA's A starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// N(0, 0.01²)
+    Lesson,
+    /// U(±1/√in)
+    Peft,
+}
 
 /// How long to train.
 #[derive(Debug, Clone, Copy)]
@@ -82,19 +91,24 @@ impl Transfer {
         self.tune(FULL, FULL_LR, 0, page)
     }
 
-    /// A LoRA of rank r with alpha = 2r at [`MATRICES`], with the lesson's start; runs that differ in `draw` differ in all
-    /// that is drawn.
-    pub fn tune_lora(&mut self, name: &str, r: i64, draw: i64, page: &Page) -> Result<()> {
+    /// A LoRA of rank r with alpha = 2r at [`MATRICES`], with the lesson's start of A or PEFT's; runs that differ in `draw`
+    /// differ in all that is drawn.
+    pub fn tune_lora(&mut self, name: &str, r: i64, draw: i64, how: (Start, f64), page: &Page) -> Result<()> {
+        let (start, lr) = how;
         tch::manual_seed(20_000 + self.seed + 1_000 * draw);
         let target_modules = Some(Names::list(MATRICES));
         let lora = LoraConfig { r, lora_alpha: 2.0 * r as f64, target_modules, ..LoraConfig::default() };
-        let mut tensors = Vec::new();
-        for matrix in MATRICES {
-            let (out, inp) = self.weight(matrix)?.size2()?;
-            tensors.extend(gaussian_start(&format!("layers.0.{matrix}"), [out, inp], r)?);
+        if start == Start::Peft {
+            self.peft.add(name, lora)?;
+        } else {
+            let mut tensors = Vec::new();
+            for matrix in MATRICES {
+                let (out, inp) = self.weight(matrix)?.size2()?;
+                tensors.extend(gaussian_start(&format!("layers.0.{matrix}"), [out, inp], r)?);
+            }
+            self.peft.add_with(name, lora, tensors)?;
         }
-        self.peft.add_with(name, lora, tensors)?;
-        self.tune(name, LORA_LR, draw, page)
+        self.tune(name, lr, draw, page)
     }
 
     fn tune(&self, name: &str, lr: f64, draw: i64, page: &Page) -> Result<()> {

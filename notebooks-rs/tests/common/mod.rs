@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, ensure};
 use notebooks_rs::cli::pin_threads;
 use notebooks_rs::{Page, Setting, find};
+use peft_plot::Panel;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -35,7 +36,129 @@ pub fn run(name: &str) -> Result<Page> {
     let (_, section) = find(name).with_context(|| format!("no section `{name}`"))?;
     let mut page = Page::silent();
     (section.run)(Setting { seed: section.seed, device: Device::Cpu }, &mut page)?;
+    same_words(name, &page).with_context(|| format!("the words of `{name}`"))?;
     Ok(page)
+}
+
+/// Whether a page's headings, mistakes, own words and captions are those of `golden/words.json`, to the last digit. There
+/// `{fact/0|.2}` stands for a number that machines differ in: the fact of that name, at that place, as Rust writes it.
+pub fn same_words(name: &str, page: &Page) -> Result<()> {
+    let golden = &golden("words")?[name];
+    if golden.is_null() {
+        return Ok(());
+    }
+    let tables = page.tables().iter().map(|t| {
+        let mut all = vec![t.title.clone()];
+        all.extend_from_slice(&t.columns);
+        all
+    });
+    let mistakes =
+        page.mistaken().iter().map(|m| vec![m.about.clone(), m.as_written.clone(), m.right.clone()]);
+    let captions = page.pictures().iter().map(|p| {
+        let mut all = vec![p.name.clone(), p.figure.title.clone()];
+        all.extend(p.figure.note.clone());
+        p.figure.rows.iter().flatten().for_each(|panel| all.push(caption(panel)));
+        all
+    });
+    let see = page.to_see().iter().map(|line| vec![line.clone()]);
+    let found = [
+        ("tables", tables.collect::<Vec<_>>()),
+        ("mistakes", mistakes.collect()),
+        ("what_to_see", see.collect()),
+        ("figures", captions.collect()),
+    ];
+    for (part, found) in found {
+        let expected = golden[part].as_array().with_context(|| format!("no {part}"))?;
+        ensure!(found.len() == expected.len(), "{} {part}, recorded {}", found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            let expected: Vec<String> =
+                strings(expected)?.iter().map(|text| filled(text, page)).collect::<Result<_>>()?;
+            same_lines(found, &expected).context(part)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is written at a panel of a figure, but for the ticks.
+fn caption(panel: &Panel) -> String {
+    let mut all = Vec::new();
+    match panel {
+        Panel::Lines(p) => {
+            all.extend([&p.title, &p.x.label, &p.y.label]);
+            all.extend(p.series.iter().map(|s| &s.name));
+        }
+        Panel::Bars(p) => {
+            all.extend([&p.title, &p.x, &p.y.label]);
+            all.extend(&p.categories);
+            for group in &p.groups {
+                all.push(&group.name);
+                all.extend(group.labels.iter().flatten());
+            }
+        }
+        Panel::Heat(p) => all.extend([&p.title, &p.x, &p.y]),
+        Panel::Points(p) => {
+            all.extend([&p.title, &p.x.label, &p.y.label]);
+            all.extend(p.points.iter().map(|point| &point.label));
+        }
+    }
+    all.into_iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+}
+
+/// The text with the page's facts in its braces.
+fn filled(text: &str, page: &Page) -> Result<String> {
+    let mut out = String::new();
+    for (i, part) in text.split(['{', '}']).enumerate() {
+        if i % 2 == 0 {
+            out += part;
+            continue;
+        }
+        let (path, format) = part.split_once('|').with_context(|| part.to_owned())?;
+        let mut steps = path.split('/');
+        let first = page.facts().get(steps.next().unwrap_or_default());
+        let number = steps.try_fold(first.with_context(|| format!("no fact `{path}`"))?, |list, at| {
+            list.get(at.parse::<usize>()?).with_context(|| format!("no fact `{path}`"))
+        })?;
+        let number = number.as_f64().with_context(|| format!("`{path}` is no number"))?;
+        let (kind, digits) = format.split_at(1);
+        let digits: usize = digits.parse()?;
+        out += &match kind {
+            "e" if number == 0.0 && digits == 1 => "0".to_owned(),
+            "e" => format!("{number:.digits$e}"),
+            "%" => format!("{:.digits$}", 100.0 * number),
+            _ => format!("{number:.digits$}"),
+        };
+    }
+    Ok(out)
+}
+
+/// Whether the curves of a figure's panel have these numbers, in order.
+pub fn same_curves(page: &Page, figure: &str, panel: usize, expected: &[Vec<f64>]) -> Result<()> {
+    let picture =
+        page.pictures().iter().find(|p| p.name == figure).with_context(|| format!("no {figure}"))?;
+    let found =
+        picture.figure.rows.iter().flatten().nth(panel).with_context(|| format!("{figure}: no panel"))?;
+    let found: Vec<Vec<f64>> = match found {
+        Panel::Lines(lines) => lines.series.iter().map(|s| s.points.iter().map(|p| p.1).collect()).collect(),
+        Panel::Bars(bars) => bars.groups.iter().map(|g| g.values.clone()).collect(),
+        Panel::Heat(heat) => heat.rows.clone(),
+        Panel::Points(points) => vec![points.points.iter().map(|p| p.y).collect()],
+    };
+    let lengths = |all: &[Vec<f64>]| all.iter().map(Vec::len).collect::<Vec<_>>();
+    let (own, other) = (lengths(&found), lengths(expected));
+    ensure!(own == other, "{figure}: {own:?} numbers, expected {other:?}");
+    for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+        // The same sums, in another order at most.
+        let near = (found - expected).abs() <= 1e-9 * expected.abs().max(1e-30);
+        ensure!(near, "{figure}: {found}, expected {expected}");
+    }
+    Ok(())
+}
+
+/// The numbers of the fact `name`, a list.
+pub fn numbers(page: &Page, name: &str) -> Result<Vec<f64>> {
+    let list =
+        page.facts().get(name).and_then(Value::as_array).with_context(|| format!("no list `{name}`"))?;
+    list.iter().map(|v| v.as_f64().context("no number")).collect()
 }
 
 /// The program `name`, beside the folder that this test is in. (Cargo names it in `CARGO_BIN_EXE_notebooks-rs`, but a

@@ -102,6 +102,7 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
     page.fact("dropout.errors", furthest);
     layer.dropout.draw(&x)?;
     let off = layer.dropout.forward(&x.f_ones_like()?)?.f_eq(0.0)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+    page.fact("dropout.zeros", off);
     page.line(format!("One mask {}: {off} of {} are zero, for p = {P}", shape(&x), x.numel()))?;
     show(page, "DroppedLora", &mut layer, &x, &grad)?;
     library_has_the_same(page, &mut layer, [&x, &grad])?;

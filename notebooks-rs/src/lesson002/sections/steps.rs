@@ -69,6 +69,7 @@ pub fn figure(page: &mut Page, source: Source) -> Result<String> {
     for s in &series {
         let best = s.points.iter().min_by(|a, b| a.1.total_cmp(&b.1)).context("no point")?;
         page.fact(&format!("step.{}", s.name), vec![best.0, best.1]);
+        page.fact(&format!("step.{}.errors", s.name), s.points.iter().map(|p| p.1).collect::<Vec<_>>());
         found.push(format!("{} {:.0e} (error {:.0e})", s.name, best.0, best.1));
     }
     let panel = Panel::Lines(Lines {
