@@ -47,7 +47,7 @@ fn tested(page: &Page, trained: i64) -> Result<()> {
     ] {
         close(name, number(page, name)?, expected)?;
     }
-    ensure!(number(page, "start_norm")? == 0.0);
+    ensure!(number(page, "start_norm")? == 0.0 && number(page, "total")? == all + trained);
     Ok(())
 }
 
@@ -351,6 +351,9 @@ fn ranks_of_real_changes() -> Result<()> {
     ensure!(
         page.lines().len() == 4 && page.lines()[0] == "Base: 56,644 parameters, pre-trained for 500 steps"
     );
+    let own = percent(number(&page, "pretrained")?);
+    ensure!(page.lines()[1] == format!("Its own tasks, held out      : {own}"));
+    ensure!(page.lines()[3].starts_with("New task, full, 150 steps"));
     ensure!(page.lines()[2].ends_with(&percent(before)) && page.lines()[3].ends_with(&percent(full)));
 
     let (mut ranks, mut alike, mut ninety) = (Vec::new(), Vec::new(), Vec::new());

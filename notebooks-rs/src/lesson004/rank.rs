@@ -34,6 +34,7 @@ pub fn rank(setting: Setting, page: &mut Page) -> Result<()> {
     let (before, full) = (transfer.accuracy(&[])?, transfer.accuracy(&[FULL])?);
     let parameters = transfer.peft.report(&[])?.all;
     page.line(format!("Base: {} parameters, pre-trained for {} steps", commas(parameters), STEPS.pretrain))?;
+    page.fact("pretrained", transfer.pretrained);
     page.line(format!("Its own tasks, held out      : {}", percent(transfer.pretrained)))?;
     page.line(format!("New task before fine-tuning  : {}", percent(before)))?;
     page.line(format!("New task, full, {:>3} steps    : {}", STEPS.tune, percent(full)))?;
