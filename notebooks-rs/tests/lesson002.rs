@@ -10,7 +10,8 @@ use notebooks_rs::lesson002::check::{STEP, check};
 use notebooks_rs::lesson002::compare::{Sizes, compare};
 use notebooks_rs::lesson002::module::{Module, Parameter};
 use notebooks_rs::lesson002::sections::lora::{batch, example};
-use notebooks_rs::lesson002::tensors::{Source, norm, short};
+use notebooks_rs::lesson002::tensors::{Source, norm};
+use notebooks_rs::measure::small;
 use notebooks_rs::page::Table;
 use peft_core::commas;
 use peft_plot::Panel;
@@ -45,7 +46,7 @@ fn errors(page: &Page, about: &str, rows: &[(&str, &str)], limits: &[f64]) -> Re
     ensure!(facts.len() == rows.len(), "{about}: {facts:?}");
     for (row, fact) in table.rows.iter().zip(facts) {
         let fact = if fact.is_array() { floats(fact)? } else { vec![fact.as_f64().context("an error")?] };
-        let cells: Vec<String> = fact.into_iter().map(short).collect();
+        let cells: Vec<String> = fact.into_iter().map(small).collect();
         ensure!(row[2..] == cells, "{title}: {row:?}, the errors are {cells:?}");
     }
     ensure!(table.rows.len() == rows.len(), "{title}: {:?}", table.rows);
