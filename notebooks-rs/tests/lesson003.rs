@@ -134,7 +134,7 @@ fn the_gates() -> Result<()> {
     let page = run("review_zero_init")?;
     let recorded = |name: &str| golden[name]["value"].as_f64().context("a number");
     close("start", number(&page, "sigmoid.start")?, recorded("init_rel_change")?)?;
-    close("largest", number(&page, "sigmoid.start_max_change")?, recorded("init_max_abs_change")?)?;
+    close("largest", number(&page, "sigmoid.start_max_abs")?, recorded("init_max_abs_change")?)?;
     Ok(())
 }
 

@@ -50,8 +50,8 @@ fn tables_of_counts() -> Result<()> {
     });
     let page = run("review_lora")?;
     same_table(&page, "Parameters of LoRA by rank", &rows)?;
-    ensure!(number(&page, "start.max_change")? == 0.0);
-    ensure!(number(&page, "by_hand.max_change")? < 1e-4 && number(&page, "merged.max_change")? < 1e-3);
+    ensure!(number(&page, "start.max_abs")? == 0.0);
+    ensure!(number(&page, "by_hand.max_abs")? < 1e-4 && number(&page, "merged.max_abs")? < 1e-3);
 
     let golden = &golden("seed003")?["cell6"];
     let page = run("review_model")?;
@@ -121,7 +121,7 @@ fn tables_of_attention() -> Result<()> {
     let shares = numbers(&page, "sigmoid.shares")?;
     let shares: Vec<String> = shares.iter().map(|s| format!("{s:.2}")).collect();
     ensure!(shares == ["6.97", "6.89"], "{shares:?}");
-    ensure!(number(&page, "tanh.start_max_change")? == 0.0 && numbers(&page, "gradients.tanh")?[0] == 0.0);
+    ensure!(number(&page, "tanh.start_max_abs")? == 0.0 && numbers(&page, "gradients.tanh")?[0] == 0.0);
     let closed = 100.0 * number(&page, "sigmoid.closed")?;
     ensure!(format!("{closed:.1}") == "23.7", "{closed}");
 
