@@ -44,7 +44,7 @@ pub struct Picture {
 
 /// The output of one section.
 pub struct Page {
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send + Sync>,
     json: bool,
     /// Nobody reads along: no bars either.
     silent: bool,
@@ -66,7 +66,7 @@ impl Debug for Page {
 impl Page {
     /// Lines go to `out` at once; with `json` it gets one object at the end instead. Figures go to the directory
     /// `plots`.
-    pub fn new(out: impl Write + 'static, json: bool, plots: Option<PathBuf>) -> Self {
+    pub fn new(out: impl Write + Send + Sync + 'static, json: bool, plots: Option<PathBuf>) -> Self {
         Self {
             out: Box::new(out),
             json,

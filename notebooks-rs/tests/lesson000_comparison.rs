@@ -5,7 +5,7 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
-use common::{alone, golden, number, program};
+use common::{alone, golden, number, once, program};
 use notebooks_rs::lesson000::{compare, task};
 use notebooks_rs::{Page, Setting};
 use peft_bench::record::{Job, Message, Outcome, Work};
@@ -27,12 +27,12 @@ const METHODS: [(&str, &str); 8] = [
 ];
 
 /// The comparison, with a task of a few steps.
-fn small(seeds: &[i64]) -> Result<Page> {
-    let on = On::Synthetic { pretrain_steps: 4, scratch: true };
-    let task = Sweep { on, seeds: seeds.to_vec(), steps: Some(3), ..task(Setting::default())? };
-    let mut page = Page::silent();
-    compare(Setting::default(), &task, &mut page)?;
-    Ok(page)
+fn small(seeds: &[i64]) -> Result<&'static Page> {
+    once(&format!("{} seeds", seeds.len()), |page| {
+        let on = On::Synthetic { pretrain_steps: 4, scratch: true };
+        let task = Sweep { on, seeds: seeds.to_vec(), steps: Some(3), ..task(Setting::default())? };
+        compare(Setting::default(), &task, page)
+    })
 }
 
 #[test]

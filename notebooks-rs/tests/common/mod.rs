@@ -8,6 +8,7 @@ use notebooks_rs::{Page, Setting, find};
 use peft_plot::Panel;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,12 +32,26 @@ pub fn golden(name: &str) -> Result<Value> {
     serde_json::from_str(&text).context(path)
 }
 
-/// Runs the section of the program `name` with its own seed.
-pub fn run(name: &str) -> Result<Page> {
+/// The page of the program `name` with its own seed; made once, however many tests look at it.
+pub fn run(name: &str) -> Result<&'static Page> {
     let (_, section) = find(name).with_context(|| format!("no section `{name}`"))?;
+    once(name, |page| {
+        (section.run)(Setting { seed: section.seed, device: Device::Cpu }, page)?;
+        same_words(name, page).with_context(|| format!("the words of `{name}`"))
+    })
+}
+
+/// The page `name` as `make` writes it the first time.
+pub fn once(name: &str, make: impl FnOnce(&mut Page) -> Result<()>) -> Result<&'static Page> {
+    static PAGES: Mutex<BTreeMap<String, &'static Page>> = Mutex::new(BTreeMap::new());
+    let mut pages = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(page) = pages.get(name) {
+        return Ok(page);
+    }
     let mut page = Page::silent();
-    (section.run)(Setting { seed: section.seed, device: Device::Cpu }, &mut page)?;
-    same_words(name, &page).with_context(|| format!("the words of `{name}`"))?;
+    make(&mut page)?;
+    let page: &'static Page = Box::leak(Box::new(page));
+    pages.insert(name.to_owned(), page);
     Ok(page)
 }
 
