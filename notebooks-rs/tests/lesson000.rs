@@ -7,6 +7,7 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
+use common::pages::same_page;
 use common::{PORTABLE, alone, golden, number, once, recorded_kind, run, same_lines, sha, strings};
 use notebooks_rs::lesson000::{Lesson, TECHNIQUES, compare, task};
 use notebooks_rs::{Page, Setting};
@@ -215,6 +216,15 @@ fn figures_have_the_losses() -> Result<()> {
         let json = serde_json::to_value(&picture.figure)?;
         let points = json["rows"][0][0]["lines"]["series"][0]["points"].as_array().context("points")?.len();
         ensure!(picture.name == name && points == steps, "{}: {points} points", picture.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_word_and_number_beside_the_lines_of_lesson_000() -> Result<()> {
+    let _alone = alone();
+    for name in SECTIONS.into_iter().chain(["takeaways"]) {
+        same_page(name, run(name)?)?;
     }
     Ok(())
 }

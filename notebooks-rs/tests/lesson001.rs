@@ -4,6 +4,7 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
+use common::pages::same_page;
 use common::{alone, close, golden, number, recorded_kind, run, same_lines, sha};
 use notebooks_rs::lesson001::{adapter, apply, dora, ia3, lora};
 use notebooks_rs::{Page, Setting};
@@ -631,4 +632,20 @@ fn ia3_says_what_it_computes() -> Result<()> {
             ],
         )],
     )
+}
+
+#[test]
+fn every_word_and_number_beside_the_lines_of_methods() -> Result<()> {
+    let _alone = alone();
+    for name in [
+        "unified_taxonomy",
+        "unified_lora",
+        "unified_adapter",
+        "unified_qlora",
+        "unified_dora",
+        "unified_ia3",
+    ] {
+        same_page(name, run(name)?)?;
+    }
+    Ok(())
 }

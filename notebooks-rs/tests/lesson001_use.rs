@@ -4,6 +4,7 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
+use common::pages::same_page;
 use common::{alone, golden, number, recorded_kind, run, same_lines, sha};
 use notebooks_rs::lesson001::{flow, prefix, prompt, ranking, selection};
 use notebooks_rs::{Page, Setting};
@@ -478,4 +479,21 @@ fn selection_on_the_recorded_calls() -> Result<()> {
             "5 of 12 cases",
         ],
     )
+}
+
+#[test]
+fn every_word_and_number_beside_the_lines_of_use() -> Result<()> {
+    let _alone = alone();
+    for name in [
+        "unified_memory",
+        "unified_prefix",
+        "unified_prompt",
+        "unified_training",
+        "unified_parameters",
+        "unified_ranking",
+        "unified_selection",
+    ] {
+        same_page(name, run(name)?)?;
+    }
+    Ok(())
 }

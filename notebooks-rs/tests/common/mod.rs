@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod pages;
+
 use anyhow::{Context, Result, ensure};
 use notebooks_rs::cli::pin_threads;
 use notebooks_rs::{Page, Setting, find};
