@@ -8,11 +8,12 @@ mod common;
 
 use anyhow::{Context, Result, ensure};
 use common::pages::same_page;
-use common::{PORTABLE, alone, golden, number, once, recorded_kind, run, same_lines, sha, strings};
+use common::{PORTABLE, alone, close, golden, number, once, recorded_kind, run, same_lines, sha, strings};
 use notebooks_rs::lesson000::{Lesson, TECHNIQUES, compare, task};
 use notebooks_rs::{Page, Setting};
 use peft_bench::sweep::{On, Sweep};
 use peft_core::{PREFIX, models::TinyConfig};
+use peft_plot::Panel;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -224,7 +225,73 @@ fn figures_have_the_losses() -> Result<()> {
 fn every_word_and_number_beside_the_lines_of_lesson_000() -> Result<()> {
     let _alone = alone();
     for name in SECTIONS.into_iter().chain(["takeaways"]) {
-        same_page(name, run(name)?)?;
+        let page = run(name)?;
+        same_page(name, page)?;
+        recorded_facts(page).context(name)?;
+    }
+    let adapter = run("adapter")?;
+    let before =
+        format!("{:.2}% before training", 100.0 * number(run("base_model")?, "base.test_correct")? / 40.0);
+    ensure!(adapter.to_see()[1].contains(&before), "{:?}", adapter.to_see());
+    Ok(())
+}
+
+/// Whether a page's losses, counts and rows that are right are the recorded ones.
+fn recorded_facts(page: &Page) -> Result<()> {
+    let golden = &golden("seed000")?["sections"];
+    for (name, found) in page.facts() {
+        let Some((key, what)) = name.split_once('.') else { continue };
+        let section = &golden[if key == "base" { "pretrain" } else { key }];
+        match what {
+            "losses" => {
+                let recorded =
+                    section["by_condition"]["avx512_threads1"]["loss"].as_array().context("loss")?;
+                let found = found.as_array().context("losses")?;
+                ensure!(found.len() == recorded.len(), "{name}: {} of {}", found.len(), recorded.len());
+                for (found, recorded) in found.iter().zip(recorded) {
+                    let (found, recorded) = found.as_f64().zip(recorded.as_f64()).context("a loss")?;
+                    close(name, found, recorded)?;
+                }
+            }
+            "test_correct" => ensure!(section["accuracy"]["test_correct_of_40"] == *found, "{name}: {found}"),
+            "train_correct" => {
+                ensure!(section["accuracy"]["train_correct_of_160"] == *found, "{name}: {found}")
+            }
+            "trainable" if key != "full" => ensure!(section["trainable"] == *found, "{name}: {found}"),
+            "all" if key != "full" => ensure!(section["total"] == *found, "{name}: {found}"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn random_labels_are_compared_by_the_recorded_numbers() -> Result<()> {
+    let _alone = alone();
+    let (page, golden) = (comparison()?, &golden("seed000")?["sections"]);
+    recorded_facts(page)?;
+    let of = |key: &str, what: &str| golden["adapter"][what].as_f64().context(key.to_owned());
+    let (trainable, total) = (of("adapter", "trainable")?, of("adapter", "total")?);
+    let [by_chance, denominators] = page.mistaken() else { anyhow::bail!("{:?}", page.mistaken()) };
+    ensure!(*by_chance == run("base_model")?.mistaken()[0], "{by_chance:?}");
+    let own = format!("is {:.2}% in its own section", 100.0 * trainable / total);
+    let here = format!("and {:.2}% here", 100.0 * trainable / (total - trainable));
+    ensure!(denominators.as_written.contains(&own) && denominators.right.contains(&here), "{denominators:?}");
+    let by_heart = TECHNIQUES.iter().map(|t| {
+        let right = number(page, &format!("{}.train_correct", t.key))?;
+        Ok(format!("{} {right}/160", t.title))
+    });
+    let by_heart = by_heart.collect::<Result<Vec<_>>>()?.join(", ");
+    ensure!(page.to_see()[0].ends_with(&format!("training rows: {by_heart}.")), "{:?}", page.to_see());
+    let picture = page.pictures().first().context("a figure")?;
+    ensure!(picture.name == "comparison_random_labels", "{}", picture.name);
+    let [Panel::Lines(lines)] = &picture.figure.rows[0][..] else { anyhow::bail!("{picture:?}") };
+    ensure!(lines.series.len() == TECHNIQUES.len());
+    for (series, t) in lines.series.iter().zip(&TECHNIQUES) {
+        let losses = page.facts()[&format!("{}.losses", t.key)].as_array().context("losses")?;
+        let expected: Vec<_> = (1u32..).zip(losses).map(|(x, y)| Some((x.into(), y.as_f64()?))).collect();
+        let found: Vec<_> = series.points.iter().copied().map(Some).collect();
+        ensure!(series.name == t.title && found == expected, "{}: {:?}", t.title, series.points);
     }
     Ok(())
 }

@@ -65,6 +65,7 @@ fn methods_have_the_recorded_sizes_and_rates() -> Result<()> {
         let accuracy = page.facts()[&format!("transfer.{name}.accuracy")][0].as_f64().context("accuracy")?;
         ensure!(row[4] == format!("{accuracy:.1}") && (0.0..=100.0).contains(&accuracy), "{row:?}");
     }
+    whole(page, &[0])?;
     let unadapted = page.facts()["transfer.unadapted.accuracy"][0].as_f64().context("accuracy")?;
     ensure!(methods.rows[8][1] == "0" && methods.rows[8][4] == format!("{unadapted:.1}"));
     let fact =
@@ -74,10 +75,127 @@ fn methods_have_the_recorded_sizes_and_rates() -> Result<()> {
     Ok(())
 }
 
+/// What a reader calls the methods, and the two that they are held against.
+const TITLES: [(&str, &str); 9] = [
+    ("full", "Full Fine-Tune"),
+    ("lora", "LoRA"),
+    ("dora", "DoRA"),
+    ("adapter", "Adapter"),
+    ("prefix", "Prefix Tuning"),
+    ("hidden-prefix", "Prefix, the lesson's"),
+    ("prompt", "Prompt Tuning"),
+    ("scratch", "Fresh model"),
+    ("unadapted", "Base as it is"),
+];
+
+/// Mean and, of several, standard deviation.
+fn mean(values: &[f64]) -> (f64, Option<f64>) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    (mean, (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()))
+}
+
+fn shown(mean: String, error: Option<f64>) -> String {
+    error.map_or(mean.clone(), |e| format!("{mean} ± {e:.1}"))
+}
+
+/// Every cell, every point and every number of our own words, from the accuracies among the facts.
+fn whole(page: &Page, seeds: &[i64]) -> Result<()> {
+    ensure!(page.facts()["transfer.seeds"] == serde_json::json!(seeds));
+    let accuracies = |name: &str| -> Result<Vec<f64>> {
+        let list = page.facts()[&format!("transfer.{name}.accuracy")].as_array().context("accuracies")?;
+        ensure!(list.len() == seeds.len(), "{name}: {list:?}");
+        list.iter().map(|a| a.as_f64().context("an accuracy")).collect()
+    };
+    let own = page.facts()["transfer.base_on_its_own_tasks"].as_array().context("the base")?;
+    ensure!(own.len() == seeds.len());
+    let (mut rows, mut ranked, mut widest) = (Vec::new(), Vec::new(), None);
+    for (name, title) in TITLES {
+        let (mean, deviation) = mean(&accuracies(name)?);
+        let accuracy = shown(format!("{mean:.1}"), deviation);
+        let fact = |what: &str| number(page, &format!("transfer.{name}.{what}"));
+        rows.push(match name {
+            "unadapted" => [title, "0", "0.00%", "", &accuracy, ""].map(str::to_owned).to_vec(),
+            _ => vec![
+                title.into(),
+                peft_core::commas(fact("trainable")? as i64),
+                format!("{:.2}%", 100.0 * fact("trainable")? / 28_740.0),
+                fact("lr")?.to_string(),
+                accuracy,
+                format!("{:.3}", fact("loss")?),
+            ],
+        });
+        if name != "unadapted" {
+            widest = widest.max(deviation.map(|d| format!("{d:04.1}")));
+            if name != "scratch" {
+                ranked.push((mean, format!("{title} {mean:.1}")));
+            }
+        }
+    }
+    let difference = |one: &str, other: &str| -> Result<(String, String)> {
+        let pairs: Vec<f64> = accuracies(one)?.iter().zip(accuracies(other)?).map(|(a, b)| a - b).collect();
+        let (mean, deviation) = mean(&pairs);
+        let error = deviation.map(|d| d / (seeds.len() as f64).sqrt());
+        let better = pairs.iter().filter(|d| **d > 0.0).count();
+        Ok((shown(format!("{mean:+.1}"), error), format!("{better} of {}", seeds.len())))
+    };
+    let pairs = [(0, 1), (1, 2), (1, 3), (3, 4), (4, 5), (5, 6), (6, 8), (0, 7)];
+    let differences = pairs.iter().map(|(one, other)| {
+        let ((one, title), (other, to)) = (TITLES[*one], TITLES[*other]);
+        let (points, better) = difference(one, other)?;
+        Ok(vec![format!("{title} − {to}"), points, better])
+    });
+    let differences = differences.collect::<Result<Vec<_>>>()?;
+    let [methods, paired] = page.tables() else { anyhow::bail!("{} tables", page.tables().len()) };
+    ensure!(methods.rows == rows, "{:#?}\n{rows:#?}", methods.rows);
+    ensure!(paired.rows == differences, "{:#?}\n{differences:#?}", paired.rows);
+    ensure!(methods.columns.len() == 6 && paired.columns.len() == 3);
+    ensure!(methods.title.contains(&format!(": {} seeds, ", seeds.len())), "{}", methods.title);
+
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let order: Vec<String> = ranked.into_iter().map(|(_, text)| text).collect();
+    let lr = |name: &str| number(page, &format!("transfer.{name}.lr"));
+    let times = [lr("prompt")? / lr("lora")?, lr("lora")? / lr("full")?];
+    let mut words = vec![
+        format!("from the best: {}.", order.join(", ")),
+        format!("that of a fresh model: {} points", difference("full", "scratch")?.0),
+        format!("without any training it gets {:.1}%", mean(&accuracies("unadapted")?).0),
+        format!("is {:.0} times LoRA's, LoRA's {:.0} times full", times[0], times[1]),
+    ];
+    if let Some(widest) = widest {
+        words.push(format!("up to {} points", widest.trim_start_matches('0')));
+        words.push(format!("on the same seed by {}:", difference("lora", "dora")?.0));
+    }
+    let seen = page.to_see().join("\n");
+    ensure!(words.iter().all(|w| seen.contains(w)), "{words:#?}\n{seen}");
+
+    let [_, accuracy, losses] = page.pictures() else { anyhow::bail!("{} figures", page.pictures().len()) };
+    let Panel::Points(panel) = &accuracy.figure.rows[0][0] else { anyhow::bail!("{accuracy:?}") };
+    for (point, (name, title)) in panel.points.iter().zip(TITLES) {
+        let ((mean, deviation), n) =
+            (mean(&accuracies(name)?), number(page, &format!("transfer.{name}.trainable"))?);
+        ensure!(point.label == title && point.x == n && (point.y - mean).abs() < 1e-9, "{point:?}");
+        let off = point.error.zip(deviation).map_or(0.0, |(a, b)| (a - b).abs());
+        ensure!(point.error.is_some() == deviation.is_some() && off < 1e-9, "{point:?} {deviation:?}");
+    }
+    ensure!(panel.points.len() == METHODS.len(), "{panel:?}");
+    let Panel::Lines(panel) = &losses.figure.rows[0][0] else { anyhow::bail!("{losses:?}") };
+    for (series, (name, title)) in panel.series.iter().zip(TITLES) {
+        ensure!(series.name == title && series.points.len() == 3, "{series:?}");
+        let (steps, last): (Vec<f64>, f64) =
+            (series.points.iter().map(|p| p.0).collect(), series.points[2].1);
+        ensure!(steps == [1.0, 2.0, 3.0] && last.is_finite(), "{series:?}");
+        ensure!(number(page, &format!("transfer.{name}.loss"))?.is_finite());
+    }
+    Ok(())
+}
+
 #[test]
 fn two_seeds_have_error_bars_in_tables_and_pictures() -> Result<()> {
     let _alone = alone();
     let page = small(&[0, 1])?;
+    whole(page, &[0, 1])?;
     ensure!(page.facts()["transfer.seeds"] == serde_json::json!([0, 1]));
     let [methods, differences] = page.tables() else { anyhow::bail!("{} tables", page.tables().len()) };
     ensure!(methods.rows.iter().all(|row| row[4].contains('±')), "{methods:?}");

@@ -246,6 +246,13 @@ fn lora_says_what_it_computes() -> Result<()> {
         ensure!((r >= 4) == (best < 1e-6), "rank {r}: {best}");
         ranks.push(format!("r = {r} | {} | {off:.3} | {best:.3}", commas(r * (48 + 64))));
     }
+    let Panel::Lines(learned) = &page.pictures()[0].figure.rows[0][1] else { anyhow::bail!("no curves") };
+    for (series, r) in learned.series.iter().zip([1, 2, 4, 8]) {
+        // From nothing of the change to what the table has.
+        let (first, last) = series.points.first().zip(series.points.last()).context("no points")?;
+        let off = number(page, &format!("rank.{r}.off"))?;
+        ensure!(series.points.len() == 301 && (first.1 - 1.0).abs() < 1e-6 && last.1 == off, "{r}: {last:?}");
+    }
     same_tables(
         &page,
         &[
@@ -553,6 +560,14 @@ fn dora_says_what_it_computes() -> Result<()> {
     close("DoRA starts at the base", dora.1[0], 1.0)?;
     ensure!(ones.1[0] > 2.0 && dora.1[1] < 0.01 && lora.1[1] > 0.2, "{lora:?} {dora:?} {ones:?}");
     let goal = numbers(&page, "fit.goal")?;
+    let panels = &page.pictures()[0].figure.rows[0];
+    let [Panel::Lines(losses), Panel::Lines(paths)] = &panels[..] else { anyhow::bail!("{panels:?}") };
+    for ((curve, path), (name, n)) in losses.series.iter().zip(&paths.series).zip([&lora, &dora, &ones]) {
+        let ends = [curve.points.first(), curve.points.last(), path.points.last()].map(|p| p.copied());
+        ensure!(curve.points.len() == 301 && curve.name == *name && path.name == *name, "{name}");
+        ensure!(ends == [(0.0, n[0]), (300.0, n[1]), (n[2], n[3])].map(Some), "{name}: {ends:?}");
+    }
+    ensure!(paths.series[3].points == [(goal[0], goal[1])], "{:?}", paths.series[3]);
     fitted.push(format!("the goal |  |  |  | {:.4} | {:.4}", goal[0], goal[1]));
     mistaken(&page, "1.1054", &format!("{off:.1e}"))?;
     mistaken(&page, &format!("‖∂L/∂A‖ = {:.4}", g[0]), &format!("{:.4} and {:.4}", g[12], g[14]))?;
@@ -609,8 +624,13 @@ fn ia3_says_what_it_computes() -> Result<()> {
     mistaken(&page, "tensor a (176) must match the size of tensor b (64)", "32 keys, 32 values, 176 hidden")?;
     mistaken(&page, "393,216", "614,400 = 0.0091 %")?;
     mistaken(&page, "64 values", "176 values")?;
+    let Panel::Lines(scales) = &page.pictures()[0].figure.rows[0][0] else { anyhow::bail!("no curves") };
     let row = |vector: &str, at: &str, width: i64, leaf: &str| -> Result<String> {
         let ends = numbers(&page, leaf)?;
+        let curve = scales.series.iter().find(|s| s.name.starts_with(vector)).context("a curve")?;
+        let ys: Vec<f64> = curve.points.iter().map(|p| p.1).collect();
+        ensure!(ys.len() as i64 == 2 * width && ys.is_sorted(), "{leaf}: {} values", ys.len());
+        ensure!(ys[0] == ends[0] && ys.last() == ends.last() && curve.points[0].0 == 0.0, "{leaf}: {ends:?}");
         ensure!(ends[0] < 1.0 && ends[1] > 1.0, "{leaf} neither inhibits nor amplifies: {ends:?}");
         Ok(format!(
             "{vector} | model.layers.*.{at} | {width} | {} | {:.3} | {:.3}",

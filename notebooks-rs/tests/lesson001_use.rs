@@ -323,7 +323,26 @@ fn training_from_configuration_to_merged_model() -> Result<()> {
     let Panel::Lines(lines) = &figure(&page, "unified_training_losses")?.rows[0][1] else {
         anyhow::bail!("no curves")
     };
-    ensure!(lines.series.len() == 3 && lines.series.iter().all(|s| s.points.len() == 12));
+    ensure!(lines.series.len() == 3);
+    let panels = &figure(page, "unified_training_losses")?.rows[0];
+    for (panel, what) in panels.iter().zip(["lessons", "suited"]) {
+        let Panel::Lines(panel) = panel else { anyhow::bail!("no curves") };
+        for (series, (name, _)) in panel.series.iter().zip(counts) {
+            let losses = losses(&format!("{name}.{what}.losses"))?;
+            let ten = (1u32..).zip(losses.chunks(10)).map(|(i, ten)| (f64::from(10 * i), mean(ten)));
+            ensure!(series.name == name && series.points == ten.collect::<Vec<_>>(), "{series:?}");
+        }
+    }
+    // The second mistake has the last column of the table, once for each rate.
+    let ends = |from: usize| {
+        let each = counts
+            .iter()
+            .zip(expected[from..].iter().step_by(2))
+            .map(|((n, _), row)| format!("{n} {}", row[3]));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let rates = &page.mistaken()[1];
+    ensure!(rates.as_written.ends_with(&ends(0)) && rates.right.ends_with(&ends(1)), "{rates:?}");
     says(&page, &["no method `adapters`; there are lora, prefix, prompt", "cannot be stacked", "120 updates"])
 }
 
@@ -428,9 +447,16 @@ fn ranking_is_measured() -> Result<()> {
     ensure!(all.len() == 6);
     // Far apart on this task, whatever the processor.
     ensure!(all[0].1 > all[3].1 && all[1].1 > all[4].1 && all[3].1 > 100.0 / 8.0, "{all:?}");
-    let order = ranking::order(all);
+    let order = ranking::order(all.clone());
     ensure!(page.facts()["order"] == order);
-    ensure!(figure(&page, "unified_ranking_accuracy")?.rows.len() == 1);
+    let Panel::Points(panel) = &figure(page, "unified_ranking_accuracy")?.rows[0][0] else {
+        anyhow::bail!("no points")
+    };
+    ensure!(panel.points.len() == 6);
+    for (point, (name, percent, error)) in panel.points.iter().zip(&all) {
+        let off = point.error.map_or(f64::NAN, |e| (e - error).abs());
+        ensure!(point.label == *name && (point.y - percent).abs() < 1e-9 && off < 1e-9, "{point:?}");
+    }
     says(&page, &[&order, "12.5%", "120 updates of 16 rows"])
 }
 
