@@ -15,6 +15,7 @@ use peft_bench::sweep::{On, Sweep};
 use peft_core::{PREFIX, models::TinyConfig};
 use peft_plot::Panel;
 use serde_json::Value;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// The sections in the lesson's order, the comparison after them.
@@ -33,7 +34,7 @@ fn golden_name(technique: &str, name: &str) -> String {
 }
 
 /// The comparison with the least of the task that follows the lesson's own table.
-fn comparison() -> Result<&'static Page> {
+fn comparison() -> Result<Arc<Page>> {
     once("comparison", |page| {
         let on = On::Synthetic { pretrain_steps: 1, scratch: true };
         let task = Sweep { on, seeds: vec![0], steps: Some(1), ..task(Setting::default())? };
@@ -169,9 +170,11 @@ fn mistakes_are_shown_by_numbers() -> Result<()> {
         base.mistaken()[0].as_written.contains("5 of 40") && base.mistaken()[0].right.contains("156 of 160")
     );
     // Two places, two layers, a bottleneck of 4 at width 32, with biases.
-    ensure!(number(run("adapter")?, "adapter.houlsby")? == f64::from(2 * 2 * (2 * 32 * 4 + 4 + 32)));
+    let adapter = run("adapter")?;
+    ensure!(number(&adapter, "adapter.houlsby")? == f64::from(2 * 2 * (2 * 32 * 4 + 4 + 32)));
     // A key and a value for each of 5 positions in 2 layers.
-    ensure!(number(run("prefix_tuning")?, "prefix.published")? == f64::from(2 * 2 * 5 * 32));
+    let prefix = run("prefix_tuning")?;
+    ensure!(number(&prefix, "prefix.published")? == f64::from(2 * 2 * 5 * 32));
     let lora = run("lora")?;
     ensure!(number(&lora, "lora.merge_error")? < 1e-5 * number(&lora, "lora.logits")?);
     Ok(())
@@ -226,12 +229,11 @@ fn every_word_and_number_beside_the_lines_of_lesson_000() -> Result<()> {
     let _alone = alone();
     for name in SECTIONS.into_iter().chain(["takeaways"]) {
         let page = run(name)?;
-        same_page(name, page)?;
-        recorded_facts(page).context(name)?;
+        same_page(name, &page)?;
+        recorded_facts(&page).context(name)?;
     }
-    let adapter = run("adapter")?;
-    let before =
-        format!("{:.2}% before training", 100.0 * number(run("base_model")?, "base.test_correct")? / 40.0);
+    let (adapter, base) = (run("adapter")?, run("base_model")?);
+    let before = format!("{:.2}% before training", 100.0 * number(&base, "base.test_correct")? / 40.0);
     ensure!(adapter.to_see()[1].contains(&before), "{:?}", adapter.to_see());
     Ok(())
 }
@@ -269,7 +271,7 @@ fn recorded_facts(page: &Page) -> Result<()> {
 fn random_labels_are_compared_by_the_recorded_numbers() -> Result<()> {
     let _alone = alone();
     let (page, golden) = (comparison()?, &golden("seed000")?["sections"]);
-    recorded_facts(page)?;
+    recorded_facts(&page)?;
     let of = |key: &str, what: &str| golden["adapter"][what].as_f64().context(key.to_owned());
     let (trainable, total) = (of("adapter", "trainable")?, of("adapter", "total")?);
     let [by_chance, denominators] = page.mistaken() else { anyhow::bail!("{:?}", page.mistaken()) };
@@ -278,7 +280,7 @@ fn random_labels_are_compared_by_the_recorded_numbers() -> Result<()> {
     let here = format!("and {:.2}% here", 100.0 * trainable / (total - trainable));
     ensure!(denominators.as_written.contains(&own) && denominators.right.contains(&here), "{denominators:?}");
     let by_heart = TECHNIQUES.iter().map(|t| {
-        let right = number(page, &format!("{}.train_correct", t.key))?;
+        let right = number(&page, &format!("{}.train_correct", t.key))?;
         Ok(format!("{} {right}/160", t.title))
     });
     let by_heart = by_heart.collect::<Result<Vec<_>>>()?.join(", ");

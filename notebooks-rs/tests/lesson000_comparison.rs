@@ -13,6 +13,7 @@ use peft_bench::sweep::{On, Sweep};
 use peft_plot::Panel;
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::Arc;
 
 /// The benchmark's names and the recording's, in the order of the table.
 const METHODS: [(&str, &str); 8] = [
@@ -27,7 +28,7 @@ const METHODS: [(&str, &str); 8] = [
 ];
 
 /// The comparison, with a task of a few steps.
-fn small(seeds: &[i64]) -> Result<&'static Page> {
+fn small(seeds: &[i64]) -> Result<Arc<Page>> {
     once(&format!("{} seeds", seeds.len()), |page| {
         let on = On::Synthetic { pretrain_steps: 4, scratch: true };
         let task = Sweep { on, seeds: seeds.to_vec(), steps: Some(3), ..task(Setting::default())? };
@@ -65,7 +66,7 @@ fn methods_have_the_recorded_sizes_and_rates() -> Result<()> {
         let accuracy = page.facts()[&format!("transfer.{name}.accuracy")][0].as_f64().context("accuracy")?;
         ensure!(row[4] == format!("{accuracy:.1}") && (0.0..=100.0).contains(&accuracy), "{row:?}");
     }
-    whole(page, &[0])?;
+    whole(&page, &[0])?;
     let unadapted = page.facts()["transfer.unadapted.accuracy"][0].as_f64().context("accuracy")?;
     ensure!(methods.rows[8][1] == "0" && methods.rows[8][4] == format!("{unadapted:.1}"));
     let fact =
@@ -195,7 +196,7 @@ fn whole(page: &Page, seeds: &[i64]) -> Result<()> {
 fn two_seeds_have_error_bars_in_tables_and_pictures() -> Result<()> {
     let _alone = alone();
     let page = small(&[0, 1])?;
-    whole(page, &[0, 1])?;
+    whole(&page, &[0, 1])?;
     ensure!(page.facts()["transfer.seeds"] == serde_json::json!([0, 1]));
     let [methods, differences] = page.tables() else { anyhow::bail!("{} tables", page.tables().len()) };
     ensure!(methods.rows.iter().all(|row| row[4].contains('±')), "{methods:?}");

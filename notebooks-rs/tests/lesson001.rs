@@ -250,7 +250,7 @@ fn lora_says_what_it_computes() -> Result<()> {
     for (series, r) in learned.series.iter().zip([1, 2, 4, 8]) {
         // From nothing of the change to what the table has.
         let (first, last) = series.points.first().zip(series.points.last()).context("no points")?;
-        let off = number(page, &format!("rank.{r}.off"))?;
+        let off = number(&page, &format!("rank.{r}.off"))?;
         ensure!(series.points.len() == 301 && (first.1 - 1.0).abs() < 1e-6 && last.1 == off, "{r}: {last:?}");
     }
     same_tables(
@@ -665,7 +665,8 @@ fn every_word_and_number_beside_the_lines_of_methods() -> Result<()> {
         "unified_dora",
         "unified_ia3",
     ] {
-        same_page(name, run(name)?)?;
+        let page = run(name)?;
+        same_page(name, &page)?;
     }
     Ok(())
 }

@@ -324,7 +324,7 @@ fn training_from_configuration_to_merged_model() -> Result<()> {
         anyhow::bail!("no curves")
     };
     ensure!(lines.series.len() == 3);
-    let panels = &figure(page, "unified_training_losses")?.rows[0];
+    let panels = &figure(&page, "unified_training_losses")?.rows[0];
     for (panel, what) in panels.iter().zip(["lessons", "suited"]) {
         let Panel::Lines(panel) = panel else { anyhow::bail!("no curves") };
         for (series, (name, _)) in panel.series.iter().zip(counts) {
@@ -449,7 +449,7 @@ fn ranking_is_measured() -> Result<()> {
     ensure!(all[0].1 > all[3].1 && all[1].1 > all[4].1 && all[3].1 > 100.0 / 8.0, "{all:?}");
     let order = ranking::order(all.clone());
     ensure!(page.facts()["order"] == order);
-    let Panel::Points(panel) = &figure(page, "unified_ranking_accuracy")?.rows[0][0] else {
+    let Panel::Points(panel) = &figure(&page, "unified_ranking_accuracy")?.rows[0][0] else {
         anyhow::bail!("no points")
     };
     ensure!(panel.points.len() == 6);
@@ -519,7 +519,8 @@ fn every_word_and_number_beside_the_lines_of_use() -> Result<()> {
         "unified_ranking",
         "unified_selection",
     ] {
-        same_page(name, run(name)?)?;
+        let page = run(name)?;
+        same_page(name, &page)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::{Device, Tensor};
 
 /// Where bits may differ: the goldens' own `suggested_portable_rtol`.
@@ -35,7 +35,7 @@ pub fn golden(name: &str) -> Result<Value> {
 }
 
 /// The page of the program `name` with its own seed; made once, however many tests look at it.
-pub fn run(name: &str) -> Result<&'static Page> {
+pub fn run(name: &str) -> Result<Arc<Page>> {
     let (_, section) = find(name).with_context(|| format!("no section `{name}`"))?;
     once(name, |page| {
         (section.run)(Setting { seed: section.seed, device: Device::Cpu }, page)?;
@@ -44,16 +44,16 @@ pub fn run(name: &str) -> Result<&'static Page> {
 }
 
 /// The page `name` as `make` writes it the first time.
-pub fn once(name: &str, make: impl FnOnce(&mut Page) -> Result<()>) -> Result<&'static Page> {
-    static PAGES: Mutex<BTreeMap<String, &'static Page>> = Mutex::new(BTreeMap::new());
+pub fn once(name: &str, make: impl FnOnce(&mut Page) -> Result<()>) -> Result<Arc<Page>> {
+    static PAGES: Mutex<BTreeMap<String, Arc<Page>>> = Mutex::new(BTreeMap::new());
     let mut pages = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(page) = pages.get(name) {
-        return Ok(page);
+        return Ok(page.clone());
     }
     let mut page = Page::silent();
     make(&mut page)?;
-    let page: &'static Page = Box::leak(Box::new(page));
-    pages.insert(name.to_owned(), page);
+    let page = Arc::new(page);
+    pages.insert(name.to_owned(), page.clone());
     Ok(page)
 }
 
