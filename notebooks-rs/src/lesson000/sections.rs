@@ -1,6 +1,6 @@
 //! Sections 2.1 to 2.5.
 
-use super::setup::{Lesson, R, TECHNIQUES, Technique, VIRTUAL};
+use super::setup::{Lesson, R, TECHNIQUES, TRAIN, Technique, VIRTUAL};
 use crate::measure::{max_abs, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
@@ -47,7 +47,7 @@ pub(super) fn loss_curves(title: &str, curves: Vec<(&str, &[f64])>) -> Figure {
         ..Series::default()
     });
     let lines = Lines {
-        title: "full-batch Adam on 160 random labels".into(),
+        title: format!("full-batch Adam on {TRAIN} random labels"),
         x: Axis { label: "step".into(), ..Axis::default() },
         y: Axis { label: "training loss (nats)".into(), ..Axis::default() },
         series: series.collect(),

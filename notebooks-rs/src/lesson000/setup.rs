@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 /// Sequence length, number of examples, and how many of them are trained on.
 const SEQ: i64 = 10;
 const N: i64 = 200;
-const TRAIN: i64 = 160;
+pub(super) const TRAIN: i64 = 160;
 /// Virtual tokens of prompt and prefix.
 pub(super) const VIRTUAL: i64 = 5;
 /// Rank of LoRA and width of the bottleneck.

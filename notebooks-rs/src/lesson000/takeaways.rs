@@ -20,6 +20,11 @@ struct Claim {
     large: fn() -> Box<dyn Method>,
 }
 
+/// Settings at 7 billion: width of the bottlenecks, rank of the LoRA, virtual tokens.
+const WIDTH: i64 = 64;
+const RANK: i64 = 8;
+const TOKENS: i64 = 20;
+
 const CLAIMS: [Claim; 4] = [
     Claim {
         key: "adapter",
@@ -27,7 +32,7 @@ const CLAIMS: [Claim; 4] = [
         share: "~5–10%",
         bound: 10.0,
         large: || {
-            BottleneckConfig { bottleneck_size: 64, reduction_factor: None, ..BottleneckConfig::houlsby() }
+            BottleneckConfig { bottleneck_size: WIDTH, reduction_factor: None, ..BottleneckConfig::houlsby() }
                 .into()
         },
     },
@@ -36,21 +41,21 @@ const CLAIMS: [Claim; 4] = [
         idea: "Low-rank matrix pairs injected into weights",
         share: "<1%",
         bound: 1.0,
-        large: || LoraConfig { r: 8, ..Default::default() }.into(),
+        large: || LoraConfig { r: RANK, ..Default::default() }.into(),
     },
     Claim {
         key: "prompt",
         idea: "Learnable vectors prepended to input",
         share: "<0.1%",
         bound: 0.1,
-        large: || PromptTuningConfig { num_virtual_tokens: 20, ..Default::default() }.into(),
+        large: || PromptTuningConfig { num_virtual_tokens: TOKENS, ..Default::default() }.into(),
     },
     Claim {
         key: "prefix",
         idea: "Trainable vectors at every transformer layer",
         share: "<0.5%",
         bound: 0.5,
-        large: || PrefixTuningConfig { num_virtual_tokens: 20, ..Default::default() }.into(),
+        large: || PrefixTuningConfig { num_virtual_tokens: TOKENS, ..Default::default() }.into(),
     },
 ];
 
@@ -105,9 +110,10 @@ pub fn takeaways(setting: Setting, page: &mut Page) -> Result<()> {
             commas(wide),
             100.0 * wide as f64 / base as f64
         ),
-        "At 7B: two bottlenecks of 64 a layer; LoRA of rank 8 at query and value; 20 virtual tokens. Only LoRA is a change \
-         of weights, so it alone costs nothing after merging."
-            .into(),
+        format!(
+            "At 7B: two bottlenecks of {WIDTH} a layer; LoRA of rank {RANK} at query and value; {TOKENS} virtual tokens. \
+             Only LoRA is a change of weights, so it alone costs nothing after merging."
+        ),
         "All four leave the base as it is: one base in memory serves many tasks (`peft-bench --bin mixed`).".into(),
     ])?;
     Ok(())
