@@ -63,6 +63,9 @@ fn command(name: &str) -> Result<(&'static Section, Options)> {
 
 fn run(section: &Section, options: &Options) -> Result<()> {
     let device = options.device.open()?;
+    if let Some(dir) = &options.plots {
+        peft_plot::make_directory(dir)?;
+    }
     pin_threads();
     let mut page = Page::new(io::stdout(), options.json, options.plots.clone());
     let seed = options.seed.unwrap_or(section.seed);

@@ -1,6 +1,6 @@
 //! Where a section writes: lines for readers, facts for programs, figures for both.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table as Grid, presets::UTF8_FULL_CONDENSED};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use peft_plot::Figure;
@@ -197,13 +197,19 @@ impl Page {
             None => Vec::new(),
         };
         if self.json {
+            let parts = [
+                ("lines", serde_json::to_value(&self.lines)?),
+                ("tables", serde_json::to_value(&self.tables)?),
+                ("mistakes", serde_json::to_value(&self.mistakes)?),
+                ("what_to_see", serde_json::to_value(&self.to_see)?),
+                ("figures", serde_json::to_value(&self.pictures)?),
+                ("files", serde_json::to_value(&files)?),
+            ];
             let mut object = std::mem::take(&mut self.facts);
-            object.insert("lines".into(), std::mem::take(&mut self.lines).into());
-            object.insert("tables".into(), serde_json::to_value(&self.tables)?);
-            object.insert("mistakes".into(), serde_json::to_value(&self.mistakes)?);
-            object.insert("what_to_see".into(), std::mem::take(&mut self.to_see).into());
-            object.insert("figures".into(), serde_json::to_value(&self.pictures)?);
-            object.insert("files".into(), serde_json::to_value(&files)?);
+            for (name, part) in parts {
+                let fact = object.insert(name.into(), part);
+                ensure!(fact.is_none(), "a fact has the name `{name}`, which is that of a part of the page");
+            }
             writeln!(self.out, "{}", serde_json::to_string(&object)?)?;
         } else if !files.is_empty() {
             writeln!(self.out, "\nPictures")?;

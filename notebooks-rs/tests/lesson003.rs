@@ -4,11 +4,11 @@
 mod common;
 
 use anyhow::{Context, Result, bail, ensure};
-use common::{alone, close, golden, number, recorded_kind, run, same_lines, sha, strings};
+use common::{alone, close, figure, golden, number, recorded_kind, run, same_lines, sha, strings};
 use notebooks_rs::lesson003::{
     Cell2, Cell3, Cell4, GATE, Gated, LORA, Matrix, PROMPT, cell6, inputs, lesson_gradients, output,
 };
-use notebooks_rs::{Page, Setting};
+use notebooks_rs::Setting;
 use peft_core::{PREFIX, commas};
 use peft_plot::{BarGroup, Figure, Panel, Point};
 use serde_json::{Value, json};
@@ -216,11 +216,6 @@ fn cell_4_has_numpys_numbers() -> Result<()> {
 }
 
 /// The figure of that name.
-fn figure<'p>(page: &'p Page, name: &str) -> Result<&'p Figure> {
-    let picture = page.pictures().iter().find(|p| p.name == name);
-    Ok(&picture.with_context(|| format!("no figure {name}"))?.figure)
-}
-
 /// The panels of a figure.
 fn panels(figure: &Figure) -> Vec<&Panel> {
     figure.rows.iter().flatten().collect()

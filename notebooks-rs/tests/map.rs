@@ -20,13 +20,21 @@ fn rows() -> Result<Vec<[String; 6]>> {
     rows.collect()
 }
 
-/// The tests of a lesson, `tests/lesson<number>*.rs`.
+/// The tests of a lesson, `tests/lesson<number>*`: files, and folders of them.
 fn sources(lesson: &str) -> Result<String> {
     let mut text = String::new();
-    for file in std::fs::read_dir(root().join("tests"))? {
-        let file = file?;
-        if file.file_name().to_string_lossy().starts_with(&format!("lesson{lesson}")) {
-            text += &std::fs::read_to_string(file.path())?;
+    let mut paths = vec![root().join("tests")];
+    while let Some(path) = paths.pop() {
+        if path.is_file() {
+            text += &std::fs::read_to_string(path)?;
+            continue;
+        }
+        for entry in std::fs::read_dir(&path)? {
+            let entry = entry?;
+            let ours = entry.file_name().to_string_lossy().starts_with(&format!("lesson{lesson}"));
+            if ours || path != root().join("tests") {
+                paths.push(entry.path());
+            }
         }
     }
     Ok(text)

@@ -70,3 +70,13 @@ fn an_interrupt_ends_it_quietly() -> Result<()> {
     ensure!(out.status.signal() == Some(2) && out.stderr.is_empty(), "{:?}", out.status);
     Ok(())
 }
+
+#[test]
+fn pictures_need_a_directory_before_anything_runs() -> Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    let out = program("lora")?.arg("--plots").arg(file.path()).output()?;
+    let text = String::from_utf8(out.stderr)?;
+    ensure!(!out.status.success() && out.stdout.is_empty(), "it ran");
+    ensure!(text.contains("is a file; pictures need a directory"), "{text}");
+    Ok(())
+}

@@ -75,6 +75,9 @@ fn sweep(options: &Options) -> Result<Sweep> {
         _ => On::Synthetic { pretrain_steps: PRETRAIN_STEPS, scratch: false },
     };
     options.device.open()?;
+    if let Some(dir) = &options.plots {
+        peft_plot::make_directory(dir)?;
+    }
     Ok(Sweep {
         cases: options.cases()?,
         seeds: options.seeds()?,

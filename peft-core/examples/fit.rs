@@ -53,7 +53,7 @@ fn blueprint(model: &str) -> Result<Blueprint> {
         [("M", 1e6), ("B", 1e9)].into_iter().find_map(|(unit, size)| Some((model.strip_suffix(unit)?, size)));
     match unit.and_then(|(number, size)| Some(number.parse::<f64>().ok()? * size)) {
         Some(size) if !Path::new(model).is_dir() => Ok(Blueprint::about(size as i64)?),
-        _ => Ok(Blueprint::open(model)?),
+        _ => Blueprint::open(model).context("a model is a directory with a config.json, or a size: 7B, 350M"),
     }
 }
 
@@ -77,6 +77,11 @@ fn methods(common: &Common) -> Vec<(&'static str, Box<dyn Method>)> {
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    ensure!(
+        options.gpu > 0.0 && options.gpu.is_finite(),
+        "--gpu {}: a device has more than 0 GB",
+        options.gpu
+    );
     let model = blueprint(&options.model).with_context(|| format!("model `{}`", options.model))?;
     println!("{model}");
 
@@ -98,7 +103,6 @@ fn main() -> Result<()> {
     }
     println!("{table}\nActivations are not counted.\n");
 
-    ensure!(options.gpu.is_finite(), "--gpu {} is no size", options.gpu);
     let need = Need {
         device_bytes: (options.gpu * 1e9) as i64,
         reserve: options.reserve,

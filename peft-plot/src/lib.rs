@@ -50,6 +50,7 @@ mod scale;
 mod style;
 
 pub use error::Error;
+pub use save::make_directory;
 
 use serde::Serialize;
 use std::path::{Path, PathBuf};

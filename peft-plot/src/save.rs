@@ -30,7 +30,7 @@ pub(crate) fn save(dir: &Path, name: &str, svg: &str, png: &[u8]) -> Result<[Pat
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
         return Err(Error::Name(name.to_owned()));
     }
-    std::fs::create_dir_all(dir).map_err(|e| Error::file(dir, e))?;
+    make_directory(dir)?;
     let paths = ["svg", "png"].map(|kind| dir.join(format!("{name}.{kind}")));
     let files = [write(dir, &paths[0], svg.as_bytes())?, write(dir, &paths[1], png)?];
     for (file, path) in files.into_iter().zip(&paths) {
@@ -41,6 +41,20 @@ pub(crate) fn save(dir: &Path, name: &str, svg: &str, png: &[u8]) -> Result<[Pat
         let _ = dir.sync_all();
     }
     Ok(paths)
+}
+
+/// Makes a directory for pictures, if there is none. Long work does that before it begins.
+///
+/// # Errors
+/// [`Error::File`]: it cannot be made or written to, or something else has that name.
+pub fn make_directory(dir: &Path) -> Result<()> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Error::file(dir, "is a file; pictures need a directory"));
+    }
+    std::fs::create_dir_all(dir).map_err(|e| Error::file(dir, format!("cannot be made a directory: {e}")))?;
+    // A file that is gone at once says whether others can be written.
+    NamedTempFile::new_in(dir).map_err(|e| Error::file(dir, format!("cannot be written to: {e}")))?;
+    Ok(())
 }
 
 /// A temporary file with these bytes, on disk.

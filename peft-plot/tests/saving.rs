@@ -79,3 +79,17 @@ fn names_are_names() {
     }
     assert!(files(dir.path()).is_empty());
 }
+
+#[test]
+fn a_directory_is_made_or_refused() {
+    let root = tempfile::tempdir().unwrap();
+    make_directory(&root.path().join("a/b")).unwrap();
+    assert!(root.path().join("a/b").is_dir() && files(&root.path().join("a/b")).is_empty());
+    let file = root.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let said = make_directory(&file).unwrap_err().to_string();
+    assert_eq!(said, format!("{}: is a file; pictures need a directory", file.display()));
+    let below = make_directory(&file.join("below")).unwrap_err().to_string();
+    assert!(below.contains("cannot be made a directory"), "{below}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "x");
+}

@@ -1,6 +1,7 @@
 //! A small language model that has read a catalogue, and its fine-tuning: the lesson's `train_with_peft`.
 
 use super::text::{Example, PAD, Text};
+use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::estimate::Blueprint;
 use peft_core::io::hub::HubModel;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 /// Steps of pre-training; rows of each, and the most tokens of one.
-pub const PRETRAINING: u64 = 500;
+const PRETRAINING: u64 = 500;
 const ROWS: usize = 24;
 const LONGEST: usize = 22;
 /// Rows at a time in a test.
@@ -41,10 +42,20 @@ pub fn fresh(config: &Value, device: Device) -> Result<Peft<Llama>> {
     Ok(Peft::new(params, Llama::config(config, place, None)?)?)
 }
 
+/// The catalogue, and a model that has read it; everything is drawn from the setting's seed.
+pub fn read(setting: Setting, page: &Page) -> Result<(Text, Peft<Llama>)> {
+    tch::manual_seed(setting.seed);
+    let text = Text::new()?;
+    let bar = page.progress("pre-training", PRETRAINING);
+    let base = pretrained(&text, setting.device, || bar.inc(1))?;
+    bar.finish_and_clear();
+    Ok((text, base))
+}
+
 /// A model that has read the catalogue, two entries `section : description` at a time, and can go on with it. It knows
 /// which words go with which section; nobody has asked it for the section of a description. Frozen. `read` is told of
 /// every step.
-pub fn pretrained(text: &Text, device: Device, mut read: impl FnMut()) -> Result<Peft<Llama>> {
+fn pretrained(text: &Text, device: Device, mut read: impl FnMut()) -> Result<Peft<Llama>> {
     let peft = fresh(&config(text.vocab), device)?;
     peft.base().set_trainable(|_| true)?;
     let model = peft.view(&[])?;

@@ -17,6 +17,8 @@ const K: i64 = 64;
 const D: i64 = 48;
 const RANK: i64 = 2;
 const STEPS: u64 = 300;
+/// Steps between two points of a path.
+const STRIDE: u64 = 20;
 const LR: f64 = 1e-2;
 
 /// Mean change of the rows' lengths and of their directions, `mean |‖w'ᵢ‖ − ‖wᵢ‖|` and `mean (1 − cos(w'ᵢ, wᵢ))`, as in the
@@ -61,7 +63,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<String> {
             let y = linear(&peft, &[name], "linear", &x)?.f_sub(&bias)?;
             let squares = y.f_sub(&wanted)?.f_square()?.f_sum(Kind::Float)?;
             loss.push((step as f64, squares.f_double_value(&[])? / size));
-            if step % 20 == 0 {
+            if step % STRIDE == 0 {
                 path.push(moved(&weight(&peft, &[name], "linear")?, &old)?);
             }
             if step < STEPS {
@@ -120,7 +122,7 @@ fn figure(losses: Vec<Series>, paths: Vec<Series>) -> Figure {
         series: losses,
     };
     let path = Lines {
-        title: "How the rows of W move, every 20 steps".into(),
+        title: format!("How the rows of W move, every {STRIDE} steps"),
         x: Axis { label: "direction: mean 1 − cos(w', w)".into(), ..Axis::default() },
         y: Axis { label: "length: mean |‖w'‖ − ‖w‖|".into(), ..Axis::default() },
         series: paths,

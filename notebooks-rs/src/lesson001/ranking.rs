@@ -66,11 +66,7 @@ struct Measured {
 
 /// 6.2 Performance Comparison.
 pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
-    tch::manual_seed(setting.seed);
-    let text = Text::new()?;
-    let bar = page.progress("pre-training", catalogue::PRETRAINING);
-    let base = catalogue::pretrained(&text, setting.device, || bar.inc(1))?;
-    bar.finish_and_clear();
+    let (text, base) = catalogue::read(setting, page)?;
     let bar = page.progress("methods", ENTRIES.len() as u64);
     let mut measured = Vec::new();
     for entry in &ENTRIES {

@@ -3,7 +3,7 @@
 
 use super::catalogue::{self, Warmup};
 use super::flow::{Flow, LESSONS, METHODS, ROWS, Trained, method};
-use super::text::{Example, Text};
+use super::text::Example;
 use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result, bail};
@@ -17,11 +17,7 @@ const LOGGING: usize = 10;
 
 /// 5. Using HuggingFace PEFT, without it.
 pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
-    tch::manual_seed(setting.seed);
-    let text = Text::new()?;
-    let bar = page.progress("pre-training", catalogue::PRETRAINING);
-    let base = catalogue::pretrained(&text, setting.device, || bar.inc(1))?;
-    bar.finish_and_clear();
+    let (text, base) = catalogue::read(setting, page)?;
     let model = text.path().join("model");
     hub::save(&base, &model, Some(text.path()))?;
     let bar = page.progress("epochs", 2 * LESSONS.epochs * METHODS.len() as u64);
@@ -96,8 +92,8 @@ fn report(flow: &Flow<'_>, all: &[Trained], page: &mut Page) -> Result<()> {
             ]);
         }
     }
-    let columns =
-        ["method", "learning rate", "loss of the first 10 updates", "of the last 10", "test rows right"];
+    let [first, last] = [format!("loss of the first {LOGGING} updates"), format!("of the last {LOGGING}")];
+    let columns = ["method", "learning rate", &first, &last, "test rows right"];
     Ok(page.table(
         "Trained with the lesson's arguments, and with a rate that suits the method",
         columns,

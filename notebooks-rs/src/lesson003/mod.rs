@@ -74,7 +74,7 @@ pub const DOCUMENT: Document = Document {
             name: "review_model",
             number: "6",
             title: "Implementing PEFT for Code Review Task",
-            about: "a model of 56 million parameters, without its attention and with it",
+            about: "the code-review model, without its attention and with it",
             seed: 42,
             run: model::review_model,
         },

@@ -53,7 +53,9 @@ pub fn directions(changes: &[Change], page: &mut Page) -> Result<()> {
         rows.push(vec![c.title(), percent(c.relative), full, listed(&c.own), listed(&c.random)]);
     }
     let columns = ["matrix", "‖ΔW‖ of ‖W‖", "full rank", "of ΔW", "of a random matrix"];
-    page.table("Ranks that keep 50 / 90 / 95 / 99 % of ‖ΔW‖² after full fine-tuning", columns, rows)?;
+    let shares = SHARES.map(|share| format!("{:.0}", 100.0 * share)).join(" / ");
+    let title = format!("Ranks that keep {shares} % of ‖ΔW‖² after full fine-tuning");
+    page.table(&title, columns, rows)?;
     page.figure("depth_rank_singular_values", values(changes))?;
     page.figure("depth_rank_energy", energies(changes))
 }

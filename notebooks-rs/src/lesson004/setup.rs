@@ -73,7 +73,7 @@ fn libtorch(page: &mut Page) -> Result<()> {
 fn pip(page: &mut Page) -> Result<()> {
     let said: Vec<(String, Option<String>)> = BOUNDS.iter().map(|c| redirected(c)).collect();
     let files: Vec<String> = said.iter().filter_map(|(_, file)| file.clone()).collect();
-    page.fact("files", files.clone());
+    page.fact("redirected", files.clone());
     page.mistakes(&[Mistake::new(
         "an unquoted `>` in a shell",
         format!(

@@ -2,12 +2,12 @@
 
 #![allow(dead_code)]
 
-pub mod pages;
+mod pages;
 
 use anyhow::{Context, Result, ensure};
 use notebooks_rs::cli::pin_threads;
 use notebooks_rs::{Page, Setting, find};
-use peft_plot::Panel;
+use peft_plot::{Figure, Panel};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -34,12 +34,12 @@ pub fn golden(name: &str) -> Result<Value> {
     serde_json::from_str(&text).context(path)
 }
 
-/// The page of the program `name` with its own seed; made once, however many tests look at it.
+/// The page of the program `name` with its own seed, which is the recorded one; made once, however many tests look at it.
 pub fn run(name: &str) -> Result<Arc<Page>> {
     let (_, section) = find(name).with_context(|| format!("no section `{name}`"))?;
     once(name, |page| {
         (section.run)(Setting { seed: section.seed, device: Device::Cpu }, page)?;
-        same_words(name, page).with_context(|| format!("the words of `{name}`"))
+        pages::same_page(name, page)
     })
 }
 
@@ -55,97 +55,6 @@ pub fn once(name: &str, make: impl FnOnce(&mut Page) -> Result<()>) -> Result<Ar
     let page = Arc::new(page);
     pages.insert(name.to_owned(), page.clone());
     Ok(page)
-}
-
-/// Whether a page's headings, mistakes, own words and captions are those of `golden/words.json`, to the last digit. There
-/// `{fact/0|.2}` stands for a number that machines differ in: the fact of that name, at that place, as Rust writes it.
-pub fn same_words(name: &str, page: &Page) -> Result<()> {
-    let golden = &golden("words")?[name];
-    if golden.is_null() {
-        return Ok(());
-    }
-    let tables = page.tables().iter().map(|t| {
-        let mut all = vec![t.title.clone()];
-        all.extend_from_slice(&t.columns);
-        all
-    });
-    let mistakes =
-        page.mistaken().iter().map(|m| vec![m.about.clone(), m.as_written.clone(), m.right.clone()]);
-    let captions = page.pictures().iter().map(|p| {
-        let mut all = vec![p.name.clone(), p.figure.title.clone()];
-        all.extend(p.figure.note.clone());
-        p.figure.rows.iter().flatten().for_each(|panel| all.push(caption(panel)));
-        all
-    });
-    let see = page.to_see().iter().map(|line| vec![line.clone()]);
-    let found = [
-        ("tables", tables.collect::<Vec<_>>()),
-        ("mistakes", mistakes.collect()),
-        ("what_to_see", see.collect()),
-        ("figures", captions.collect()),
-    ];
-    for (part, found) in found {
-        let expected = golden[part].as_array().with_context(|| format!("no {part}"))?;
-        ensure!(found.len() == expected.len(), "{} {part}, recorded {}", found.len(), expected.len());
-        for (found, expected) in found.iter().zip(expected) {
-            let expected: Vec<String> =
-                strings(expected)?.iter().map(|text| filled(text, page)).collect::<Result<_>>()?;
-            same_lines(found, &expected).context(part)?;
-        }
-    }
-    Ok(())
-}
-
-/// What is written at a panel of a figure, but for the ticks.
-fn caption(panel: &Panel) -> String {
-    let mut all = Vec::new();
-    match panel {
-        Panel::Lines(p) => {
-            all.extend([&p.title, &p.x.label, &p.y.label]);
-            all.extend(p.series.iter().map(|s| &s.name));
-        }
-        Panel::Bars(p) => {
-            all.extend([&p.title, &p.x, &p.y.label]);
-            all.extend(&p.categories);
-            for group in &p.groups {
-                all.push(&group.name);
-                all.extend(group.labels.iter().flatten());
-            }
-        }
-        Panel::Heat(p) => all.extend([&p.title, &p.x, &p.y]),
-        Panel::Points(p) => {
-            all.extend([&p.title, &p.x.label, &p.y.label]);
-            all.extend(p.points.iter().map(|point| &point.label));
-        }
-    }
-    all.into_iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
-}
-
-/// The text with the page's facts in its braces.
-fn filled(text: &str, page: &Page) -> Result<String> {
-    let mut out = String::new();
-    for (i, part) in text.split(['{', '}']).enumerate() {
-        if i % 2 == 0 {
-            out += part;
-            continue;
-        }
-        let (path, format) = part.split_once('|').with_context(|| part.to_owned())?;
-        let mut steps = path.split('/');
-        let first = page.facts().get(steps.next().unwrap_or_default());
-        let number = steps.try_fold(first.with_context(|| format!("no fact `{path}`"))?, |list, at| {
-            list.get(at.parse::<usize>()?).with_context(|| format!("no fact `{path}`"))
-        })?;
-        let number = number.as_f64().with_context(|| format!("`{path}` is no number"))?;
-        let (kind, digits) = format.split_at(1);
-        let digits: usize = digits.parse()?;
-        out += &match kind {
-            "e" if number == 0.0 && digits == 1 => "0".to_owned(),
-            "e" => format!("{number:.digits$e}"),
-            "%" => format!("{:.digits$}", 100.0 * number),
-            _ => format!("{number:.digits$}"),
-        };
-    }
-    Ok(out)
 }
 
 /// Whether the curves of a figure's panel have these numbers, in order.
@@ -227,4 +136,30 @@ pub fn sha(t: &Tensor) -> Result<String> {
     t.f_copy_data_u8(&mut bytes, t.numel())?;
     let hex: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     Ok(hex[..32].to_owned())
+}
+
+/// Whether tensors have the bits that the golden has under their names, on the recorded kind of processor.
+pub fn same_bits(golden: &Value, tensors: &[(&str, &Tensor)]) -> Result<()> {
+    for (name, t) in tensors {
+        ensure!(golden[name].is_string(), "no recorded bits of `{name}`");
+        ensure!(!recorded_kind() || golden[name] == sha(t)?, "{name} has other bits");
+    }
+    Ok(())
+}
+
+/// Whether the page's tables are these, cell for cell; the cells of a row are parted by ` | `.
+pub fn same_tables(page: &Page, expected: &[(&str, Vec<String>)]) -> Result<()> {
+    for (table, (title, rows)) in page.tables().iter().zip(expected) {
+        ensure!(table.title == *title, "the table is `{}`, expected `{title}`", table.title);
+        let found: Vec<String> = table.rows.iter().map(|r| r.join(" | ")).collect();
+        same_lines(&found, rows).context(table.title.clone())?;
+    }
+    ensure!(page.tables().len() == expected.len(), "{} tables", page.tables().len());
+    Ok(())
+}
+
+/// The figure `name` of a page.
+pub fn figure<'p>(page: &'p Page, name: &str) -> Result<&'p Figure> {
+    let picture = page.pictures().iter().find(|p| p.name == name);
+    Ok(&picture.with_context(|| format!("no figure {name}"))?.figure)
 }
