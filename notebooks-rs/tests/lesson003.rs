@@ -5,10 +5,10 @@ mod common;
 
 use anyhow::{Context, Result, bail, ensure};
 use common::{alone, close, figure, golden, number, recorded_kind, run, same_lines, sha, strings};
+use notebooks_rs::Setting;
 use notebooks_rs::lesson003::{
     Cell2, Cell3, Cell4, GATE, Gated, LORA, Matrix, PROMPT, cell6, inputs, lesson_gradients, output,
 };
-use notebooks_rs::Setting;
 use peft_core::{PREFIX, commas};
 use peft_plot::{BarGroup, Figure, Panel, Point};
 use serde_json::{Value, json};
