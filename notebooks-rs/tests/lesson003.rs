@@ -9,11 +9,12 @@ use notebooks_rs::Setting;
 use notebooks_rs::lesson003::{
     Cell2, Cell3, Cell4, GATE, Gated, LORA, Matrix, PROMPT, cell6, inputs, lesson_gradients, output,
 };
+use notebooks_rs::measure::relative_change;
 use peft_core::{PREFIX, commas};
 use peft_plot::{BarGroup, Figure, Panel, Point};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 const SETTING: Setting = Setting { seed: 42, device: Device::Cpu };
 
@@ -123,13 +124,41 @@ fn cell_3_draws_as_python() -> Result<()> {
     init("003.3.standard_attention", &standard)
 }
 
+/// `ZeroInitPrefixAttention.forward`, product by product: prefix and words are projected together, where the library
+/// projects the prefix once for the batch, and a product of other rows may sum in another order.
+fn prefix_attention_as_written(cell: &Cell3) -> Result<Tensor> {
+    let (x, _) = inputs(SETTING)?;
+    let (batch, words, width) = x.size3()?;
+    let base = cell.prefix.base().tensors();
+    let own = cell.prefix.params("sigmoid")?.tensors();
+    let (prompt, gate) = (&own[PROMPT], &own[GATE]);
+    let prefix = prompt.size2()?.0;
+    let expanded = prompt.f_unsqueeze(0)?.f_expand([batch, -1, -1], false)?;
+    let with_prefix = Tensor::f_cat(&[&expanded, &x], 1)?;
+    let heads = |name: &str, input: &Tensor| -> Result<Tensor> {
+        let weight = &base[&format!("layers.0.self_attn.{name}.weight")];
+        let split = input.f_linear::<Tensor>(weight, None)?.f_view([batch, -1, 12, width / 12])?;
+        Ok(split.f_transpose(1, 2)?)
+    };
+    let (q, k, v) = (heads("q_proj", &x)?, heads("k_proj", &with_prefix)?, heads("v_proj", &with_prefix)?);
+    let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_div_scalar(((width / 12) as f64).sqrt())?;
+    let on_prefix = scores.f_narrow(-1, 0, prefix)?.f_mul(&gate.f_sigmoid()?)?;
+    let scores = Tensor::f_cat(&[&on_prefix, &scores.f_narrow(-1, prefix, words)?], -1)?;
+    let mixed = scores.f_softmax(-1, None::<Kind>)?.f_matmul(&v)?;
+    let joined = mixed.f_transpose(1, 2)?.f_contiguous()?.f_view([batch, words, width])?;
+    Ok(joined.f_linear::<Tensor>(&base["layers.0.self_attn.o_proj.weight"], None)?)
+}
+
 #[test]
 fn the_gates() -> Result<()> {
     let _alone = alone();
     let golden = &golden("seed003")?["sections"]["003.3"];
     let gated = Gated::new(SETTING)?;
     bits("without a prefix", &gated.plain, &golden["noprefix_y"])?;
-    bits("sigmoid", &gated.output("sigmoid")?, &golden["prefix_attention_y"])?;
+    let as_written = prefix_attention_as_written(&gated.cell)?;
+    bits("sigmoid", &as_written, &golden["prefix_attention_y"])?;
+    let apart = relative_change(&gated.output("sigmoid")?, &as_written)?;
+    ensure!(apart <= 1e-6, "the library's output is {apart:.1e} from the lesson's");
     ensure!(gated.output("tanh")? == gated.plain, "tanh(0) changes the output");
     let page = run("review_zero_init")?;
     let recorded = |name: &str| golden[name]["value"].as_f64().context("a number");

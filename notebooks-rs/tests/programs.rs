@@ -62,8 +62,8 @@ fn a_reader_that_leaves_ends_it_quietly() -> Result<()> {
 #[test]
 fn an_interrupt_ends_it_quietly() -> Result<()> {
     use std::os::unix::process::ExitStatusExt;
-    let mut child = program("lora")?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    // Its first byte says that it is at work.
+    let mut child = program("depth_rank")?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // Its first byte says that it is at work; it has seconds to go then.
     child.stdout.as_mut().context("stdout")?.read_exact(&mut [0])?;
     ensure!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
     let out = child.wait_with_output()?;
