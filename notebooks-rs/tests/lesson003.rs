@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use common::{alone, close, figure, golden, number, recorded_kind, run, same_lines, sha, strings};
 use notebooks_rs::Setting;
 use notebooks_rs::lesson003::{
-    Cell2, Cell3, Cell4, GATE, Gated, LORA, Matrix, PROMPT, cell6, inputs, lesson_gradients, output,
+    Cell2, Cell3, Cell4, GATE, Gated, HEADS, LORA, Matrix, PROMPT, cell6, inputs, lesson_gradients, output,
 };
 use notebooks_rs::measure::relative_change;
 use peft_core::{PREFIX, commas};
@@ -129,6 +129,7 @@ fn cell_3_draws_as_python() -> Result<()> {
 fn prefix_attention_as_written(cell: &Cell3) -> Result<Tensor> {
     let (x, _) = inputs(SETTING)?;
     let (batch, words, width) = x.size3()?;
+    let size = width / HEADS;
     let base = cell.prefix.base().tensors();
     let own = cell.prefix.params("sigmoid")?.tensors();
     let (prompt, gate) = (&own[PROMPT], &own[GATE]);
@@ -137,11 +138,11 @@ fn prefix_attention_as_written(cell: &Cell3) -> Result<Tensor> {
     let with_prefix = Tensor::f_cat(&[&expanded, &x], 1)?;
     let heads = |name: &str, input: &Tensor| -> Result<Tensor> {
         let weight = &base[&format!("layers.0.self_attn.{name}.weight")];
-        let split = input.f_linear::<Tensor>(weight, None)?.f_view([batch, -1, 12, width / 12])?;
+        let split = input.f_linear::<Tensor>(weight, None)?.f_view([batch, -1, HEADS, size])?;
         Ok(split.f_transpose(1, 2)?)
     };
     let (q, k, v) = (heads("q_proj", &x)?, heads("k_proj", &with_prefix)?, heads("v_proj", &with_prefix)?);
-    let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_div_scalar(((width / 12) as f64).sqrt())?;
+    let scores = q.f_matmul(&k.f_transpose(-2, -1)?)?.f_div_scalar((size as f64).sqrt())?;
     let on_prefix = scores.f_narrow(-1, 0, prefix)?.f_mul(&gate.f_sigmoid()?)?;
     let scores = Tensor::f_cat(&[&on_prefix, &scores.f_narrow(-1, prefix, words)?], -1)?;
     let mixed = scores.f_softmax(-1, None::<Kind>)?.f_matmul(&v)?;

@@ -32,11 +32,13 @@ struct Options {
     /// Adds NAME-lora, a LoRA of --rank that changes the weights as NAME does
     #[arg(long, value_name = "NAME", requires = "rank")]
     to_lora: Option<String>,
+    /// Rank of that LoRA
     #[arg(long)]
     rank: Option<i64>,
     /// Writes a model directory with this adapter folded in
     #[arg(long, value_name = "NAME", requires = "out")]
     merge: Option<String>,
+    /// Where --merge writes
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Writes all adapters, each into a folder of its name

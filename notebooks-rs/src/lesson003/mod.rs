@@ -19,7 +19,7 @@ mod zero_init;
 
 use crate::{Document, Section};
 
-pub use cells::{Cell2, Cell3, GATE, LORA, PROMPT, cell6, inputs};
+pub use cells::{Cell2, Cell3, GATE, HEADS, LORA, PROMPT, cell6, inputs};
 pub use lora::output;
 pub use model::{LESSON, lesson_gradients};
 pub use pictures::{Cell4, Matrix};

@@ -161,9 +161,6 @@ fn bf16_tolerance<M: Subject>() -> Result<f64> {
     Ok(f64::max(4e-2, 3.0 * own))
 }
 
-/// What rounding to the 8 bits of bfloat16 changes at most, relative.
-const HALF_STEP: f64 = 1.0 / 256.0;
-
 /// Whether an adapter's tensor is a copy of a parameter of the base, which keeps the base's dtype.
 fn is_copy<M: Subject>(peft: &Peft<M>, name: &str) -> bool {
     let own = name.strip_prefix("base_model.model.").or_else(|| name.strip_prefix("base_model."));
@@ -214,8 +211,7 @@ fn bf16<M: Subject>(row: &Row) -> Result<()> {
         let merged = half.merged(&["a"])?.base().tensors();
         ensure!(merged.keys().eq(expected.keys()), "{:?} after merging", merged.keys());
         for (name, t) in merged {
-            ensure!(t.kind() == Kind::BFloat16, "{name} is {:?} after merging", t.kind());
-            assert_close(&format!("{name} after merging"), &t, &expected[&name], HALF_STEP)?;
+            assert_bits(&format!("{name} after merging"), &t, &expected[&name].to_kind(Kind::BFloat16))?;
         }
     }
     Ok(())
