@@ -98,6 +98,7 @@ mod site;
 mod status;
 pub mod target;
 pub mod train;
+mod warning;
 mod watch;
 
 pub use attention::{
@@ -120,3 +121,4 @@ pub use report::{Report, ReportRow, commas};
 pub use scope::Scope;
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
 pub use status::{AdapterStatus, DEFAULT, Status};
+pub use warning::Warning;
