@@ -49,6 +49,10 @@ impl Assembly {
         })?;
         if let Some(fields) = json.as_object_mut() {
             fields.insert("lora_bias".into(), self.biased().into());
+            let tied = sources.iter().any(|s| s.config.get("ensure_weight_tying") == Some(&true.into()));
+            // Copies stay tied; a change of the head is one of its own by now.
+            let tied = tied && !self.modules.is_empty();
+            fields.insert("ensure_weight_tying".into(), tied.into());
             fields.insert("bias".into(), if self.biases { "lora_only" } else { "none" }.into());
         }
         Ok(json)
@@ -111,9 +115,11 @@ impl<M: Model> Peft<M> {
     pub(crate) fn add_assembly(&mut self, new: &str, assembly: &Assembly, sources: &[Changes]) -> Result<()> {
         let mut method = from_json(assembly.config(sources, self.outline())?, "the new adapter")?;
         method.prepare(self.outline())?;
-        let mut tensors = assembly.tensors()?;
+        let mut tensors: BTreeMap<String, Tensor> = assembly.tensors()?.into_iter().collect();
         for param in &self.outline().params {
-            let Some(overlay) = method.overlay(param) else { continue };
+            // A tied head may share the copy of the embedding, which is there already.
+            let overlay = method.overlay(param).filter(|o| !tensors.contains_key(&o.key));
+            let Some(overlay) = overlay else { continue };
             // What the file has of the base beside the changes: biases that stay, the weight below an embedding's, a module
             // that was trained and has not moved.
             let value = match assembly.values.get(param) {

@@ -140,18 +140,13 @@ impl Watch for Collect {
         Ok(())
     }
 
-    fn param(&self, name: &str, [own, value]: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
-        let Some((owner, overlay)) = copy else {
-            // A tied head that follows what was seen just before, under the other's name.
-            let mut trained = self.trained.borrow_mut();
-            if let Some((_, (_, method))) = trained.pop_first() {
-                trained.insert(name.to_owned(), (own.shallow_clone(), method));
-            }
-            return Ok(());
-        };
+    fn param(&self, name: &str, [own, value]: [&Tensor; 2], (owner, overlay): Copied<'_>) -> Result<()> {
         let method = owner.method.name();
         if own.f_equal(value)? {
             self.inert.borrow_mut().insert(overlay.key.clone());
+        } else if overlay.counting == Counting::Adds && self.copies.borrow().contains_key(twin(&overlay.key))
+        {
+            // A tied head shares the copy of the embedding, and is tied to it again by the same field.
         } else if overlay.key == format!("{PREFIX}{name}") && overlay.counting == Counting::Adds {
             self.copies.borrow_mut().insert(name.to_owned(), value.f_detach()?);
         } else if self.own {
@@ -163,10 +158,26 @@ impl Watch for Collect {
         Ok(())
     }
 
+    /// A change of the tied parameter is this one's, too. What may not be is refused under the other's name.
+    fn tied(&self, name: &str, [own, value]: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
+        if let Some((owner, _)) = copy
+            && !own.f_equal(value)?
+        {
+            let trained = (own.shallow_clone(), owner.method.name());
+            self.trained.borrow_mut().insert(name.to_owned(), trained);
+        }
+        Ok(())
+    }
+
     fn refuse(&self, site: &str, method: &'static str) -> Error {
         let why = "it is not a change of weights, which is what LoRA can hold".to_owned();
         Error::Unsupported { method, site: site.to_owned(), why }
     }
+}
+
+/// The parameter that a copy of this name is of, by PEFT's rule.
+fn twin(key: &str) -> &str {
+    key.strip_prefix(PREFIX).unwrap_or(key)
 }
 
 /// The sum of what there is.

@@ -195,11 +195,14 @@ impl Watch for Fold<'_> {
         Ok(())
     }
 
-    fn param(&self, name: &str, [_, value]: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
+    fn param(&self, name: &str, [_, value]: [&Tensor; 2], (by, _): Copied<'_>) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        if let Some((by, _)) = copy {
-            self.check(name, by, &[value], &[])?;
-        }
+        self.check(name, by, &[value], &[])?;
+        self.record(name, value.f_detach()?);
+        Ok(())
+    }
+
+    fn tied(&self, name: &str, [_, value]: [&Tensor; 2], _: Option<Copied<'_>>) -> Result<()> {
         self.record(name, value.f_detach()?);
         Ok(())
     }

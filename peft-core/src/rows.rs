@@ -77,13 +77,19 @@ impl Watch for Mix<'_> {
         Ok(())
     }
 
-    fn param(&self, name: &str, [own, value]: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
-        match copy {
-            Some((owner, _)) if !own.f_equal(value)? => {
-                Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter"))
-            }
-            _ => Ok(()),
+    fn param(&self, name: &str, [own, value]: [&Tensor; 2], (owner, _): Copied<'_>) -> Result<()> {
+        match own.f_equal(value)? {
+            true => Ok(()),
+            false => Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter")),
         }
+    }
+
+    fn hidden(&self, name: &str, values: [&Tensor; 2], copy: Copied<'_>) -> Result<()> {
+        self.param(name, values, copy)
+    }
+
+    fn tied(&self, name: &str, values: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()> {
+        copy.map_or(Ok(()), |copy| self.param(name, values, copy))
     }
 
     fn refuse(&self, site: &str, method: &'static str) -> Error {

@@ -14,9 +14,19 @@ pub(crate) trait Watch: Debug {
     /// A layer, before the model gets it: its adapters may be replaced.
     fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()>;
 
-    /// Parameter `name` has the second value in place of the first, its own: an active adapter's copy, or, where it is
-    /// tied to another parameter, that one's.
-    fn param(&self, name: &str, values: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()>;
+    /// Parameter `name` has the second value, an active adapter's copy, in place of the first, the base's. A parameter is
+    /// seen once, before the layer that it belongs to.
+    fn param(&self, name: &str, values: [&Tensor; 2], copy: Copied<'_>) -> Result<()>;
+
+    /// As [`Watch::param`], of a copy that does not count: another active adapter's hides it.
+    fn hidden(&self, name: &str, values: [&Tensor; 2], copy: Copied<'_>) -> Result<()> {
+        let _ = (name, values, copy);
+        Ok(())
+    }
+
+    /// Parameter `name` is another one's tensor (a tied head), and has that one's copy, the second value, where an active
+    /// adapter has one; else both values are the base's.
+    fn tied(&self, name: &str, values: [&Tensor; 2], copy: Option<Copied<'_>>) -> Result<()>;
 
     /// An adapter around something without weights (a block, an attention core, the input) is in the way: the error
     /// that says so.

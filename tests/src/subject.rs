@@ -24,8 +24,12 @@ pub struct Sizes {
     pub all: i64,
     /// Linear layers for LoRA, once a layer of the model.
     pub targets: &'static [Target],
-    /// The word embedding: vocabulary and width.
+    /// The word embedding by its full name: vocabulary and width.
     pub words: Target,
+    /// Full name of the output layer of a causal model, which is `[vocabulary, width]`.
+    pub lm_head: Option<&'static str>,
+    /// Its weight is the word embedding's.
+    pub tied: bool,
     /// Parameters of all biases, those of the head that is trained beside the method not counted.
     pub biases: i64,
     /// Parameters of the head that is trained beside the method.
@@ -100,6 +104,16 @@ pub fn move_away(params: &Params, seed: i64) -> Result<()> {
     Ok(())
 }
 
+/// As [`move_away`], of what is trained alone: frozen copies of the base's weights stay the base's.
+pub fn move_trained(params: &Params, seed: i64) -> Result<()> {
+    tch::manual_seed(seed);
+    for (name, t) in params.trainable() {
+        let t = t.detach();
+        params.assign(&name, &(&t + t.randn_like() * 0.15))?;
+    }
+    Ok(())
+}
+
 /// Logits in evaluation mode; of a causal model those of the words, without a prompt's.
 pub fn logits<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
     let (batch, _) = M::batch()?;
@@ -121,13 +135,30 @@ pub fn loss<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
 #[macro_export]
 macro_rules! on_every_model {
     ($law:ident) => {{
-        use peft_core::models::{Bert, Gpt2, Llama, Tiny};
+        use peft_core::models::{Bert, Gpt2, Llama, Qwen2, Tiny};
         let _serial = $crate::serial();
         let broken = [
             $crate::subject::every_row::<Tiny>($law::<Tiny>),
             $crate::subject::every_row::<Bert>($law::<Bert>),
             $crate::subject::every_row::<Llama>($law::<Llama>),
             $crate::subject::every_row::<Gpt2>($law::<Gpt2>),
+            $crate::subject::every_row::<Qwen2>($law::<Qwen2>),
+        ];
+        $crate::subject::verdict(&broken.concat())
+    }};
+}
+
+/// As [`on_every_model`], for laws about model directories: on every model that the Hub has a form for.
+#[macro_export]
+macro_rules! on_every_hub_model {
+    ($law:ident) => {{
+        use peft_core::models::{Bert, Gpt2, Llama, Qwen2};
+        let _serial = $crate::serial();
+        let broken = [
+            $crate::subject::every_row::<Bert>($law::<Bert>),
+            $crate::subject::every_row::<Llama>($law::<Llama>),
+            $crate::subject::every_row::<Gpt2>($law::<Gpt2>),
+            $crate::subject::every_row::<Qwen2>($law::<Qwen2>),
         ];
         $crate::subject::verdict(&broken.concat())
     }};

@@ -11,6 +11,7 @@ mod embedding;
 mod linear;
 mod plan;
 mod start;
+mod tie;
 
 pub use bias::Bias;
 pub use config::{LoraConfig, TokenIndices};
@@ -18,6 +19,7 @@ pub use embedding::EmbeddingLora;
 pub use linear::Lora;
 pub use plan::LoraPlan;
 pub use start::InitLora;
+pub use tie::Tie;
 
 use super::config::{Common, FileForm, PeftConfig};
 use super::dora::{self, Dora, EmbeddingDora};
@@ -33,8 +35,8 @@ const NAME: &str = "LoRA";
 impl PeftConfig for LoraConfig {
     const TYPE: &'static str = "LORA";
     const DEFAULTS: &'static str = r#"{
-        "alora_invocation_tokens": null, "arrow_config": null, "corda_config": null, "ensure_weight_tying": false,
-        "eva_config": null, "kasa_config": null, "layer_replication": null, "loftq_config": {},
+        "alora_invocation_tokens": null, "arrow_config": null, "corda_config": null, "eva_config": null,
+        "kasa_config": null, "layer_replication": null, "loftq_config": {},
         "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
         "monteclora_config": null, "qalora_group_size": 16, "use_bdlora": null, "use_qalora": false,
         "velora_config": null
@@ -51,8 +53,9 @@ impl Method for LoraConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.check()?;
+        let tie = self.tie(outline)?;
         self.common.prepare(NAME, outline)?;
-        self.resolve(outline)
+        self.resolve(outline, tie)
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
@@ -66,7 +69,11 @@ impl Method for LoraConfig {
         }
         let Some(rank) = self.plan.sites.get(site.name) else { return Ok(None) };
         let adapter: Box<dyn Adapter> = if let Some((out, inp)) = site.linear() {
-            let lora = Lora::new(self, *rank, site, [out, inp], params)?;
+            let tied = self.plan.tie.as_ref().map(|tie| tie.lora(self, *rank, site, params));
+            let lora = match tied.transpose()?.flatten() {
+                Some(lora) => lora,
+                None => Lora::new(self, *rank, site, [out, inp], params)?,
+            };
             if self.use_dora { Box::new(Dora::new(lora, site, params)?) } else { Box::new(lora) }
         } else if let Some((vocab, dim)) = site.embedding() {
             let lora = EmbeddingLora::new(self, *rank, site, [vocab, dim], params)?;
@@ -78,12 +85,14 @@ impl Method for LoraConfig {
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        let saved = self.common.overlay(PREFIX, param);
+        let copied = self.plan.tie.as_ref().and_then(|tie| tie.copied(param));
+        let saved = self.common.overlay(PREFIX, copied.as_deref().unwrap_or(param));
         let base = || {
             let site = param.strip_suffix(".weight")?;
             let tied = *self.plan.bases.get(site)?;
             let counting = if tied { Counting::Adds } else { Counting::Replaces };
-            Some(Overlay { key: format!("{PREFIX}{site}{BASE}"), counting, beside: true })
+            let own = self.plan.tie.as_ref().and_then(|tie| tie.base(site)).unwrap_or(site);
+            Some(Overlay { key: format!("{PREFIX}{own}{BASE}"), counting, beside: true })
         };
         let bias = || {
             let key = self.bias.key(param, |site| self.plan.sites.contains_key(site))?;
@@ -99,6 +108,7 @@ impl Method for LoraConfig {
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = params.tensors();
         bias::restore_copies(&mut tensors);
+        self.plan.tie.as_ref().map_or(Ok(()), |tie| tie.export(&mut tensors))?;
         Ok(tensors)
     }
 
@@ -106,6 +116,7 @@ impl Method for LoraConfig {
         if self.bias == Bias::All {
             bias::drop_copies(place, &mut tensors)?;
         }
+        self.plan.tie.as_ref().map_or(Ok(()), |tie| tie.import(place, &mut tensors))?;
         Ok(tensors)
     }
 

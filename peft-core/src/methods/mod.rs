@@ -6,6 +6,7 @@ mod dora;
 mod lycoris;
 mod ranks;
 mod tokens;
+mod twin;
 mod virtual_tokens;
 pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
 pub use dora::{Dora, EmbeddingDora};

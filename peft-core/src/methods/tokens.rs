@@ -4,6 +4,7 @@
 //! head that is tied to E follows. Adapters that are active together have tokens of their own each.
 
 use super::config::Common;
+use super::twin::Twin;
 use crate::site::{Outline, PREFIX, Site, SiteKind};
 use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,13 +126,14 @@ impl TokenRows {
         Ok(Some(Box::new(Rows { method, rows, index, slots })))
     }
 
-    /// The file's tensors: PEFT stores the rows of a tied head again.
-    pub(super) fn export(&self, tensors: &mut BTreeMap<String, Tensor>) {
-        for Chosen { key, again, .. } in self.sites.values() {
-            if let (Some(again), Some(rows)) = (again, tensors.get(key).map(Tensor::shallow_clone)) {
-                tensors.insert(again.clone(), rows);
-            }
-        }
+    /// PEFT stores the rows of a tied head again.
+    fn twins(&self) -> impl Iterator<Item = Twin> {
+        self.sites.values().filter_map(|c| Some(Twin::new(&c.key, c.again.as_ref()?)))
+    }
+
+    /// The file's tensors.
+    pub(super) fn export(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+        self.twins().try_for_each(|twin| twin.export(tensors))
     }
 
     /// The inverse of [`TokenRows::export`].
@@ -139,26 +141,7 @@ impl TokenRows {
     /// # Errors
     /// Rows of a tied head that are missing, or differ from the embedding's.
     pub(super) fn import(&self, place: &str, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
-        for Chosen { key, again, .. } in self.sites.values() {
-            let (Some(again), Some(first)) = (again, tensors.get(key).map(Tensor::shallow_clone)) else {
-                continue;
-            };
-            let (name, place) = (again.clone(), place.to_owned());
-            let Some(second) = tensors.remove(again) else {
-                let hint = "; the head is tied, and PEFT stores its rows as well".into();
-                return Err(Error::Missing { place, name, expected: first.size(), hint });
-            };
-            if second.size() != first.size() {
-                let (expected, found) = (first.size(), second.size());
-                let hint = format!(", as `{key}` has");
-                return Err(Error::Shape { place, name, expected, found, hint });
-            }
-            if !first.f_equal(&second)? {
-                let message = format!("{place}: `{name}` and `{key}` should be equal: the head is tied");
-                return Err(Error::Input(message));
-            }
-        }
-        Ok(())
+        self.twins().try_for_each(|twin| twin.import(place, tensors))
     }
 }
 

@@ -101,7 +101,7 @@ impl Method for TrainableTokensConfig {
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = params.tensors();
-        self.rows.export(&mut tensors);
+        self.rows.export(&mut tensors)?;
         Ok(tensors)
     }
 

@@ -1,6 +1,7 @@
 //! The frozen weights of a layer, as a scope fetches them: from the base, or an overlay's copy in their place.
 
 use super::Scope;
+use crate::build::Active;
 use crate::layer::{Base, Kernel, Weights};
 use crate::methods::{Counting, Overlay};
 use crate::params::is_float;
@@ -103,15 +104,17 @@ impl Scope<'_> {
         if let Some(own) = self.overlaid(&name, dims, own, |o| o.counting == Counting::Adds)? {
             return Ok(own);
         }
-        let follows = |o: &Overlay| o.counting == Counting::Replaces;
-        let tensor = self.overlaid(other, dims, own, follows)?.unwrap_or_else(|| base.shallow_clone());
+        // What `other` has is seen where the constructor asks for it under its own name, and not once more here: by now
+        // it may have been changed further.
+        let copy = self.copies(other, dims, own, |o| o.counting == Counting::Replaces)?.pop();
+        let tensor = copy.as_ref().map_or(&base, |copy| &copy.value).shallow_clone();
         if let Some(watch) = self.build.watch {
-            watch.param(&name, [&base, &tensor], None)?;
+            watch.tied(&name, [&base, &tensor], copy.as_ref().map(|copy| (copy.owner, &copy.overlay)))?;
         }
         Ok(tensor)
     }
 
-    /// The copy of parameter `name` that the last active method with an accepted overlay has.
+    /// The copy of parameter `name` that stands in its place, if an active adapter has one.
     fn overlaid(
         &self,
         name: &str,
@@ -119,17 +122,44 @@ impl Scope<'_> {
         base: impl Fn() -> Result<Tensor>,
         accept: impl Fn(&Overlay) -> bool,
     ) -> Result<Option<Tensor>> {
-        for a in self.build.active.iter().rev() {
-            let Some(overlay) = a.method.overlay(name).filter(&accept) else { continue };
-            if !overlay.beside {
-                a.hits.set(a.hits.get().saturating_add(1));
+        let mut copies = self.copies(name, dims, &base, accept)?;
+        let Some(Copy { owner, overlay, value }) = copies.pop() else { return Ok(None) };
+        if let Some(watch) = self.build.watch {
+            let base = base()?;
+            for hidden in &copies {
+                watch.hidden(name, [&base, &hidden.value], (hidden.owner, &hidden.overlay))?;
             }
-            let own = a.params.get_or_else(&overlay.key, dims, || Ok(base()?.f_detach_copy()?))?;
-            if let Some(watch) = self.build.watch {
-                watch.param(name, [&base()?, &own], Some((a, &overlay)))?;
-            }
-            return Ok(Some(own));
+            watch.param(name, [&base, &value], (owner, &overlay))?;
         }
-        Ok(None)
+        Ok(Some(value))
     }
+
+    /// The copies of parameter `name` that active adapters have, the one that counts last: that of the last adapter which
+    /// trains it, and a frozen one, the base's as a file happens to have it, only where none does.
+    fn copies(
+        &self,
+        name: &str,
+        dims: &[i64],
+        base: impl Fn() -> Result<Tensor>,
+        accept: impl Fn(&Overlay) -> bool,
+    ) -> Result<Vec<Copy<'_>>> {
+        let mut copies = Vec::new();
+        for owner in &self.build.active {
+            let Some(overlay) = owner.method.overlay(name).filter(&accept) else { continue };
+            if !overlay.beside {
+                owner.hits.set(owner.hits.get().saturating_add(1));
+            }
+            let value = owner.params.get_or_else(&overlay.key, dims, || Ok(base()?.f_detach_copy()?))?;
+            copies.push(Copy { owner, overlay, value });
+        }
+        copies.sort_by_key(|copy| !copy.owner.method.frozen(&copy.overlay.key));
+        Ok(copies)
+    }
+}
+
+/// An active adapter's copy of a parameter.
+struct Copy<'a> {
+    owner: &'a Active<'a>,
+    overlay: Overlay,
+    value: Tensor,
 }

@@ -148,7 +148,7 @@ fn condensed(sites: &BTreeSet<String>, outline: &Outline) -> Vec<String> {
 }
 
 /// PEFT's exclusion rule: the name occurs in the path between dots.
-fn within(site: &str, module: &str) -> bool {
+pub(crate) fn within(site: &str, module: &str) -> bool {
     format!(".{site}.").contains(&format!(".{module}."))
 }
 

@@ -5,7 +5,7 @@ use crate::golden;
 use anyhow::Result;
 use peft_core::io::hub;
 use peft_core::methods::Common;
-use peft_core::models::{Bert, Gpt2, Llama, Tiny, TinyConfig};
+use peft_core::models::{Bert, Gpt2, Llama, Qwen2, Tiny, TinyConfig};
 use peft_core::{Batch, Peft, TaskType};
 use tch::{Device, Kind, Tensor};
 
@@ -39,6 +39,8 @@ impl Subject for Tiny {
             all: TINY.vocab * d + n * layer + head,
             targets: TINY_TARGETS,
             words: target("embed", TINY.vocab, d),
+            lm_head: None,
+            tied: false,
             head: 0,
             whole: ("n2", n * norm),
             layer_params: layer,
@@ -86,7 +88,9 @@ impl Subject for Bert {
             causal: false,
             all: embeddings + n * layer + pooler + head,
             targets: BERT_TARGETS,
-            words: target("word_embeddings", 96, d),
+            words: target("bert.embeddings.word_embeddings", 96, d),
+            lm_head: None,
+            tied: false,
             head,
             whole: ("pooler", pooler),
             layer_params: layer,
@@ -134,6 +138,8 @@ impl Subject for Llama {
             all: 2 * words + n * layer + d,
             targets: LLAMA_TARGETS,
             words: target("model.embed_tokens", 96, d),
+            lm_head: Some("lm_head"),
+            tied: false,
             head: 0,
             whole: ("lm_head", words),
             layer_params: layer,
@@ -178,7 +184,9 @@ impl Subject for Gpt2 {
             causal: true,
             all: (96 + 64) * d + n * layer + norm,
             targets: GPT2_TARGETS,
-            words: target("wte", 96, d),
+            words: target("transformer.wte", 96, d),
+            lm_head: Some("lm_head"),
+            tied: true,
             head: 0,
             whole: ("ln_f", norm),
             layer_params: layer,
@@ -189,6 +197,55 @@ impl Subject for Gpt2 {
             layer: "transformer.h.0",
             core: "transformer.h.0.attn",
             last_core: "transformer.h.1.attn",
+        }
+    }
+
+    fn common() -> Common {
+        Common { task_type: Some(TaskType::CausalLm), ..Common::default() }
+    }
+
+    fn batch() -> Result<(Batch, Tensor)> {
+        next_tokens()
+    }
+}
+
+/// Those that have a bias.
+const QWEN2_TARGETS: &[Target] = &[target("q_proj", 32, 32), target("v_proj", 32, 16)];
+
+impl Subject for Qwen2 {
+    const NAME: &'static str = "Qwen2";
+
+    fn base() -> Result<Peft<Self>> {
+        Ok(hub::open::<Qwen2>(&golden("qwen2/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    }
+
+    /// Those of the golden's `config.json`; the head is tied to the word embedding, whose names are those that PEFT treats
+    /// apart.
+    fn sizes() -> Sizes {
+        let (d, f, n, keys, words) = (32, 64, 2, 16, 96 * 32);
+        let biases = d + 2 * keys;
+        let layer = 2 * d * d + 2 * keys * d + biases + 3 * f * d + 2 * d;
+        Sizes {
+            layers: n,
+            hidden: d,
+            heads: 4,
+            keys,
+            causal: true,
+            all: words + n * layer + d,
+            targets: QWEN2_TARGETS,
+            words: target("model.embed_tokens", 96, d),
+            lm_head: Some("lm_head"),
+            tied: true,
+            head: 0,
+            whole: ("input_layernorm", n * d),
+            layer_params: layer,
+            norms: (&["input_layernorm", "post_attention_layernorm", "norm"], (2 * n + 1) * d),
+            biases: n * biases,
+            attention: "model.layers.0.self_attn",
+            feed_forward: "model.layers.0.mlp",
+            layer: "model.layers.0",
+            core: "model.layers.0.self_attn",
+            last_core: "model.layers.1.self_attn",
         }
     }
 

@@ -6,6 +6,7 @@ mod lora;
 mod products;
 mod prompts;
 mod vectors;
+pub mod words;
 
 use crate::subject::Sizes;
 use anyhow::{Context, Result};
@@ -104,7 +105,7 @@ pub struct Row {
     /// Whether the file has the very tensors that are trained.
     pub stored: bool,
     /// Tensors that are never trained.
-    pub frozen: &'static [&'static str],
+    pub frozen: Vec<String>,
 }
 
 impl Row {
@@ -123,7 +124,7 @@ impl Row {
             slope: true,
             from_base: false,
             stored: true,
-            frozen: &[],
+            frozen: Vec::new(),
         }
     }
 
@@ -148,6 +149,7 @@ impl Row {
 
 /// The rows for a model of these sizes, trained for a task.
 pub fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
-    let groups = [lora::rows, vectors::rows, products::rows, adapters::rows, copies::rows, prompts::rows];
+    let groups =
+        [lora::rows, words::rows, vectors::rows, products::rows, adapters::rows, copies::rows, prompts::rows];
     groups.into_iter().flat_map(|rows| rows(s, common)).collect()
 }

@@ -5,7 +5,7 @@ use crate::subject::Sizes;
 use peft_core::methods::{AdaLoraConfig, BeftConfig, Common, Ia3Config, VeraConfig};
 use peft_core::target::Names;
 
-const PROJECTIONS: &[&str] = &["base_model.vera_A", "base_model.vera_B"];
+const PROJECTIONS: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
 
 pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let names = Some(Names::list(s.targets.iter().map(|t| t.name)));
@@ -51,7 +51,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
         scaled("(IA)³, outputs", ia3, count(&|_, out| out)),
         scaled("(IA)³, inputs, init false", inputs, count(&|inp, _| inp)).starts(Start::Other),
         Row {
-            frozen: PROJECTIONS,
+            frozen: PROJECTIONS.map(str::to_owned).to_vec(),
             dropout: true,
             ..Row::new("VeRA", VeraConfig { vera_dropout: 0.1, ..vera }, count(&|_, out| out + r))
         },

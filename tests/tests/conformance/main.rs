@@ -8,3 +8,4 @@ mod products;
 mod prompts;
 mod stacks;
 mod training;
+mod words;

@@ -45,7 +45,7 @@ fn base<M: Subject>(row: &Row) -> Result<()> {
     }
     for (name, t) in peft.params("a")?.tensors() {
         let trained = relative_error(&t.detach(), &adapter[&name])? > 0.0;
-        ensure!(trained != row.frozen.contains(&name.as_str()), "{name}: trained is {trained}");
+        ensure!(trained != row.frozen.contains(&name), "{name}: trained is {trained}");
     }
     ensure!(relative_error(&logits(&peft, &["a"])?, &adapted)? > 1e-3, "training changed nothing");
     Ok(())

@@ -58,6 +58,9 @@ pub struct LoraConfig {
     pub target_parameters: Option<Vec<String>>,
     /// Rows of embeddings to train.
     pub trainable_token_indices: Option<TokenIndices>,
+    /// What is trained of the word embedding, by a target or by `modules_to_save`, is trained of a head that is tied to it
+    /// as well, and the two stay tied. Without it they part.
+    pub ensure_weight_tying: bool,
     /// Whether the adapted layers store their weights as `[in, out]`. Written for PEFT; what is read is not used.
     pub fan_in_fan_out: bool,
     #[serde(flatten)]
@@ -94,6 +97,7 @@ impl Default for LoraConfig {
             layers_pattern: None,
             target_parameters: None,
             trainable_token_indices: None,
+            ensure_weight_tying: false,
             fan_in_fan_out: false,
             common: Common::default(),
             plan: LoraPlan::default(),

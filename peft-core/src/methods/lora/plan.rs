@@ -2,6 +2,7 @@
 
 use super::NAME;
 use super::config::{LoraConfig, TokenIndices};
+use super::tie::Tie;
 use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
@@ -18,6 +19,8 @@ pub struct LoraPlan {
     /// The sites whose base weight is in the file, and whether it is another parameter's tensor.
     pub bases: BTreeMap<String, bool>,
     pub tokens: TokenRows,
+    /// What is tied, by `ensure_weight_tying`.
+    pub tie: Option<Tie>,
 }
 
 /// The names under which PEFT saves an adapted embedding's base weight as well.
@@ -25,7 +28,7 @@ const EMBEDDINGS: &[&str] = &["embed_tokens", "lm_head"];
 
 impl LoraConfig {
     /// Completes the configuration from the model.
-    pub(super) fn resolve(&mut self, outline: &Outline) -> Result<()> {
+    pub(super) fn resolve(&mut self, outline: &Outline, tie: Option<Tie>) -> Result<()> {
         let none = self.target_modules.as_ref().is_none_or(Names::is_empty);
         let mut sites = match self.parameters() {
             Some(_) if none => self.no_modules()?,
@@ -44,6 +47,7 @@ impl LoraConfig {
                 found.sites
             }
         };
+        sites.extend(tie.as_ref().and_then(Tie::changed_head).map(str::to_owned));
         for target in self.parameters().unwrap_or_default() {
             for site in self.owners(target, outline)? {
                 if !sites.insert(site.clone()) {
@@ -75,7 +79,7 @@ impl LoraConfig {
             alpha_pattern: &self.alpha_pattern,
         }
         .resolve(sites)?;
-        self.plan = LoraPlan { sites, bases, tokens };
+        self.plan = LoraPlan { sites, bases, tokens, tie };
         Ok(())
     }
 
