@@ -1,13 +1,13 @@
-//! How an adapter comes to a model: fresh, from tensors, from a directory.
+//! How an adapter comes to a model: fresh, or from tensors. How it comes from a directory is in [`load`](crate::load).
 
-use crate::build::{Active, Build};
+use crate::build::Build;
+use crate::load::{Carried, Kept};
 use crate::methods::Method;
 use crate::model::Model;
 use crate::params::is_float;
 use crate::peft::Adapted;
-use crate::{Error, Params, Peft, Result, io};
+use crate::{Error, Params, Peft, Result};
 use std::collections::BTreeMap;
-use std::path::Path;
 use tch::{Kind, Tensor};
 
 impl<M: Model> Peft<M> {
@@ -37,21 +37,19 @@ impl<M: Model> Peft<M> {
         self.attach(name, method, params)
     }
 
-    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`.
-    ///
-    /// # Errors
-    /// As [`Peft::add_with`], naming the file; nothing is added then.
-    pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
-        let dir = dir.as_ref();
-        let (method, tensors) = io::adapter::read(dir)?;
-        let add = || -> Result<()> {
-            let method = self.prepare(name, method)?;
-            let place = dir.join(io::adapter::TENSORS).display().to_string();
-            let tensors = method.import(&place, tensors)?;
-            let params = self.fit(method.as_ref(), place, tensors)?;
-            self.attach(name, method, params)
-        };
-        add().map_err(|e| e.in_file(&dir.join(io::adapter::CONFIG)))
+    /// Adds an adapter with a file's tensors, and what else the file has.
+    pub(crate) fn attach_read(
+        &mut self,
+        name: &str,
+        method: Box<dyn Method>,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        (kept, carried): (Kept, Carried),
+        place: &str,
+    ) -> Result<()> {
+        let params = self.fit(method.as_ref(), place.to_owned(), tensors)?;
+        let adapted = self.complete(name, Adapted { method, params, kept, carried })?;
+        self.adapters.insert(name.to_owned(), adapted);
+        Ok(())
     }
 
     pub(crate) fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
@@ -100,32 +98,30 @@ impl<M: Model> Peft<M> {
     }
 
     fn attach(&mut self, name: &str, method: Box<dyn Method>, params: Params) -> Result<()> {
-        let adapted = self.complete(name, method, params)?;
+        let adapted = self.complete(name, Adapted::fresh(method, params))?;
         self.adapters.insert(name.to_owned(), adapted);
         Ok(())
     }
 
     /// Runs the constructor with the one adapter: that makes or checks its tensors.
-    pub(crate) fn complete(
-        &self,
-        name: &str,
-        method: Box<dyn Method>,
-        mut params: Params,
-    ) -> Result<Adapted> {
-        params.set_trainable(|name| !method.frozen(name))?;
-        let active = vec![Active::new(name, method.as_ref(), &params)];
-        let build = Build::new::<M>(self.base(), self.config(), active);
+    pub(crate) fn complete(&self, name: &str, mut adapted: Adapted) -> Result<Adapted> {
+        let trainable = |adapted: &Adapted| {
+            let active = adapted.active(name);
+            adapted.params.set_trainable(|key| !active.frozen(key))
+        };
+        trainable(&adapted)?;
+        let build = Build::new::<M>(self.base(), self.config(), vec![adapted.active(name)]);
         build.run::<M>(self.config())?;
         if build.active.iter().any(|a| a.hits.get() == 0) {
-            return Err(Error::Idle { method: method.name() });
+            return Err(Error::Idle { method: adapted.method.name() });
         }
         drop(build);
-        let unread = params.unread();
+        let unread = adapted.params.unread();
         if !unread.is_empty() {
-            return Err(Error::Unread { place: params.place().to_owned(), names: unread });
+            return Err(Error::Unread { place: adapted.params.place().to_owned(), names: unread });
         }
-        params.set_trainable(|name| !method.frozen(name))?;
-        params.seal();
-        Ok(Adapted { method, params })
+        trainable(&adapted)?;
+        adapted.params.seal();
+        Ok(adapted)
     }
 }

@@ -1,6 +1,7 @@
 //! One run of a model's constructor: what it is given, and what it leaves behind.
 
-use crate::methods::{Counting, Method};
+use crate::load::Carried;
+use crate::methods::{Counting, Method, Overlay};
 use crate::model::{Dims, Model};
 use crate::scope::Scope;
 use crate::site::SiteOutline;
@@ -14,17 +15,29 @@ pub(crate) struct Active<'a> {
     pub name: &'a str,
     pub method: &'a dyn Method,
     pub params: &'a Params,
+    /// Weights of the base that its file has beside.
+    pub carried: Option<&'a Carried>,
     pub hits: Cell<usize>,
 }
 
 impl<'a> Active<'a> {
     pub fn new(name: &'a str, method: &'a dyn Method, params: &'a Params) -> Self {
-        Self { name, method, params, hits: Cell::new(0) }
+        Self { name, method, params, carried: None, hits: Cell::new(0) }
+    }
+
+    /// Its copy of a parameter of the base, if it has one.
+    pub fn overlay(&self, param: &str) -> Option<Overlay> {
+        self.method.overlay(param).or_else(|| self.carried?.overlay(param))
+    }
+
+    /// Whether a tensor of the adapter, by its name, is not trained.
+    pub fn frozen(&self, key: &str) -> bool {
+        self.method.frozen(key) || self.carried.is_some_and(|carried| carried.has(key))
     }
 
     /// Whether it trains the model's own parameter `name`, and no copy beside it; see [`Method::overlay`].
     pub fn replaces(&self, name: &str) -> bool {
-        self.method.overlay(name).is_some_and(|o| o.counting == Counting::Replaces)
+        self.overlay(name).is_some_and(|o| o.counting == Counting::Replaces)
     }
 }
 

@@ -80,7 +80,7 @@ impl Changes {
 impl<M: Model> Peft<M> {
     /// An adapter's `adapter_config.json`.
     pub(crate) fn file(&self, name: &str) -> Result<Value> {
-        Ok(self.method(name)?.config(self.params(name)?)?.unwrap_or_default())
+        Ok(self.adapter(name)?.file()?.unwrap_or_default())
     }
 }
 

@@ -112,6 +112,8 @@ impl Error {
     /// Adds the file whose words were wrong, unless the error names one already.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
+            // It names a file beside this one already.
+            Error::Config { ref place, .. } if Path::new(place).parent() == path.parent() => self,
             Error::Config { .. }
             | Error::NoTarget { .. }
             | Error::Idle { .. }

@@ -3,7 +3,7 @@
 use crate::attention::lowest;
 use crate::{Error, Pass, Result, Scope};
 use serde::{Deserialize, Serialize};
-use std::fmt::Debug;
+use std::fmt::{Debug, Display, Formatter};
 use tch::{Kind, Tensor};
 
 /// An architecture. Its constructor is the visitor that finds the sites: it is run again for every view, so it draws
@@ -24,6 +24,12 @@ pub trait Model: Debug + Send + Sized + 'static {
     /// The same configuration for a model whose head is no longer tied to its word embedding.
     fn untied(config: &Self::Config) -> Self::Config {
         config.clone()
+    }
+
+    /// The same configuration with another size of the vocabulary; `None` where that is fixed.
+    fn resized(config: &Self::Config, vocab: i64) -> Option<Self::Config> {
+        let _ = (config, vocab);
+        None
     }
 }
 
@@ -46,6 +52,17 @@ pub struct Dims {
     pub head: String,
     /// A token sees itself and those before it alone; logits are per token.
     pub causal: bool,
+}
+
+impl Dims {
+    /// What the model's head is for.
+    pub fn task(&self) -> TaskType {
+        match (self.causal, self.head.is_empty()) {
+            (true, _) => TaskType::CausalLm,
+            (false, true) => TaskType::FeatureExtraction,
+            (false, false) => TaskType::SeqCls,
+        }
+    }
 }
 
 /// Token ids and, where rows are of different length, which of them are real.
@@ -178,4 +195,18 @@ pub enum TaskType {
     TokenCls,
     QuestionAns,
     FeatureExtraction,
+}
+
+impl Display for TaskType {
+    /// What the head does, with PEFT's word for it: `classes of texts (SEQ_CLS)`.
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            TaskType::SeqCls => "classes of texts (SEQ_CLS)",
+            TaskType::Seq2SeqLm => "texts by an encoder and a decoder (SEQ_2_SEQ_LM)",
+            TaskType::CausalLm => "the next token (CAUSAL_LM)",
+            TaskType::TokenCls => "classes of tokens (TOKEN_CLS)",
+            TaskType::QuestionAns => "answers within texts (QUESTION_ANS)",
+            TaskType::FeatureExtraction => "features, without a head (FEATURE_EXTRACTION)",
+        })
+    }
 }

@@ -1,10 +1,12 @@
 //! A frozen base with named adapters over it.
 
 use crate::build::{Active, Build};
+use crate::load::{Carried, Kept};
 use crate::methods::Method;
 use crate::model::Model;
 use crate::site::Outline;
 use crate::{Error, Params, Report, Result, io};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -27,6 +29,36 @@ pub struct Peft<M: Model> {
 pub(crate) struct Adapted {
     pub method: Box<dyn Method>,
     pub params: Params,
+    /// Weights of the base that its file had beside.
+    pub carried: Carried,
+    /// What its file had beyond what the method writes.
+    pub kept: Kept,
+}
+
+impl Adapted {
+    /// One that comes from no file.
+    pub fn fresh(method: Box<dyn Method>, params: Params) -> Self {
+        Self { method, params, carried: Carried::default(), kept: Kept::default() }
+    }
+
+    /// Its `adapter_config.json`; `None` for a method that has no file form.
+    pub fn file(&self) -> Result<Option<Value>> {
+        let mut config = self.method.config(&self.params)?;
+        config.iter_mut().for_each(|config| self.kept.restore(config));
+        Ok(config)
+    }
+
+    /// Its file's tensors.
+    pub fn export(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = self.method.export(&self.params)?;
+        self.carried.export(&self.params.tensors(), &mut tensors)?;
+        Ok(tensors)
+    }
+
+    /// As an adapter of a view.
+    pub fn active<'a>(&'a self, name: &'a str) -> Active<'a> {
+        Active { carried: Some(&self.carried), ..Active::new(name, self.method.as_ref(), &self.params) }
+    }
 }
 
 impl<M: Model> Peft<M> {
@@ -76,11 +108,11 @@ impl<M: Model> Peft<M> {
     /// Writes an adapter's two files into `dir`, each whole or not at all. PEFT reads them, if it has the method.
     pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let a = self.adapter(name)?;
-        let Some(config) = a.method.config(&a.params)? else {
+        let Some(config) = a.file()? else {
             let message = "this method has no file form";
             return Err(Error::config(a.method.name(), "adapter_config.json", message));
         };
-        io::adapter::write(dir.as_ref(), &config, &a.method.export(&a.params)?)
+        io::adapter::write(dir.as_ref(), &config, &a.export()?)
     }
 
     /// Removes an adapter.
@@ -103,7 +135,7 @@ impl<M: Model> Peft<M> {
         Ok(())
     }
 
-    fn adapter(&self, name: &str) -> Result<&Adapted> {
+    pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
         self.adapters.get(name).ok_or_else(|| self.unknown(name))
     }
 
@@ -120,7 +152,7 @@ impl<M: Model> Peft<M> {
 
     fn one_active(&self, name: &str) -> Result<Active<'_>> {
         match self.adapters.get_key_value(name) {
-            Some((name, a)) => Ok(Active::new(name, a.method.as_ref(), &a.params)),
+            Some((name, a)) => Ok(a.active(name)),
             None => Err(self.unknown(name)),
         }
     }

@@ -1,10 +1,10 @@
 //! The adapters of a model as users handle them: names, folders of several adapters, a table of what there is.
 
 use crate::build::Build;
-use crate::methods::from_json;
+use crate::load::Places;
 use crate::model::Model;
 use crate::report::commas;
-use crate::{Error, Peft, Result, io};
+use crate::{Error, Peft, Result, Warning, io};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -40,6 +40,15 @@ pub struct AdapterStatus {
     pub trainable: i64,
     /// Dtypes of its tensors.
     pub dtypes: Vec<String>,
+}
+
+/// The adapters of a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Their names, in order.
+    pub names: Vec<String>,
+    /// What of their files was passed over.
+    pub warnings: Vec<Warning>,
 }
 
 impl fmt::Display for Status {
@@ -105,20 +114,24 @@ impl<M: Model> Peft<M> {
     /// # Errors
     /// Names that are unknown or taken; a method that has no file form.
     pub fn copy(&mut self, name: &str, new: &str) -> Result<()> {
-        let (method, params) = (self.method(name)?, self.params(name)?);
-        let Some(config) = method.config(params)? else {
-            return Err(Error::config(method.name(), "copy", "this method has no file form to copy through"));
+        let adapter = self.adapter(name)?;
+        let Some(config) = adapter.file()? else {
+            let message = "this method has no file form to copy through";
+            return Err(Error::config(adapter.method.name(), "copy", message));
         };
-        let tensors = method.export(params)?;
-        self.add_with(new, from_json(config, &format!("adapter `{name}`"))?, tensors)
+        let (tensors, place) = (adapter.export()?, format!("adapter `{name}`"));
+        let places = Places { config: place.clone(), tensors: place };
+        self.check_new(new)?;
+        self.take(new, config, tensors, &places).map(drop) // what there is to say was said when it was loaded
     }
 
     /// Adds every adapter of a folder: the one that lies in it, as `default`, and those in its sub-folders, by the
-    /// sub-folders' names. That is how PEFT saves a model with several adapters. Returns the names.
+    /// sub-folders' names. That is how PEFT saves a model with several adapters. Says what was passed over, as
+    /// [`Peft::load`] does.
     ///
     /// # Errors
     /// As [`Peft::load`], and for a folder without any adapter; nothing is added then.
-    pub fn load_all(&mut self, dir: impl AsRef<Path>) -> Result<Vec<String>> {
+    pub fn load_all(&mut self, dir: impl AsRef<Path>) -> Result<Loaded> {
         let dir = dir.as_ref();
         let mut found: Vec<(String, PathBuf)> = Vec::new();
         if dir.join(io::adapter::CONFIG).exists() {
@@ -139,15 +152,18 @@ impl<M: Model> Peft<M> {
             let message = format!("has no {}, nor a sub-folder with one", io::adapter::CONFIG);
             return Err(Error::format(dir, message));
         }
-        let mut names: Vec<String> = Vec::new();
+        let mut loaded = Loaded::default();
         for (name, path) in found {
-            if let Err(e) = self.load(&name, &path) {
-                names.iter().try_for_each(|name| self.delete(name))?;
-                return Err(e);
+            match self.load(&name, &path) {
+                Ok(warnings) => loaded.warnings.extend(warnings),
+                Err(e) => {
+                    loaded.names.iter().try_for_each(|name| self.delete(name))?;
+                    return Err(e);
+                }
             }
-            names.push(name);
+            loaded.names.push(name);
         }
-        Ok(names)
+        Ok(loaded)
     }
 
     /// Writes every adapter as [`Peft::load_all`] and PEFT read them: `default` into `dir`, the others into sub-folders

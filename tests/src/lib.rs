@@ -36,6 +36,16 @@ pub fn edited(base: &str, changes: &Value) -> Result<TempDir> {
     Ok(dir)
 }
 
+/// A copy of a folder's files, to be changed.
+pub fn copied(from: &Path) -> Result<tempfile::TempDir> {
+    let dir = tempfile::tempdir()?;
+    for entry in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name()))?;
+    }
+    Ok(dir)
+}
+
 /// Worst difference relative to the golden's largest value: `max |a − b| / max |b|`.
 pub fn relative_error(found: &Tensor, expected: &Tensor) -> Result<f64> {
     if found.size() != expected.size() {

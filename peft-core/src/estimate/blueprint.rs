@@ -1,11 +1,11 @@
 //! A model without numbers.
 
 use super::memory::{Memory, Setup, Storage, bytes};
-use crate::build::Active;
 use crate::io::hub::{CONFIG, HubModel};
 use crate::methods::Method;
 use crate::model::Model;
 use crate::models::{FamilyVisitor, family};
+use crate::peft::Adapted;
 use crate::quant::weight_name;
 use crate::site::Outline;
 use crate::{Error, Params, Peft, Report, Result, commas, io};
@@ -54,7 +54,7 @@ impl<M: Model> Phantom for Peft<M> {
     fn adapted(&self, method: Box<dyn Method>) -> Result<(Report, Fresh)> {
         let name = method.name();
         let method = self.prepare(name, method)?;
-        let adapted = self.complete(name, method, Params::phantom(name))?;
+        let adapted = self.complete(name, Adapted::fresh(method, Params::phantom(name)))?;
         let params = Peft::outline(self).params.iter();
         let copies: BTreeSet<String> =
             params.filter_map(|param| Some(adapted.method.overlay(param)?.key)).collect();
@@ -64,7 +64,7 @@ impl<M: Model> Phantom for Peft<M> {
             trained: t.requires_grad(),
             copy: copies.contains(&name),
         };
-        let report = self.count(&[Active::new(name, adapted.method.as_ref(), &adapted.params)]);
+        let report = self.count(&[adapted.active(name)]);
         let tensors = tensors.into_iter().map(own).collect();
         Ok((report, Fresh { tensors, state: adapted.params.state_bytes() }))
     }

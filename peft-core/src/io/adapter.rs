@@ -1,10 +1,9 @@
 //! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`.
 
-use crate::methods::{Method, from_json};
 use crate::{Error, Result, io};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// Name of the configuration.
@@ -12,21 +11,22 @@ pub const CONFIG: &str = "adapter_config.json";
 /// Name of the tensors.
 pub const TENSORS: &str = "adapter_model.safetensors";
 
-/// The method and the tensors of an adapter directory. Names and shapes are checked when a model asks for them.
-pub fn read(dir: &Path) -> Result<(Box<dyn Method>, BTreeMap<String, Tensor>)> {
+/// The configuration and the tensors of an adapter directory, as they are there, and the tensors' file. What they mean is
+/// for [`Peft::load`](crate::Peft::load) to say.
+pub fn read(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
     let config = dir.join(CONFIG);
     if !config.exists() && dir.join(io::hub::CONFIG).exists() {
         let message = "is not there, only config.json: this is a model and no adapter; open it with io::hub";
         return Err(Error::format(config, message));
     }
-    let method = from_json(io::read_json(&config)?, &config.display().to_string())?;
+    let json = io::read_json(&config)?;
     let path = dir.join(TENSORS);
     if !path.exists() && dir.join("adapter_model.bin").exists() {
         let message = "is not there, only adapter_model.bin, a Python pickle; save the adapter again with \
                        safe_serialization=True";
         return Err(Error::format(path, message));
     }
-    Ok((method, io::tensors::read(&path)?))
+    Ok((json, io::tensors::read(&path)?, path))
 }
 
 /// Writes both files, the tensors first: a directory with a configuration is complete.

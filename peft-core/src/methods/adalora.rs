@@ -200,6 +200,10 @@ impl PeftConfig for AdaLoraConfig {
         "target_parameters": null, "trainable_token_indices": null, "use_bdlora": null, "use_dora": false,
         "use_qalora": false, "velora_config": null
     }"#;
+    const INERT: &'static str = r#"{
+        "corda_config": true, "eva_config": true, "loftq_config": true, "lora_ga_config": true,
+        "megatron_config": true, "megatron_core": true, "qalora_group_size": true
+    }"#;
     fn common(&self) -> &Common {
         &self.common
     }

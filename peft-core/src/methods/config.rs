@@ -1,7 +1,7 @@
-//! `adapter_config.json`: what all methods' files have in common, and the rules that keep reading one from being
-//! silent about what it does not know.
+//! `adapter_config.json`: what all methods' files have in common, and how one is written. How one is read is in
+//! [`read`](super::read).
 
-use super::{Counting, Method, Overlay, TABLE};
+use super::{Counting, Method, Overlay};
 use crate::model::TaskType;
 use crate::site::{Outline, PREFIX};
 use crate::{Error, Result};
@@ -105,6 +105,10 @@ pub trait PeftConfig: Method + Serialize + DeserializeOwned + Clone + 'static {
     /// Fields of PEFT's file that this crate does not have, with their defaults, as JSON: written as they are, and
     /// refused by name when a file has another value.
     const DEFAULTS: &'static str = "{}";
+    /// Fields that change no number of an adapter whose tensors are there, as JSON: with the values of which that is true,
+    /// or `true` for all of them. They say how training began, say. [`Peft::load`](crate::Peft::load) takes and keeps
+    /// them; an adapter that is added fresh may not have them.
+    const INERT: &'static str = "{}";
     /// What the names of whole modules start with in the file.
     const PREFIX: &'static str = PREFIX;
     /// The fields that every adapter has.
@@ -129,83 +133,11 @@ impl<C: PeftConfig> FileForm for C {
     }
 }
 
-type Reader = fn(Value, &str) -> Result<Box<dyn Method>>;
-pub(crate) type Row = (&'static str, Reader);
-
-pub(crate) const fn row<C: PeftConfig>() -> Row {
-    (C::TYPE, read::<C>)
-}
-
-/// The method of a parsed `adapter_config.json`; `place` is what errors call it.
-///
-/// # Errors
-/// An unknown `peft_type`, a field of the wrong type, and every field with a value other than its default that
-/// this crate has no code for: it would change the numbers.
-pub fn from_json(config: Value, place: &str) -> Result<Box<dyn Method>> {
-    let Some(kind) = config.get("peft_type").and_then(Value::as_str) else {
-        return Err(Error::config(place, "peft_type", "is missing, or not a string"));
-    };
-    match TABLE.iter().find(|(name, _)| *name == kind) {
-        Some((_, read)) => read(config, place),
-        None => {
-            let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
-            let message = format!("`{kind}` is not one of {}", known.join(", "));
-            Err(Error::config(place, "peft_type", message))
-        }
-    }
-}
-
-fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Box<dyn Method>> {
-    if let Some(fields) = config.as_object_mut() {
-        fields.remove("peft_type");
-    }
-    let method: C = serde_json::from_value(config.clone()).map_err(|e| {
-        let (field, e) = culprit::<C>(&config).unwrap_or_else(|| (C::TYPE.to_owned(), e.to_string()));
-        Error::config(place, field, e)
-    })?;
-    let defaults = defaults::<C>()?;
-    for (field, value) in &method.common().rest {
-        let fine = match defaults.get(field) {
-            Some(default) => same(default, value),
-            None => DESCRIPTIVE.contains(&field.as_str()) || is_empty(value),
-        };
-        if !fine {
-            let message =
-                format!("{value} is not supported: only {} is", defaults.get(field).unwrap_or(&Value::Null));
-            return Err(Error::config(place, field, message));
-        }
-    }
-    Ok(Box::new(method))
-}
-
-/// The field that cannot be read. Every field has a default, so each can be tried alone.
-fn culprit<C: PeftConfig>(config: &Value) -> Option<(String, String)> {
-    config.as_object()?.iter().find_map(|(field, value)| {
-        let alone = Value::Object(Map::from_iter([(field.clone(), value.clone())]));
-        let error = serde_json::from_value::<C>(alone).err()?;
-        Some((field.clone(), format!("{value} is not what is expected here ({error})")))
-    })
-}
-
 /// Fields that describe the file and change no number.
-const DESCRIPTIVE: &[&str] = &["auto_mapping", "inference_mode", "peft_version", "revision"];
+pub(super) const DESCRIPTIVE: &[&str] = &["auto_mapping", "inference_mode", "peft_version", "revision"];
 
-fn defaults<C: PeftConfig>() -> Result<Map<String, Value>> {
+pub(super) fn defaults<C: PeftConfig>() -> Result<Map<String, Value>> {
     serde_json::from_str(C::DEFAULTS).map_err(|e| Error::config(C::TYPE, "DEFAULTS", e))
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(a) => a.is_empty(),
-        Value::Object(o) => o.is_empty(),
-        _ => false,
-    }
-}
-
-/// Equal, with 8 equal to 8.0.
-fn same(a: &Value, b: &Value) -> bool {
-    a == b || matches!((a.as_f64(), b.as_f64()), (Some(x), Some(y)) if x == y)
 }
 
 /// What PEFT would write for this method: all fields, sorted by name.

@@ -41,6 +41,11 @@ impl PeftConfig for LoraConfig {
         "monteclora_config": null, "qalora_group_size": 16, "use_bdlora": null, "use_qalora": false,
         "velora_config": null
     }"#;
+    const INERT: &'static str = r#"{
+        "corda_config": true, "eva_config": true, "init_lora_weights": ["eva", "orthogonal", "lora_ga"],
+        "loftq_config": true, "lora_ga_config": true, "megatron_config": true, "megatron_core": true,
+        "qalora_group_size": true
+    }"#;
     fn common(&self) -> &Common {
         &self.common
     }

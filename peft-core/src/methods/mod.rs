@@ -5,13 +5,17 @@ mod config;
 mod dora;
 mod lycoris;
 mod ranks;
+mod read;
 mod tokens;
 mod twin;
 mod virtual_tokens;
-pub use config::{Common, FileForm, PeftConfig, from_json, to_json};
+pub use config::{Common, FileForm, PeftConfig, to_json};
 pub use dora::{Dora, EmbeddingDora};
 pub use ranks::SiteRank;
+pub use read::from_json;
+pub(crate) use read::{Read, from_file};
 pub use tokens::{Rows, TokenRows};
+pub(crate) use twin::Twin;
 
 use crate::attention::AttentionAdapter;
 use crate::model::{Dims, Prompt};
@@ -168,7 +172,7 @@ macro_rules! methods {
     ($($module:ident :: $Config:ident),* $(,)?) => {
         $(mod $module; pub use $module::*;)*
         /// Every `peft_type` that can be read, with its reader.
-        pub(crate) const TABLE: &[config::Row] = &[$(config::row::<$module::$Config>()),*];
+        pub(crate) const TABLE: &[read::Row] = &[$(read::row::<$module::$Config>()),*];
     };
 }
 

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 /// One tensor and its second name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Twin {
+pub(crate) struct Twin {
     /// Where it is read from.
     pub first: String,
     /// Where it stands once more.

@@ -178,6 +178,10 @@ impl<F: DecoderFamily> Model for Decoder<F> {
     fn untied(config: &DecoderConfig) -> DecoderConfig {
         DecoderConfig { tie_word_embeddings: false, ..config.clone() }
     }
+
+    fn resized(config: &DecoderConfig, vocab_size: i64) -> Option<DecoderConfig> {
+        Some(DecoderConfig { vocab_size, ..config.clone() })
+    }
 }
 
 #[derive(Debug)]
@@ -251,7 +255,8 @@ impl<F: DecoderFamily> HubModel for Decoder<F> {
 
     fn json(c: &DecoderConfig) -> Value {
         let tied = ("tie_word_embeddings", c.tie_word_embeddings.into());
-        patched(&c.json, [("architectures", vec![F::ARCHITECTURE].into()), tied])
+        let vocab = ("vocab_size", c.vocab_size.into());
+        patched(&c.json, [("architectures", vec![F::ARCHITECTURE].into()), tied, vocab])
     }
 
     fn tied(c: &DecoderConfig) -> Option<[&'static str; 2]> {

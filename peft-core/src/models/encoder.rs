@@ -106,6 +106,7 @@ impl EncoderConfig {
             &self.json,
             [
                 ("architectures", vec![architecture].into()),
+                ("vocab_size", self.vocab_size.into()),
                 ("id2label", names.into()),
                 ("label2id", ids.into()),
             ],
@@ -191,6 +192,10 @@ impl<F: EncoderFamily> Model for Encoder<F> {
         }
         let x = self.dense.forward(&x, pass)?.f_tanh()?;
         self.out.forward(&pass.dropped(x, c.classifier_dropout)?, pass)
+    }
+
+    fn resized(config: &EncoderConfig, vocab_size: i64) -> Option<EncoderConfig> {
+        Some(EncoderConfig { vocab_size, ..config.clone() })
     }
 }
 

@@ -100,6 +100,10 @@ impl Model for Gpt2 {
     fn untied(config: &Gpt2Config) -> Gpt2Config {
         Gpt2Config { tie_word_embeddings: false, ..config.clone() }
     }
+
+    fn resized(config: &Gpt2Config, vocab_size: i64) -> Option<Gpt2Config> {
+        Some(Gpt2Config { vocab_size, ..config.clone() })
+    }
 }
 
 #[derive(Debug)]
@@ -196,7 +200,8 @@ impl HubModel for Gpt2 {
 
     fn json(c: &Gpt2Config) -> Value {
         let tied = ("tie_word_embeddings", c.tie_word_embeddings.into());
-        patched(&c.json, [("architectures", vec!["GPT2LMHeadModel"].into()), tied])
+        let vocab = ("vocab_size", c.vocab_size.into());
+        patched(&c.json, [("architectures", vec!["GPT2LMHeadModel"].into()), tied, vocab])
     }
 
     fn tied(c: &Gpt2Config) -> Option<[&'static str; 2]> {

@@ -120,6 +120,10 @@ impl Model for Tiny {
         }
         self.head.forward(&x.f_mean_dim(1, false, None::<Kind>)?, pass)
     }
+
+    fn resized(config: &TinyConfig, vocab: i64) -> Option<TinyConfig> {
+        Some(TinyConfig { vocab, ..config.clone() })
+    }
 }
 
 #[derive(Debug)]

@@ -145,14 +145,14 @@ impl Scope<'_> {
     ) -> Result<Vec<Copy<'_>>> {
         let mut copies = Vec::new();
         for owner in &self.build.active {
-            let Some(overlay) = owner.method.overlay(name).filter(&accept) else { continue };
+            let Some(overlay) = owner.overlay(name).filter(&accept) else { continue };
             if !overlay.beside {
                 owner.hits.set(owner.hits.get().saturating_add(1));
             }
             let value = owner.params.get_or_else(&overlay.key, dims, || Ok(base()?.f_detach_copy()?))?;
             copies.push(Copy { owner, overlay, value });
         }
-        copies.sort_by_key(|copy| !copy.owner.method.frozen(&copy.overlay.key));
+        copies.sort_by_key(|copy| !copy.owner.frozen(&copy.overlay.key));
         Ok(copies)
     }
 }

@@ -78,8 +78,8 @@ impl<'a> LayerFilter<'a> {
         };
         for i in wanted {
             if !sites.iter().any(|n| index(n) == Some(*i)) {
-                let message = format!("layer {i} has none of the targets");
-                return Err(Error::config(method, "layers_to_transform", message));
+                let field = "layers_to_transform";
+                return Err(Error::NoTarget { method, field, pattern: format!("layer {i}"), close: Vec::new() });
             }
         }
         sites.retain(|n| full.contains(n) || index(n).is_some_and(|i| wanted.contains(&i)));

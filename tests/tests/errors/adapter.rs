@@ -106,17 +106,25 @@ fn a_config_with_wrong_types_names_the_field() -> Result<()> {
 
 #[test]
 fn what_would_change_the_numbers_is_refused_by_name() -> Result<()> {
-    for (field, value) in [
-        ("layer_replication", json!([[0, 1]])),
-        ("ensure_weight_tying", json!(true)),
-        ("use_qalora", json!(true)),
-        ("loftq_config", json!({ "loftq_bits": 4 })),
-        ("eva_config", json!({ "rho": 2 })),
-        ("a_field_of_next_year", json!("something")),
-        ("a_number_of_next_year", json!(0)),
-        ("a_switch_of_next_year", json!(true)),
-    ] {
+    for (field, value) in [("layer_replication", json!([[0, 1]])), ("use_qalora", json!(true))] {
         load_with("bert/lora", |c| c[field] = value.clone(), &[field, &value.to_string(), "not supported"])?;
+    }
+    // In a file these change nothing, and it is said where nobody knows them; a user who writes them means something.
+    for (field, value, said) in [
+        ("loftq_config", json!({ "loftq_bits": 4 }), false),
+        ("eva_config", json!({ "rho": 2 }), false),
+        ("a_field_of_next_year", json!("something"), true),
+        ("a_number_of_next_year", json!(0), true),
+        ("a_switch_of_next_year", json!(true), true),
+    ] {
+        let dir = copy("bert/lora")?;
+        edit_json(&dir.path().join(CONFIG), |c| c[field] = value.clone())?;
+        let strict =
+            peft_core::methods::from_json(peft_core::io::read_json(&dir.path().join(CONFIG))?, "a user");
+        refused(field, strict, &["a user", field, &value.to_string(), "not supported"])?;
+        let warnings = bert()?.load("a", dir.path())?;
+        let named = warnings.iter().any(|w| w.field == field && w.place.ends_with(CONFIG));
+        ensure!(named == said && warnings.len() == usize::from(said), "{field}: {warnings:?}");
     }
     let field = "num_transformer_submodules";
     load_with("bert/prefix", |c| c[field] = 2.into(), &[field, "2", "only 1 is"])

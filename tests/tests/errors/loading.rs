@@ -45,7 +45,11 @@ fn an_adapter_of_another_family() -> Result<()> {
     load("bert/ia3", &[CONFIG, "(IA)³", "`key` in target_modules", "is it for another one?"])?;
     load("gpt2/lora", &[CONFIG, "LoRA", "`c_attn` in target_modules"])?;
     load("bert/prefix", &[CONFIG, "token_dim", "32", "16"])?;
-    load("bert/prompt", &[TENSORS, "`base_model.classifier.bias`", "is it for another model"])?;
+    load("bert/prompt", &[CONFIG, "task_type", "SEQ_CLS", "CAUSAL_LM"])?;
+    let taskless = copy("bert/prompt")?;
+    edit_json(&taskless.path().join(CONFIG), |c| c["task_type"] = Value::Null)?;
+    let parts = [TENSORS, "`base_model.classifier.bias`", "is it for another model"];
+    refused("without a task", llama()?.load("a", taskless.path()), &parts)?;
     let mut gpt2 = hub::open::<Gpt2>(&golden("gpt2/base"), Device::Cpu, Head::Stored)?.peft;
     let parts = [CONFIG, "`v_proj` in target_modules", "did you mean `c_proj`?"];
     refused("llama's on GPT-2", gpt2.load("a", golden("llama/lora")), &parts)?;

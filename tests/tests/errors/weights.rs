@@ -140,7 +140,10 @@ fn beft_is_for_linear_layers_and_merges_where_there_is_a_bias() -> Result<()> {
     let gpt2 = base::<peft_core::models::Gpt2>("gpt2")?.add("a", BeftConfig::default());
     refused("no default", gpt2, &["BEFT", "target_modules", "`gpt2`"])?;
     load_with("llama/beft", |c| c["init_weights"] = json!("zero"), &["init_weights", "zero"])?;
-    load_with("llama/beft", |c| c["exclude_modules"] = json!(["k"]), &["exclude_modules", "not supported"])?;
+    let mut excluding = peft_core::io::read_json(&golden("llama/beft").join(CONFIG))?;
+    excluding["exclude_modules"] = json!(["k"]);
+    let strict = peft_core::methods::from_json(excluding, "a user");
+    refused("exclude", strict, &["a user", "exclude_modules", "not supported"])?;
     let mut peft = base::<Llama>("llama")?;
     peft.load("a", golden("llama/beft"))?;
     let parts = ["`model.layers.0.self_attn.v_proj`", "adds a bias to a layer that has none"];

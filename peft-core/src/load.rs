@@ -1,0 +1,100 @@
+//! The door for adapters that another program wrote. [`Peft::add`] takes what a user writes, to the letter; a file is
+//! taken as Python PEFT takes it: names that this model lacks beside others that it has, fields and spellings of other
+//! versions, weights of the base beside the adapter's. What is passed over is said, and what changes a number is done or
+//! refused.
+
+mod carried;
+mod fields;
+mod keys;
+
+pub(crate) use carried::Carried;
+pub(crate) use fields::Kept;
+pub(crate) use keys::vocabulary_of;
+
+use crate::model::{Model, TaskType};
+use crate::{Error, Peft, Result, Warning, io};
+use fields::Fields;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::Tensor;
+
+/// What errors and warnings call the two halves of an adapter.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    pub config: String,
+    pub tensors: String,
+}
+
+impl<M: Model> Peft<M> {
+    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`, and says what of it
+    /// was passed over because it changes no number here. A program prints that, on stderr say:
+    ///
+    /// ```
+    /// # use peft_core::{Peft, methods::LoraConfig, models::{Tiny, TinyConfig}, target::Names};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let config = TinyConfig::default();
+    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # peft.add("a", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// # let temporary = tempfile::tempdir()?;
+    /// # let dir = temporary.path();
+    /// # peft.save("a", dir)?;
+    /// for warning in peft.load("mine", dir)? {
+    ///     eprintln!("warning: {warning}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What would change the numbers, naming file and field or key; nothing is added then. A name that matches nothing in
+    /// this model, if no other one of its field does; a field with a value that this crate has no code for; an adapter for
+    /// another task; tensors that are missing, superfluous, of a wrong shape, not of floats, or not finite.
+    pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<Vec<Warning>> {
+        let dir = dir.as_ref();
+        self.check_new(name)?;
+        let (config, tensors, file) = io::adapter::read(dir)?;
+        let path = dir.join(io::adapter::CONFIG);
+        let places = Places { config: path.display().to_string(), tensors: file.display().to_string() };
+        self.take(name, config, tensors, &places).map_err(|e| e.in_file(&path))
+    }
+
+    /// Adds an adapter from what a file, or [`Peft::file`](Peft) and [`Peft::export`](Peft), says.
+    pub(crate) fn take(
+        &mut self,
+        name: &str,
+        config: Value,
+        tensors: BTreeMap<String, Tensor>,
+        places: &Places,
+    ) -> Result<Vec<Warning>> {
+        let mut warnings = Vec::new();
+        let task = config.get("task_type").cloned().unwrap_or_default();
+        let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
+        self.check_task(&task, &places.config)?;
+        let place = &places.tensors;
+        let tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
+        for (key, t) in &tensors {
+            if !bool::try_from(t.f_isfinite()?.f_all()?)? {
+                let message = "has values that are NaN or infinite: the training of this adapter went wrong";
+                return Err(Error::config(place, key, message));
+            }
+        }
+        keys::check_vocabulary(&tensors, self.outline(), place)?;
+        let mut tensors = method.import(place, tensors)?;
+        let carried = Carried::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
+        tensors.extend(carried.tensors);
+        self.attach_read(name, method, tensors, (kept, carried.own), place)?;
+        Ok(warnings)
+    }
+
+    /// The adapter must be for what this model's head does.
+    fn check_task(&self, task: &Value, place: &str) -> Result<()> {
+        let Ok(Some(task)) = serde_json::from_value::<Option<TaskType>>(task.clone()) else { return Ok(()) };
+        let own = self.outline().dims.task();
+        if task == own {
+            return Ok(());
+        }
+        let message = format!("the adapter is for {task}, and this model is for {own}");
+        Err(Error::config(place, "task_type", message))
+    }
+}

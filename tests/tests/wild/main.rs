@@ -1,0 +1,49 @@
+//! Adapters, models and data as other programs and versions write them. What is read has Python's numbers, and what is
+//! passed over is said; what would change the numbers is refused in words that help.
+
+mod adapters;
+mod beside;
+mod refused;
+mod resized;
+
+use anyhow::{Context, Result};
+use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::models::Llama;
+use peft_core::{Batch, Model, Pass, Peft, Warning};
+use std::path::PathBuf;
+use tch::{Device, Tensor};
+use tests::{golden, golden_tensors};
+
+/// The folder of a case.
+pub fn case(name: &str) -> PathBuf {
+    golden("cases").join(name)
+}
+
+pub fn open<M: HubModel>(family: &str) -> Result<Peft<M>> {
+    Ok(hub::open::<M>(&golden(family).join("base"), Device::Cpu, Head::Stored)?.peft)
+}
+
+pub fn llama() -> Result<Peft<Llama>> {
+    open("llama")
+}
+
+/// A Llama whose head is the word embedding.
+pub fn tied() -> Result<Peft<Llama>> {
+    Ok(hub::open::<Llama>(&case("tied_base"), Device::Cpu, Head::Stored)?.peft)
+}
+
+/// What Python computed: the ids and the logits.
+pub fn expected(name: &str) -> Result<(Batch, Tensor)> {
+    let mut g = golden_tensors(&case(name))?;
+    let ids = g.remove("input_ids").context("input_ids")?;
+    Ok((Batch::dense(ids), g.remove("logits").context("logits")?))
+}
+
+pub fn logits<M: Model>(peft: &Peft<M>, active: &[&str], batch: &Batch) -> Result<Tensor> {
+    Ok(peft.view(active)?.forward(batch, Pass::eval())?.detach())
+}
+
+/// All that was said.
+pub fn text(warnings: &[Warning]) -> String {
+    warnings.iter().map(|w| format!("{w}\n")).collect()
+}
