@@ -121,9 +121,10 @@ fn tokenizer() -> Result<TempDir> {
 fn data(rows: &[(&str, &str)]) -> Dataset {
     let rows = rows.iter().map(|(text, label)| peft_core::io::text::Row {
         text: (*text).to_owned(),
+        pair: None,
         label: (*label).to_owned(),
     });
-    Dataset { path: "test.jsonl".into(), rows: rows.collect() }
+    Dataset { path: "test.jsonl".into(), rows: rows.collect(), warnings: Vec::new() }
 }
 
 fn labels() -> Vec<String> {

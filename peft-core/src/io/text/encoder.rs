@@ -1,126 +1,12 @@
-//! Text: JSON lines `{"text": ..., "label": ...}` for classifiers, texts alone for causal models; a Hub tokenizer, batches.
+//! A Hub tokenizer with a model's limits: texts to token ids, and back.
 
-use crate::model::Batch;
-use crate::{Error, Result};
-use serde::Deserialize;
-use std::collections::BTreeSet;
-use std::io::BufRead;
+use super::Dataset;
+use super::chat::CONFIG;
+use super::encoded::{Encoded, Inputs};
+use crate::{Error, Result, io};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
-use tch::{Device, Tensor};
-use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
-
-/// Texts with their labels.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dataset {
-    pub path: PathBuf,
-    pub rows: Vec<Row>,
-}
-
-/// One labelled text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    pub text: String,
-    pub label: String,
-}
-
-#[derive(Deserialize)]
-struct RawRow {
-    text: Option<String>,
-    label: Option<serde_json::Value>,
-}
-
-impl Dataset {
-    /// Reads a JSON-lines file. Labels are strings, integers or booleans; blank lines are skipped.
-    ///
-    /// # Errors
-    /// Every wrong line by its number: no JSON, no `text`, no `label`; and a file without rows.
-    pub fn read(path: &Path) -> Result<Self> {
-        let example = r#"{"text": "...", "label": "..."}"#;
-        let rows = lines(path, example, |line, wrong| {
-            let raw = raw(line, wrong)?;
-            let text = raw.text.ok_or_else(|| wrong("no `text`".into()))?;
-            let label = match raw.label {
-                Some(serde_json::Value::String(s)) => s,
-                Some(v) if v.is_i64() || v.is_u64() || v.is_boolean() => v.to_string(),
-                None | Some(serde_json::Value::Null) => return Err(wrong("no `label`".into())),
-                Some(other) => {
-                    return Err(wrong(format!("`label` is {other}, expected a string or an integer")));
-                }
-            };
-            Ok(Row { text, label })
-        })?;
-        Ok(Self { path: path.to_owned(), rows })
-    }
-
-    /// The labels there are, sorted.
-    pub fn labels(&self) -> Vec<String> {
-        let set: BTreeSet<&String> = self.rows.iter().map(|r| &r.label).collect();
-        set.into_iter().cloned().collect()
-    }
-}
-
-/// Texts for a causal model: those of a file of JSON lines (`.jsonl` or `.json`) with a `text` each, and the lines of any
-/// other file. Blank lines are skipped.
-///
-/// # Errors
-/// As [`Dataset::read`].
-pub fn texts(path: &Path) -> Result<Vec<String>> {
-    let json = path.extension().is_some_and(|e| e == "jsonl" || e == "json");
-    let example = if json { r#"{"text": "..."}"# } else { "one text a line" };
-    lines(path, example, |line, wrong| match json {
-        true => raw(line, wrong)?.text.ok_or_else(|| wrong("no `text`".into())),
-        false => Ok(line.to_owned()),
-    })
-}
-
-/// What `read` makes of every line that is not blank; it is handed the error for its line.
-fn lines<T>(
-    path: &Path,
-    example: &str,
-    mut read: impl FnMut(&str, &dyn Fn(String) -> Error) -> Result<T>,
-) -> Result<Vec<T>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
-    let mut rows = Vec::new();
-    for (number, line) in (1..).zip(std::io::BufReader::new(file).lines()) {
-        let line = line.map_err(|e| Error::file(path, e))?;
-        if !line.trim().is_empty() {
-            let wrong = |what: String| Error::format(path, format!("line {number}: {what}"));
-            rows.push(read(&line, &wrong)?);
-        }
-    }
-    match rows.is_empty() {
-        true => Err(Error::format(path, format!("has no rows: expected lines like {example}"))),
-        false => Ok(rows),
-    }
-}
-
-fn raw(line: &str, wrong: &dyn Fn(String) -> Error) -> Result<RawRow> {
-    serde_json::from_str(line).map_err(|e| {
-        // serde counts lines within this one.
-        let text = e.to_string();
-        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-        wrong(format!("{what} (column {})", e.column()))
-    })
-}
-
-/// Rows as token ids and class numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
-    pub ids: Vec<Vec<i64>>,
-    pub labels: Vec<i64>,
-    /// How many texts were cut to fit the model.
-    pub truncated: usize,
-    pad: i64,
-}
-
-/// Texts as token ids, for a causal model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequences {
-    pub ids: Vec<Vec<i64>>,
-    /// How many texts were cut to fit the model.
-    pub truncated: usize,
-    pad: i64,
-}
+use tokenizers::{EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
 
 /// A `tokenizer.json` with the model's limits.
 #[derive(Debug)]
@@ -129,9 +15,11 @@ pub struct TextEncoder {
     /// The same, cutting texts to the model's length, its special tokens kept.
     cutting: Tokenizer,
     path: PathBuf,
-    longest: usize,
-    pad: i64,
+    pub(super) longest: usize,
+    pub(super) pad: i64,
     vocab: i64,
+    /// Whether token types go to the model.
+    typed: bool,
 }
 
 impl TextEncoder {
@@ -155,13 +43,14 @@ impl TextEncoder {
         let mut cutting = tokenizer.clone();
         let params = TruncationParams { max_length: longest, ..TruncationParams::default() };
         cutting.with_truncation(Some(params)).map_err(|e| Error::format(&path, e))?;
-        Ok(Self { tokenizer, cutting, path, longest, pad, vocab })
+        Ok(Self { tokenizer, cutting, path, longest, pad, vocab, typed: typed(dir)? })
     }
 
-    /// Token ids and class numbers of a dataset; `labels` names the classes in order.
+    /// Token ids and class numbers of a dataset; `labels` names the classes in order. Of a pair that is too long the longer
+    /// text is cut, token by token, as transformers does (`longest_first`).
     ///
     /// # Errors
-    /// A label that is not among `labels`, with its row; a token id beyond the model's vocabulary.
+    /// A label that is not among `labels`, with its row; a text without a token; a token id beyond the model's vocabulary.
     pub fn encode(&self, data: &Dataset, labels: &[String]) -> Result<Encoded> {
         let classes = (1..).zip(&data.rows).map(|(number, row)| {
             let class = labels.iter().position(|l| *l == row.label).ok_or_else(|| {
@@ -173,30 +62,47 @@ impl TextEncoder {
             Ok(i64::try_from(class).unwrap_or(i64::MAX))
         });
         let labels = classes.collect::<Result<_>>()?;
-        let texts: Vec<&str> = data.rows.iter().map(|r| r.text.as_str()).collect();
-        let (ids, truncated) = self.rows(&texts)?;
-        Ok(Encoded { ids, labels, truncated, pad: self.pad })
+        let texts: Vec<_> = data.rows.iter().map(|r| (r.text.as_str(), r.pair.as_deref())).collect();
+        let Inputs { ids, token_types, truncated, pad } = self.rows(&texts)?;
+        Ok(Encoded { ids, token_types, labels, truncated, pad })
     }
 
-    /// Token ids of texts that a causal model learns to write; `end` is put behind each that is not cut, so that it
-    /// learns to stop.
+    /// Token ids of texts without labels, for a classifier to judge. Texts that are longer than the model are cut, and
+    /// counted.
     ///
     /// # Errors
-    /// A text of one token, of which there is nothing to predict; a token id beyond the model's vocabulary.
-    pub fn sequences<T: AsRef<str>>(&self, texts: &[T], end: Option<i64>) -> Result<Sequences> {
-        let texts: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-        let (mut ids, truncated) = self.rows(&texts)?;
-        for (number, row) in (1..).zip(&mut ids) {
-            if row.len() < self.longest {
-                row.extend(end.filter(|id| row.last() != Some(id)));
-            }
-            if row.len() < 2 {
-                let message = format!("text {number} is one token at most: there is nothing to predict");
-                return Err(Error::Input(message));
-            }
-        }
-        self.check(ids.iter().flatten())?;
-        Ok(Sequences { ids, truncated, pad: self.pad })
+    /// As [`TextEncoder::encode`].
+    ///
+    /// ```no_run
+    /// use peft_core::io::hub::{self, Head};
+    /// use peft_core::io::text::{TextEncoder, texts};
+    /// use peft_core::models::Bert;
+    /// use peft_core::{Model, Pass};
+    /// use tch::Device;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let dir = "models/bert".as_ref();
+    /// let peft = hub::open::<Bert>(dir, Device::Cpu, Head::Stored)?.peft;
+    /// let c = peft.config();
+    /// let encoder = TextEncoder::open(dir, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+    /// let inputs = encoder.inputs(&texts("new.txt".as_ref())?)?;
+    /// println!("{} of {} texts are longer than the model, and cut", inputs.truncated, inputs.len());
+    /// let rows: Vec<usize> = (0..inputs.len()).collect();
+    /// let model = peft.view(&[])?;
+    /// for rows in rows.chunks(32) {
+    ///     let logits = model.forward(&inputs.batch(rows, Device::Cpu)?, Pass::eval())?;
+    ///     println!("{:?}", Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn inputs<T: AsRef<str>>(&self, texts: &[T]) -> Result<Inputs> {
+        self.rows(&texts.iter().map(|t| (t.as_ref(), None)).collect::<Vec<_>>())
+    }
+
+    /// As [`TextEncoder::inputs`], of pairs of texts.
+    pub fn pairs<T: AsRef<str>>(&self, pairs: &[(T, T)]) -> Result<Inputs> {
+        self.rows(&pairs.iter().map(|(a, b)| (a.as_ref(), Some(b.as_ref()))).collect::<Vec<_>>())
     }
 
     /// Token ids of one text, however long: a prompt.
@@ -204,8 +110,17 @@ impl TextEncoder {
     /// # Errors
     /// A token id beyond the model's vocabulary.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
-        let encoding = self.tokenizer.encode(text, true).map_err(|e| Error::format(&self.path, e))?;
-        let ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
+        let ids = ids(&self.tokenizer.encode(text, true).map_err(|e| self.broken(e))?);
+        self.check(&ids)?;
+        Ok(ids)
+    }
+
+    /// Token ids of a text that has its special tokens written out: a chat in the form of its template.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::ids`].
+    pub fn plain(&self, text: &str) -> Result<Vec<i64>> {
+        let ids = ids(&self.tokenizer.encode(text, false).map_err(|e| self.broken(e))?);
         self.check(&ids)?;
         Ok(ids)
     }
@@ -220,23 +135,50 @@ impl TextEncoder {
         self.tokenizer.decode(&ids, true).map_err(|e| Error::format(&self.path, e))
     }
 
-    /// Token ids, and how many texts were cut.
-    fn rows(&self, texts: &[&str]) -> Result<(Vec<Vec<i64>>, usize)> {
-        let broken = |e| Error::format(&self.path, e);
-        let (mut rows, mut truncated) = (Vec::new(), 0usize);
-        let encodings = self.tokenizer.encode_batch(texts.to_vec(), true).map_err(broken)?;
-        for (text, mut encoding) in texts.iter().zip(encodings) {
-            if encoding.len() > self.longest {
-                encoding = self.cutting.encode(*text, true).map_err(broken)?;
-                truncated = truncated.saturating_add(1);
-            }
-            rows.push(encoding.get_ids().iter().map(|id| i64::from(*id)).collect());
-        }
-        self.check(rows.iter().flatten())?;
-        Ok((rows, truncated))
+    /// Token ids of a text, and whether it was cut.
+    pub(super) fn text_ids(&self, text: &str) -> Result<(Vec<i64>, bool)> {
+        let encoding = self.tokenizer.encode(text, true).map_err(|e| self.broken(e))?;
+        let cut = encoding.len() > self.longest;
+        Ok((ids(&if cut { self.cut(text.into(), false)? } else { encoding }), cut))
     }
 
-    fn check<'a>(&self, ids: impl IntoIterator<Item = &'a i64>) -> Result<()> {
+    /// Texts, or pairs of them, cut to the model's length.
+    fn rows(&self, texts: &[(&str, Option<&str>)]) -> Result<Inputs> {
+        let all: Vec<_> = texts.iter().map(|text| input(*text)).collect();
+        let encodings = self.tokenizer.encode_batch(all, true).map_err(|e| self.broken(e))?;
+        let (mut rows, mut types, mut truncated) = (Vec::new(), Vec::new(), 0usize);
+        for (text, mut encoding) in texts.iter().zip(encodings) {
+            if encoding.len() > self.longest {
+                encoding = self.cut(input(*text), text.1.is_some())?;
+                truncated = truncated.saturating_add(1);
+            }
+            if encoding.is_empty() {
+                let number = rows.len().saturating_add(1);
+                return Err(Error::Input(format!(
+                    "text {number} is empty: the tokenizer makes no token of it"
+                )));
+            }
+            rows.push(ids(&encoding));
+            types.push(encoding.get_type_ids().iter().map(|id| i64::from(*id)).collect());
+        }
+        self.check(rows.iter().flatten())?;
+        Ok(Inputs { ids: rows, token_types: self.typed.then_some(types), truncated, pad: self.pad })
+    }
+    fn cut(&self, text: EncodeInput<'_>, pair: bool) -> Result<Encoding> {
+        let special = self.tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(pair));
+        if self.longest <= special {
+            let message =
+                format!("adds {special} tokens to every pair of texts, of which {} fit", self.longest);
+            return Err(Error::format(&self.path, message));
+        }
+        self.cutting.encode(text, true).map_err(|e| self.broken(e))
+    }
+
+    fn broken(&self, e: tokenizers::Error) -> Error {
+        Error::format(&self.path, e)
+    }
+
+    pub(super) fn check<'a>(&self, ids: impl IntoIterator<Item = &'a i64>) -> Result<()> {
         match ids.into_iter().find(|id| !(0..self.vocab).contains(*id)) {
             Some(id) => {
                 let message = format!("token id {id} is beyond the model's vocabulary of {}", self.vocab);
@@ -247,46 +189,24 @@ impl TextEncoder {
     }
 }
 
-impl Encoded {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// The given rows as a batch, padded on the right to the longest of them, and their classes `[rows]`.
-    pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
-        let classes = pick(&self.labels, rows)?.into_iter().copied().collect::<Vec<i64>>();
-        let batch = Batch::padded(&pick(&self.ids, rows)?, self.pad, device)?;
-        Ok((batch, Tensor::f_from_slice(&classes)?.f_to(device)?))
+fn input<'a>((text, pair): (&'a str, Option<&'a str>)) -> EncodeInput<'a> {
+    match pair {
+        Some(pair) => (text, pair).into(),
+        None => text.into(),
     }
 }
 
-impl Sequences {
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// The given rows as a batch, padded on the right to the longest of them, and their labels `[rows, length]`: the
-    /// ids, −100 for padding.
-    pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
-        let batch = Batch::padded(&pick(&self.ids, rows)?, self.pad, device)?;
-        let labels = batch.next_token_labels()?;
-        Ok((batch, labels))
-    }
+fn ids(encoding: &Encoding) -> Vec<i64> {
+    encoding.get_ids().iter().map(|id| i64::from(*id)).collect()
 }
 
-fn pick<'a, T>(all: &'a [T], rows: &[usize]) -> Result<Vec<&'a T>> {
-    let missing = || Error::Input(format!("a row beyond the {} there are", all.len()));
-    rows.iter().map(|r| all.get(*r).ok_or_else(missing)).collect()
+/// Whether transformers hands this tokenizer's token types to the model: unless its settings leave them out.
+fn typed(dir: &Path) -> Result<bool> {
+    let path = dir.join(CONFIG);
+    if !path.exists() {
+        return Ok(true);
+    }
+    let json = io::read_json(&path)?;
+    let names = json.get("model_input_names").and_then(Value::as_array);
+    Ok(names.is_none_or(|names| names.iter().any(|name| name == "token_type_ids")))
 }
