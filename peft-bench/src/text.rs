@@ -66,6 +66,9 @@ impl Text {
         mut note: impl FnMut(String) -> Result<()>,
     ) -> Result<Self> {
         let (train, test) = (Dataset::read(&source.train)?, Dataset::read(&source.test)?);
+        for warning in train.warnings.iter().chain(&test.warnings) {
+            note(warning.to_string())?;
+        }
         let labels = train.labels();
         let classes = labels.len() as i64;
         let head = if source.new_head { Head::Fresh(classes) } else { Head::Classes(classes) };

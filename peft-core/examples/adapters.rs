@@ -1,14 +1,15 @@
 //! Several adapters of one model: what there is, combining, converting to LoRA, merging, saving.
 
+mod common;
+
 use anyhow::{Context, Result};
 use clap::Parser;
-use peft_core::DEFAULT;
+use common::Given;
 use peft_core::combine::{Combination, Settings};
-use peft_core::io::adapter::CONFIG;
 use peft_core::io::hub::{self, Head, HubModel};
 use peft_core::models::{FamilyVisitor, family_of};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Lists, combines, converts and merges the adapters of a model
 #[derive(Debug, Parser)]
@@ -16,7 +17,11 @@ struct Options {
     /// Model directory
     model: PathBuf,
     /// Adapters: directories, each called by its folder's name, or by NAME=DIR; of a directory with several adapters, all
-    adapters: Vec<String>,
+    #[arg(value_name = "[NAME=]DIR")]
+    adapters: Vec<Given>,
+    /// The same, as the other programs have it; may be repeated
+    #[arg(long = "adapter", value_name = "[NAME=]DIR")]
+    more: Vec<Given>,
     /// Classes of a classifier, if the model's file has no head
     #[arg(long)]
     classes: Option<i64>,
@@ -60,16 +65,7 @@ impl FamilyVisitor for &Options {
     fn visit<M: HubModel>(self) -> Result<()> {
         let head = self.classes.map_or(Head::Stored, Head::Classes);
         let mut peft = hub::open::<M>(&self.model, tch::Device::Cpu, head)?.peft;
-        for given in &self.adapters {
-            match given.split_once('=') {
-                Some((name, dir)) => peft.load(name, dir)?,
-                None if Path::new(given).join(CONFIG).exists() => {
-                    let name = Path::new(given).file_name().and_then(|n| n.to_str());
-                    peft.load(name.unwrap_or(DEFAULT), given)?;
-                }
-                None => drop(peft.load_all(given)?),
-            }
-        }
+        common::load(&mut peft, &[&self.adapters[..], &self.more].concat())?;
 
         if !self.combine.is_empty() {
             let parts: Vec<(&str, f64)> = self.combine.iter().map(|(n, w)| (n.as_str(), *w)).collect();

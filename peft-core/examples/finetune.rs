@@ -1,10 +1,12 @@
 //! Fine-tunes a causal language model on texts with an adapter, and saves the adapter as PEFT does.
 
+mod common;
+
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use peft_core::io::hub::{self, Head, HubModel, TokenIds};
-use peft_core::io::text::{self, TextEncoder};
+use peft_core::io::text::{ChatTemplate, Corpus, TextEncoder};
 use peft_core::methods::{Common, Ia3Config, LoraConfig, Method, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::models::{FamilyVisitor, family_of};
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
@@ -14,17 +16,19 @@ use tch::{Device, Kind, Tensor};
 
 /// Fine-tunes a causal language model (Llama, Mistral, Qwen2, GPT-2) on texts with an adapter
 #[derive(Debug, Parser)]
+#[command(allow_negative_numbers = true)]
 struct Options {
     /// Model directory: config.json, model.safetensors or its shards, tokenizer.json
     model: PathBuf,
-    /// Texts: JSON lines {"text": "..."} if it ends in .jsonl or .json, else one text a line
+    /// Texts: one a line, or JSON (.jsonl, .json) with `text`, `prompt` and `completion`, Alpaca's `instruction`, `input`
+    /// and `output`, or chats as `messages`, which the model's template puts into words. Of prompts, nothing is learned
     data: PathBuf,
     /// Directory for the adapter
     out: PathBuf,
     #[arg(long, value_enum, default_value = "lora")]
     method: Name,
     /// Rank of lora and dora (alpha is twice that), virtual tokens of prefix and prompt
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..))]
     size: i64,
     /// Keep the base's linear layers in 4 bits (QLoRA)
     #[arg(long)]
@@ -33,16 +37,16 @@ struct Options {
     #[arg(long, value_name = "DIR")]
     merge: Option<PathBuf>,
     /// Passes over the texts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
     /// Texts a step
-    #[arg(long, default_value_t = 8)]
-    batch: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     /// Longest text in tokens; what is beyond is cut
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(i64).range(2..))]
     length: i64,
     /// Peak learning rate, after a warm-up of 5 % of the steps [default: the method's]
-    #[arg(long)]
+    #[arg(long, value_parser = common::positive::<f64>)]
     lr: Option<f64>,
     #[arg(long, default_value_t = 0)]
     seed: i64,
@@ -84,7 +88,6 @@ impl FamilyVisitor for &Options {
         let device = self.device.open()?;
         let prompts = matches!(self.method, Name::Prefix | Name::Prompt);
         ensure!(!prompts || self.merge.is_none(), "--merge: {:?} is no change of weights", self.method);
-        ensure!(self.batch > 0 && self.epochs > 0, "--batch and --epochs should be positive");
 
         // What is quick to check comes first: places to write to, then the texts.
         for dir in [Some(&self.out), self.merge.as_ref()].into_iter().flatten() {
@@ -96,8 +99,28 @@ impl FamilyVisitor for &Options {
         let fits = dims.positions.map_or(self.length, |most| self.length.min(most - virtual_tokens));
         let ids = TokenIds::read(&self.model)?;
         let encoder = TextEncoder::open(&self.model, dims.vocab, fits, ids.pad)?;
-        let data = encoder.sequences(&text::texts(&self.data)?, ids.eos.first().copied())?;
-        println!("{} texts, {} of them cut to {fits} tokens", data.len(), data.truncated);
+        let corpus = Corpus::read(&self.data)?;
+        common::warn(&corpus.warnings);
+        if ids.eos.is_empty() {
+            common::warn([format!(
+                "{}: names no end of a text (eos_token_id): none is learned",
+                self.model.display()
+            )]);
+        }
+        let template = ChatTemplate::open(&self.model)?;
+        let data = encoder.examples(&corpus.rows, ids.eos.first().copied(), template.as_ref())?;
+        println!(
+            "{}: {} rows, {} of them cut to {fits} tokens",
+            corpus.form,
+            corpus.rows.len(),
+            data.truncated
+        );
+        if data.dropped > 0 {
+            common::warn([format!(
+                "{} rows are left out: what is cut leaves their prompt alone",
+                data.dropped
+            )]);
+        }
 
         let quantise = self.nf4.then(Nf4Config::default);
         let options = hub::Options { quantise, ..Head::Stored.into() };
@@ -106,8 +129,9 @@ impl FamilyVisitor for &Options {
         peft.add("mine", self.adapter())?;
         println!("{}", peft.report(&["mine"])?);
 
-        let total = self.epochs * data.len().div_ceil(self.batch) as u64;
-        let schedule = Schedule::Linear { warmup: total.div_ceil(20), total };
+        let (batch, steps) = (self.batch as usize, data.len().div_ceil(self.batch as usize));
+        let total = self.epochs * steps as u64;
+        let schedule = Schedule::Linear { warmup: total / 20, total };
         let lr = self.lr.unwrap_or(if matches!(self.method, Name::Lora | Name::Dora) { 1e-3 } else { 1e-2 });
         let mut trainer =
             Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), lr, schedule)?.clip(1.0);
@@ -118,15 +142,15 @@ impl FamilyVisitor for &Options {
             let order = Tensor::f_randperm(data.len() as i64, (Kind::Int64, Device::Cpu))?;
             let order: Vec<usize> = Vec::<i64>::try_from(order)?.into_iter().map(|i| i as usize).collect();
             let mut sum = 0.0;
-            for rows in order.chunks(self.batch) {
-                let (batch, labels) = data.batch(rows, device)?;
-                let loss = next_token_loss(&model.forward(&batch, Pass::train())?, &labels)?;
+            for rows in order.chunks(batch) {
+                let (rows, labels) = data.batch(rows, device)?;
+                let loss = next_token_loss(&model.forward(&rows, Pass::train())?, &labels)?;
                 let done = trainer.step_adapters(&peft, &["mine"], &loss)?;
                 sum += done.loss;
                 bar.set_message(format!("loss {:.3}", done.loss));
                 bar.inc(1);
             }
-            let mean = sum / data.len().div_ceil(self.batch) as f64;
+            let mean = sum / steps as f64;
             bar.suspend(|| println!("epoch {epoch}: loss {mean:.4}"));
         }
         bar.finish_and_clear();

@@ -1,7 +1,9 @@
 //! Will it fit? What the methods train in a model and what that holds, and which one to take: from the model's
 //! configuration alone.
 
-use anyhow::{Context, Result, ensure};
+mod common;
+
+use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use peft_core::estimate::{Blueprint, Estimate, Need, Setup, Storage, human_bytes, recommend};
@@ -14,17 +16,19 @@ use std::path::Path;
 
 /// Says what fine-tuning a model takes, before it is downloaded
 #[derive(Debug, Parser)]
+#[command(allow_negative_numbers = true)]
 struct Options {
     /// Directory with a config.json, or a size: 7B, 350M
     model: String,
     /// Memory of the device in GB (10⁹ bytes)
-    #[arg(long, default_value_t = 24.0)]
+    #[arg(long, default_value_t = 24.0, value_parser = common::positive::<f64>)]
     gpu: f64,
     /// Share of it that is kept for activations and buffers
     #[arg(long, default_value_t = 0.2)]
     reserve: f64,
-    #[arg(long, default_value = "generation")]
-    task: Task,
+    /// What for [default: generation with a causal model or a size, else classification]
+    #[arg(long)]
+    task: Option<Task>,
     /// Training examples
     #[arg(long, default_value_t = 10_000)]
     examples: i64,
@@ -77,16 +81,19 @@ fn methods(common: &Common) -> Vec<(&'static str, Box<dyn Method>)> {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    ensure!(
-        options.gpu > 0.0 && options.gpu.is_finite(),
-        "--gpu {}: a device has more than 0 GB",
-        options.gpu
-    );
     let model = blueprint(&options.model).with_context(|| format!("model `{}`", options.model))?;
     println!("{model}");
 
-    let task_type = Some(options.task.into());
-    let common = Common { task_type, ..Common::default() };
+    let usual = if model.outline().dims.causal { Task::Generation } else { Task::Classification };
+    let task: TaskType = options.task.unwrap_or(usual).into();
+    let need = Need {
+        device_bytes: (options.gpu * 1e9) as i64,
+        reserve: options.reserve,
+        task,
+        examples: options.examples,
+    };
+    let advice = recommend(&model, &need)?;
+    let common = Common { task_type: Some(task), ..Common::default() };
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["method", "trained", "%", "beside the base", "over 16 bits", "over 4 bits"]);
@@ -103,13 +110,6 @@ fn main() -> Result<()> {
     }
     println!("{table}\nActivations are not counted.\n");
 
-    let need = Need {
-        device_bytes: (options.gpu * 1e9) as i64,
-        reserve: options.reserve,
-        task: options.task.into(),
-        examples: options.examples,
-    };
-    let advice = recommend(&model, &need)?;
     println!("{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" });
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! Generates text with a causal language model, each prompt with an adapter of its own where that is asked for.
 
+mod common;
+
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use common::Given;
 use peft_core::io::hub::{self, Head, HubModel, TokenIds};
 use peft_core::io::text::TextEncoder;
 use peft_core::models::{FamilyVisitor, family_of};
@@ -16,9 +19,9 @@ struct Options {
     /// Prompts; token ids ("5 17 2") where the directory has no tokenizer.json
     #[arg(required = true)]
     prompts: Vec<String>,
-    /// An adapter with its name; may be repeated
-    #[arg(long = "adapter", value_name = "NAME=DIR", value_parser = named)]
-    adapters: Vec<(String, PathBuf)>,
+    /// An adapter, called by its folder's name or by NAME; of a directory with several, all; may be repeated
+    #[arg(long = "adapter", value_name = "[NAME=]DIR")]
+    adapters: Vec<Given>,
     /// The adapter of each prompt, or `-` for none: french,-,legal [default: the adapter there is]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
     rows: Vec<String>,
@@ -46,11 +49,6 @@ struct Options {
     json: bool,
 }
 
-fn named(text: &str) -> Result<(String, PathBuf)> {
-    let (name, dir) = text.split_once('=').context("expected NAME=DIR")?;
-    Ok((name.to_owned(), dir.into()))
-}
-
 impl FamilyVisitor for &Options {
     type Output = Result<()>;
 
@@ -59,9 +57,7 @@ impl FamilyVisitor for &Options {
         let dims = M::dims(&hub::config::<M>(&self.model, Head::Stored)?);
         ensure!(dims.causal, "{}: {} is not a causal model", self.model.display(), dims.model_type);
         let mut peft = hub::open::<M>(&self.model, device, Head::Stored)?.peft;
-        for (name, dir) in &self.adapters {
-            peft.load(name, dir)?;
-        }
+        let loaded = common::load(&mut peft, &self.adapters)?;
         let special = TokenIds::read(&self.model)?;
         let encoder = match self.model.join("tokenizer.json").exists() {
             true => Some(TextEncoder::open(&self.model, dims.vocab, i64::MAX, special.pad)?),
@@ -83,11 +79,11 @@ impl FamilyVisitor for &Options {
         let prompts = self.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
 
         // One view with an adapter for all prompts, or one with an adapter for each.
-        let names: Vec<&str> = match (self.adapters.as_slice(), self.rows.len()) {
+        let names: Vec<&str> = match (loaded.as_slice(), self.rows.len()) {
             ([], 0) => vec!["-"; prompts.len()],
-            ([(name, _)], 0) => vec![name; prompts.len()],
+            ([name], 0) => vec![name; prompts.len()],
             (_, 0) => {
-                bail!("--rows should say which prompt has which of the {} adapters", self.adapters.len())
+                bail!("--rows should say which prompt has which of the {} adapters", loaded.len())
             }
             (_, n) if n == prompts.len() => self.rows.iter().map(String::as_str).collect(),
             (_, n) => bail!("--rows names {n} adapters for {} prompts", prompts.len()),

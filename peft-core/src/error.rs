@@ -70,7 +70,8 @@ pub enum Error {
 
     /// A number that should be finite is not.
     #[error(
-        "{what} is {value} at step {step}: training has diverged (a lower learning rate, or clipping, may help)"
+        "{what} is {value} at step {step}: training has diverged (a lower learning rate, or clipping, may help); \
+         a loss over labels that are all -100 is NaN as well"
     )]
     NonFinite { what: &'static str, value: f64, step: u64 },
 

@@ -110,7 +110,8 @@ pub fn generate<M: Model>(model: &M, batch: &Batch, config: &GenerateConfig) -> 
     let mut text = Vec::new();
     for step in 0..config.max_new_tokens {
         let seen = mask.as_ref().map(|m| m.f_narrow(1, 0, length.saturating_add(step))).transpose()?;
-        let logits = model.forward(&Batch { ids: ids.shallow_clone(), mask: seen }, pass)?;
+        let logits =
+            model.forward(&Batch { ids: ids.shallow_clone(), mask: seen, token_types: None }, pass)?;
         let &[_, 1, vocab] = logits.size().as_slice() else {
             return Err(Error::Input("this model is not causal: it has no logits for a next token".into()));
         };
@@ -158,7 +159,8 @@ fn aligned(batch: &Batch) -> Result<Batch> {
         return Err(Error::Input("there is no token to go on from".into()));
     }
     batch.check_mask(0)?;
-    let Some(mask) = &batch.mask else { return Ok(Batch { ids, mask: None }) };
+    batch.check_untyped()?;
+    let Some(mask) = &batch.mask else { return Ok(Batch { ids, mask: None, token_types: None }) };
     let real = mask.f_ne(0)?.f_flip([1])?.f_cumsum(1, Kind::Int64)?;
     let right = real.f_eq(0)?.f_sum_dim_intlist(1, true, Kind::Int64)?;
     if right.f_max()?.f_int64_value(&[])? >= length {
@@ -168,7 +170,11 @@ fn aligned(batch: &Batch) -> Result<Batch> {
     }
     let all = Tensor::f_arange(length, (Kind::Int64, ids.device()))?;
     let from = all.f_unsqueeze(0)?.f_sub(&right)?.f_remainder(length)?;
-    Ok(Batch { ids: ids.f_gather(1, &from, false)?, mask: Some(mask.f_gather(1, &from, false)?) })
+    Ok(Batch {
+        ids: ids.f_gather(1, &from, false)?,
+        mask: Some(mask.f_gather(1, &from, false)?),
+        token_types: None,
+    })
 }
 
 /// One token a row of `logits` `[batch, vocab]`, by the inverse of the cumulative distribution.

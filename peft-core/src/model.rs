@@ -73,12 +73,26 @@ pub struct Batch {
     /// `[batch, length]`, 1 for real tokens and 0 for padding; `None` when all are real. With a cache,
     /// `[batch, cached tokens + length]`.
     pub mask: Option<Tensor>,
+    /// `[batch, length]`, which text of a pair each token is of, for models that were trained with such types (BERT);
+    /// `None` is type 0 throughout.
+    pub token_types: Option<Tensor>,
 }
 
 impl Batch {
     /// A batch without padding.
     pub fn dense(ids: Tensor) -> Self {
-        Self { ids, mask: None }
+        Self { ids, mask: None, token_types: None }
+    }
+
+    /// With the token types of rows that were [padded](Batch::padded): 0 for padding.
+    ///
+    /// # Errors
+    /// Other rows than those of the ids.
+    pub fn typed<R: AsRef<[i64]>>(self, rows: &[R]) -> Result<Self> {
+        let types = Self::padded(rows, 0, self.ids.device())?.ids;
+        let typed = Self { token_types: Some(types), ..self };
+        typed.check_types_shape()?;
+        Ok(typed)
     }
 
     /// Rows of ids, padded on the right with `pad` to the longest of them.
@@ -104,7 +118,8 @@ impl Batch {
         let shape = [rows.len(), longest].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         let tensor =
             |v: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(v)?.f_view(shape)?.f_to(device)?) };
-        Ok(Self { ids: tensor(&ids)?, mask: padded.then(|| tensor(&mask)).transpose()? })
+        let mask = padded.then(|| tensor(&mask)).transpose()?;
+        Ok(Self { mask, ..Self::dense(tensor(&ids)?) })
     }
 
     /// The labels of a causal model that learns to go on as these rows do: the ids, and −100 for padding. See
@@ -150,6 +165,41 @@ impl Batch {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Checks that there are no token types: for models that have no use for them.
+    pub fn check_untyped(&self) -> Result<()> {
+        match &self.token_types {
+            Some(_) => Err(Error::Input("token types, of which this model has none".into())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_types_shape(&self) -> Result<()> {
+        match self.token_types.as_ref().map(Tensor::size) {
+            Some(types) if types != self.ids.size() => {
+                let ids = self.ids.size();
+                Err(Error::Input(format!("token types of shape {types:?} for ids of shape {ids:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that there is a token type below `types` for every id; on the CPU alone, as [`Batch::check_ids`].
+    pub fn check_token_types(&self, types: i64) -> Result<()> {
+        self.check_types_shape()?;
+        let Some(all) = &self.token_types else { return Ok(()) };
+        if all.device() != tch::Device::Cpu || all.numel() == 0 {
+            return Ok(());
+        }
+        let (low, high) = all.f_aminmax(None, false)?;
+        for found in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
+            if !(0..types).contains(&found) {
+                let message = format!("token type {found}, of which the model has {types} from 0 on");
+                return Err(Error::Input(message));
+            }
+        }
+        Ok(())
     }
 
     /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`: 0, and the dtype's lowest

@@ -109,7 +109,11 @@ type Tensors = BTreeMap<String, Tensor>;
 fn method<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<Errors> {
     let g = golden_tensors(dir)?;
     let name = |key: &str| g.get(key).with_context(|| format!("the golden has no `{key}`"));
-    let batch = Batch { ids: name("input_ids")?.copy(), mask: Some(name("attention_mask")?.copy()) };
+    let batch = Batch {
+        ids: name("input_ids")?.copy(),
+        mask: Some(name("attention_mask")?.copy()),
+        token_types: None,
+    };
     let mut e = Errors { method: folder_name(dir), ..Errors::default() };
     e.base = relative_error(&peft.view(&[])?.forward(&batch, Pass::eval())?, name("logits_base")?)?;
 

@@ -17,7 +17,8 @@ pub fn compare<M: Model>(peft: &mut Peft<M>, dir: &Path, method: &str) -> Result
         peft.load(name, dir.join(name))?;
     }
     let get = |key: &str| g.get(key).with_context(|| format!("the golden has no `{key}`"));
-    let batch = Batch { ids: get("input_ids")?.copy(), mask: Some(get("attention_mask")?.copy()) };
+    let batch =
+        Batch { ids: get("input_ids")?.copy(), mask: Some(get("attention_mask")?.copy()), token_types: None };
     let mut e = Errors { method: method.to_owned(), ..Errors::default() };
     for (key, expected) in &g {
         let Some(what) = key.strip_prefix("logits.") else { continue };

@@ -180,7 +180,7 @@ fn roberta_counts_words_and_not_padding() -> Result<()> {
     let own = model.forward(&Batch::dense(row.unsqueeze(0)), Pass::eval())?;
     let padded = Tensor::cat(&[&row, &pads], 0).unsqueeze(0);
     let mask = padded.ne(1).to_kind(Kind::Int64);
-    let batch = Batch { ids: padded, mask: Some(mask) };
+    let batch = Batch { ids: padded, mask: Some(mask), token_types: None };
     assert_close("padded", &model.forward(&batch, Pass::eval())?, &own, TOL)?;
     // 64 positions, the first two of which are not for words.
     let long = |n: i64| Batch::dense(Tensor::full([1, n], 5, (Kind::Int64, Device::Cpu)));

@@ -47,7 +47,7 @@ impl FamilyVisitor for Case<'_> {
         };
         let model = peft.view(active)?;
         let (ids, mask) = (matrix(&case["ids"])?, matrix(&case["mask"])?);
-        let batch = Batch { ids, mask: Some(mask.copy()) };
+        let batch = Batch { ids, mask: Some(mask.copy()), token_types: None };
 
         let logits = model.forward(&batch, Pass::eval())?;
         let length = mask.size()[1];
@@ -101,7 +101,7 @@ fn padded(left: bool) -> Batch {
             if left { Tensor::cat(&[&pads, row], 0) } else { Tensor::cat(&[row, &pads], 0) }
         })
         .collect();
-    Batch { ids: Tensor::stack(&rows, 0), mask: Some(mask) }
+    Batch { ids: Tensor::stack(&rows, 0), mask: Some(mask), token_types: None }
 }
 
 /// The real tokens of row `i`, alone.
@@ -189,7 +189,7 @@ fn in_pieces<M: HubModel>(mut peft: Peft<M>) -> Result<()> {
                 let ids = batch.ids.narrow(1, at, piece);
                 let mask = batch.mask.as_ref().map(|m| m.narrow(1, 0, at + piece));
                 let pass = Pass { cache: Some(&cache), ..Pass::eval() };
-                let logits = model.forward(&Batch { ids, mask }, pass)?;
+                let logits = model.forward(&Batch { ids, mask, token_types: None }, pass)?;
                 let logits = logits.narrow(1, logits.size()[1] - piece, piece);
                 let real = batch.mask.as_ref().map(|m| m.narrow(1, at, piece).unsqueeze(-1));
                 let masked = |t: Tensor| if let Some(m) = &real { t * m } else { t };

@@ -50,12 +50,12 @@ fn rows_alone<M: Model>(peft: &Peft<M>, vocab: i64, padded: bool) -> Result<()> 
         let lengths = Tensor::from_slice(&[7i64, 3, 5, 7, 1]).view([5, 1]);
         Tensor::arange(7, (Kind::Int64, Device::Cpu)).unsqueeze(0).lt_tensor(&lengths).to_kind(Kind::Int64)
     });
-    let batch = Batch { ids: ids.copy(), mask: mask.as_ref().map(Tensor::copy) };
+    let batch = Batch { ids: ids.copy(), mask: mask.as_ref().map(Tensor::copy), token_types: None };
     let mixed = peft.view_rows(&ROWS)?.forward(&batch, Pass::eval())?;
     let mut alone = Vec::new();
     for (i, row) in ROWS.iter().enumerate() {
         let one = |t: &Tensor| t.narrow(0, i as i64, 1);
-        let batch = Batch { ids: one(&ids), mask: mask.as_ref().map(one) };
+        let batch = Batch { ids: one(&ids), mask: mask.as_ref().map(one), token_types: None };
         let active: Vec<&str> = row.iter().copied().collect();
         alone.push(peft.view(&active)?.forward(&batch, Pass::eval())?);
     }
@@ -92,7 +92,8 @@ fn mixed_rows_and_sums_have_the_numbers_of_peft() -> Result<()> {
     for name in ["a", "b"] {
         peft.load(name, dir.join(name))?;
     }
-    let batch = Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()) };
+    let batch =
+        Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()), token_types: None };
     let mixed = peft.view_rows(&[Some("a"), Some("b"), None])?.forward(&batch, Pass::eval())?;
     assert_close("mixed", &mixed, &g["logits.mixed_a_b_base"], 1e-5)?;
     for (active, key) in [

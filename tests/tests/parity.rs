@@ -75,7 +75,8 @@ fn a_padded_row_is_what_it_is_alone() -> Result<()> {
     peft.load("golden", golden("bert/lora"))?;
     let view = peft.view(&["golden"])?;
     let (ids, mask): (&Tensor, &Tensor) = (&g["input_ids"], &g["attention_mask"]);
-    let together = view.forward(&Batch { ids: ids.copy(), mask: Some(mask.copy()) }, Pass::eval())?;
+    let together =
+        view.forward(&Batch { ids: ids.copy(), mask: Some(mask.copy()), token_types: None }, Pass::eval())?;
     for row in 0..ids.size()[0] {
         let length = mask.get(row).sum(tch::Kind::Int64).int64_value(&[]);
         let alone = Batch::dense(ids.get(row).narrow(0, 0, length).unsqueeze(0));

@@ -1,14 +1,14 @@
 //! A model without numbers.
 
 use super::memory::{Memory, Setup, Storage, bytes};
-use crate::io::hub::{CONFIG, HubModel};
+use crate::io::hub::{self, HubModel};
 use crate::methods::Method;
 use crate::model::Model;
 use crate::models::{FamilyVisitor, family};
 use crate::peft::Adapted;
 use crate::quant::weight_name;
 use crate::site::Outline;
-use crate::{Error, Params, Peft, Report, Result, commas, io};
+use crate::{Error, Params, Peft, Report, Result, commas};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,7 +17,11 @@ use tch::Kind;
 
 /// A model of which the configuration alone is known: all names and shapes, and no number.
 #[derive(Debug)]
-pub struct Blueprint(Box<dyn Phantom>);
+pub struct Blueprint {
+    phantom: Box<dyn Phantom>,
+    /// Its shape is not a model's, but made up for a size.
+    assumed: bool,
+}
 
 /// What is asked of a phantom, whatever its family.
 trait Phantom: fmt::Debug + Send {
@@ -94,7 +98,8 @@ impl Blueprint {
             let message = format!("{layers} is not between 0 and {MOST_LAYERS}");
             return Err(Error::config("estimate", "layers", message));
         }
-        Ok(Self(Box::new(Peft::<M>::new(Params::phantom("the model"), config)?)))
+        let phantom = Box::new(Peft::<M>::new(Params::phantom("the model"), config)?);
+        Ok(Self { phantom, assumed: false })
     }
 
     /// The model of a Hub `config.json`, whose `model_type` says the family; `place` is what errors call it.
@@ -115,12 +120,13 @@ impl Blueprint {
 
     /// The model of a directory, of which only `config.json` need be there.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let path = dir.as_ref().join(CONFIG);
-        Self::read(&io::read_json(&path)?, &path.display().to_string())
+        let (json, place) = hub::read_model(dir.as_ref())?;
+        Self::read(&json, &place)
     }
 
     /// A decoder of about that many parameters in the proportions of LLaMA: heads of 128, as many layers as heads, a
-    /// feed-forward of ⌈8/3⌉ of the width in steps of 256, 32,000 words. 7 and 13 billion are the LLaMAs of that size.
+    /// feed-forward of ⌈8/3⌉ of the width in steps of 256, 32,000 words. 7 and 13 billion are the LLaMAs of that size. It is
+    /// an assumption, and displayed as one.
     ///
     /// # Errors
     /// Fewer than 10 million, and more than 10 trillion.
@@ -142,17 +148,17 @@ impl Blueprint {
             "model_type": "llama", "vocab_size": 32000, "hidden_size": hidden, "intermediate_size": ffn,
             "num_hidden_layers": heads, "num_attention_heads": heads
         });
-        Self::read(&json, "a decoder of that size")
+        Ok(Self { assumed: true, ..Self::read(&json, "a decoder of that size")? })
     }
 
     /// The model's sites and parameters.
     pub fn outline(&self) -> &Outline {
-        self.0.outline()
+        self.phantom.outline()
     }
 
     /// Number of its parameters. Those of a tied head count once.
     pub fn parameters(&self) -> i64 {
-        self.0.numels().into_values().fold(0, i64::saturating_add)
+        self.phantom.numels().into_values().fold(0, i64::saturating_add)
     }
 
     /// Bytes of the model's weights.
@@ -160,7 +166,7 @@ impl Blueprint {
     /// # Errors
     /// A wrong [`Nf4Config`](crate::quant::Nf4Config).
     pub fn weights(&self, storage: &Storage) -> Result<i64> {
-        let numels = self.0.numels();
+        let numels = self.phantom.numels();
         let quantised: BTreeSet<String> = match storage {
             Storage::Dense(_) => BTreeSet::new(),
             Storage::Nf4 { config, .. } => {
@@ -177,7 +183,7 @@ impl Blueprint {
     /// # Errors
     /// What [`Peft::add`] says to the configuration.
     pub fn estimate(&self, method: impl Into<Box<dyn Method>>, setup: &Setup) -> Result<Estimate> {
-        let (report, fresh) = self.0.adapted(method.into())?;
+        let (report, fresh) = self.phantom.adapted(method.into())?;
         let mut memory =
             Memory { base: self.weights(&setup.base)?, adapter: fresh.state, ..Memory::default() };
         for own in fresh.tensors {
@@ -195,6 +201,12 @@ impl fmt::Display for Blueprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = &self.outline().dims;
         let size = commas(self.parameters());
-        write!(f, "{} of {size} parameters, {} layers of width {}", d.model_type, d.layers, d.hidden)
+        write!(f, "{} of {size} parameters, {} layers of width {}", d.model_type, d.layers, d.hidden)?;
+        match self.assumed {
+            true => {
+                f.write_str(": an assumed shape, LLaMA's for that size; only a config.json has a model's own")
+            }
+            false => Ok(()),
+        }
     }
 }

@@ -131,9 +131,17 @@ const MANY: i64 = 100_000;
 /// what the recommendation says, with `fits: false`.
 ///
 /// # Errors
-/// A number of [`Need`] that is out of range; a model for whose `model_type` PEFT has no default targets.
+/// A number of [`Need`] that is out of range; writing text with a model that is not causal; a model for whose `model_type` PEFT has no default targets.
 pub fn recommend(model: &Blueprint, need: &Need) -> Result<Recommendation> {
     need.check()?;
+    let dims = &model.outline().dims;
+    if need.generates() && !dims.causal {
+        let message = format!(
+            "{} is no causal model, and writes no text: classification is a task for it",
+            dims.model_type
+        );
+        return Err(Error::config("estimate", "task", message));
+    }
     let (common, examples) =
         (Common { task_type: Some(need.task), ..Common::default() }, commas(need.examples));
     let mut why = Vec::new();

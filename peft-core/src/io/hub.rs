@@ -141,16 +141,20 @@ pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
     read_config::<M>(dir, head).map(|(config, ..)| config)
 }
 
-/// The configuration, the file and the file's place.
-fn read_config<M: HubModel>(dir: &Path, head: Head) -> Result<(M::Config, Value, String)> {
+/// The file `config.json` of a model directory, and its place.
+pub(crate) fn read_model(dir: &Path) -> Result<(Value, String)> {
     let path = dir.join(CONFIG);
     if !path.exists() && dir.join(io::adapter::CONFIG).exists() {
         let message = "is not there, only adapter_config.json: this is an adapter and no model; open its base, and \
                        load it with Peft::load";
         return Err(Error::format(path, message));
     }
-    let json = io::read_json(&path)?;
-    let place = path.display().to_string();
+    Ok((io::read_json(&path)?, path.display().to_string()))
+}
+
+/// The configuration, the file and the file's place.
+fn read_config<M: HubModel>(dir: &Path, head: Head) -> Result<(M::Config, Value, String)> {
+    let (json, place) = read_model(dir)?;
     match json.get("model_type").and_then(Value::as_str) {
         Some(kind) if kind == M::MODEL_TYPE => Ok((M::config(&json, &place, head.classes())?, json, place)),
         kind => {

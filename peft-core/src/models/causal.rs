@@ -33,6 +33,7 @@ impl Stream {
     ) -> Result<Self> {
         let (cached, cached_virtual) = pass.cache.map_or((0, 0), |c| (c.len(), c.virtual_tokens()));
         batch.check_mask(cached.saturating_sub(cached_virtual))?;
+        batch.check_untyped()?;
         let embeds = words.forward(&batch.ids, pass)?;
         let mask = batch.additive_mask(embeds.kind())?;
         let input = Input { embeds, mask, position: 0, virtual_tokens: 0 };

@@ -176,13 +176,14 @@ impl<F: EncoderFamily> Model for Encoder<F> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
         batch.check_mask(0)?;
+        batch.check_token_types(c.type_vocab_size)?;
         let embeds = self.words.forward(&batch.ids, pass)?;
         let mask = batch.additive_mask(embeds.kind())?;
         let input = Input { embeds, mask, position: 0, virtual_tokens: 0 };
         let input = self.prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;
         let pass = Pass { mask: input.mask.as_ref(), ..pass };
 
-        let mut x = self.embed(&batch.ids, &input, pass)?;
+        let mut x = self.embed(batch, &input, pass)?;
         for layer in &self.layers {
             x = layer.forward(&x, pass)?;
         }
@@ -200,8 +201,8 @@ impl<F: EncoderFamily> Model for Encoder<F> {
 }
 
 impl<F: EncoderFamily> Encoder<F> {
-    /// Words + positions + the first token type, normed: `[batch, t, d]`.
-    fn embed(&self, ids: &Tensor, input: &Input, pass: Pass<'_>) -> Result<Tensor> {
+    /// Words + positions + token types, normed: `[batch, t, d]`.
+    fn embed(&self, batch: &Batch, input: &Input, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         let length = input.embeds.size3()?.1;
         let start = F::first_position(c).saturating_add(input.position);
@@ -211,11 +212,19 @@ impl<F: EncoderFamily> Encoder<F> {
                 format!("{length} tokens from position {start} on do not fit the model's {most} positions");
             return Err(Error::Input(text));
         }
-        let positions = self.positions.forward(&F::positions(c, ids, input)?, pass)?;
-        let first = Tensor::f_zeros([1], (Kind::Int64, input.embeds.device()))?;
-        let x = input.embeds.f_add(&self.types.forward(&first, pass)?)?.f_add(&positions)?;
+        let positions = self.positions.forward(&F::positions(c, &batch.ids, input)?, pass)?;
+        let types = self.types.forward(&types(batch, input)?, pass)?;
+        let x = input.embeds.f_add(&types)?.f_add(&positions)?;
         pass.dropped(self.norm.forward(&x, pass)?, c.hidden_dropout_prob)
     }
+}
+
+/// The types of what enters: 0 for virtual tokens, and for all where the batch has none.
+fn types(batch: &Batch, input: &Input) -> Result<Tensor> {
+    let index = (Kind::Int64, input.embeds.device());
+    let Some(types) = &batch.token_types else { return Ok(Tensor::f_zeros([1], index)?) };
+    let virtual_tokens = Tensor::f_zeros([types.size2()?.0, input.virtual_tokens], index)?;
+    Ok(Tensor::f_cat(&[&virtual_tokens, types], 1)?)
 }
 
 #[derive(Debug)]

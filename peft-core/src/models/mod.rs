@@ -27,8 +27,8 @@ pub use roberta::Roberta;
 pub use rope::{RopeConfig, RopeType};
 pub use tiny::{Tiny, TinyConfig};
 
-use crate::io::hub::HubModel;
-use crate::{Error, Result, io};
+use crate::io::hub::{self, HubModel};
+use crate::{Error, Result};
 use std::path::Path;
 
 /// Code that works for a family which is known only once a `config.json` is read.
@@ -58,12 +58,11 @@ macro_rules! families {
 /// As [`family`], of the model directory `dir`.
 ///
 /// # Errors
-/// A directory without a `config.json`, or one of another `model_type`.
+/// A directory without a `config.json`, an adapter's above all, or one of another `model_type`.
 pub fn family_of<V: FamilyVisitor>(dir: &Path, visitor: V) -> Result<V::Output> {
-    let path = dir.join("config.json");
-    let json = io::read_json(&path)?;
+    let (json, place) = hub::read_model(dir)?;
     let model_type = json.get("model_type").and_then(|t| t.as_str()).unwrap_or("(none)");
-    family(model_type, &path.display().to_string(), visitor)
+    family(model_type, &place, visitor)
 }
 
 families!(Llama, Mistral, Qwen2, Gpt2, Bert, Roberta);

@@ -13,6 +13,7 @@ use super::config::{dtype, dtype_name};
 use super::nf4::{BLOCK, NESTED_BLOCK, Nested, Nf4};
 use crate::{Error, Result};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
@@ -76,7 +77,9 @@ impl Parts<'_> {
         };
         let bytes = self.tensors.remove(state_name).map(|t| Vec::<u8>::try_from(t.f_view([-1])?));
         let bytes = bytes.transpose()?.unwrap_or_default();
-        let state: State = match serde_json::from_slice(&bytes) {
+        // An object first: serde would take an array for the fields in their order.
+        let fields = serde_json::from_slice::<Map<String, Value>>(&bytes);
+        let state: State = match fields.and_then(|fields| serde_json::from_value(fields.into())) {
             Ok(state) => state,
             Err(e) => return wrong(self.place, "JSON", e.to_string()),
         };

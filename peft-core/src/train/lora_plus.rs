@@ -2,6 +2,7 @@
 //! them (`create_loraplus_optimizer`).
 
 use super::Group;
+use super::optimizer::not_negative;
 use crate::model::Model;
 use crate::site::{Outline, PREFIX, SiteKind};
 use crate::{Error, Peft, Result};
@@ -28,13 +29,14 @@ impl LoraPlus {
     /// embeddings, B with decay, B without. Every vector counts as B.
     ///
     /// # Errors
-    /// Rates that are not positive numbers.
+    /// Rates that are not positive numbers, a weight decay that is negative.
     pub fn groups<M: Model>(&self, peft: &Peft<M>, active: &[&str]) -> Result<Vec<Group>> {
         for (field, rate) in [("ratio", self.ratio), ("embedding", self.embedding)] {
             if !(rate > 0.0 && rate.is_finite()) {
                 return Err(Error::config("LoRA+", field, format!("should be positive, is {rate}")));
             }
         }
+        not_negative("LoRA+", "weight_decay", self.weight_decay)?;
         let group = |rate, weight_decay| Group { params: Vec::new(), rate, weight_decay };
         let mut a = group(1.0, self.weight_decay);
         let mut embedding = group(self.embedding, self.weight_decay);

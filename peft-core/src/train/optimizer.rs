@@ -10,6 +10,16 @@ use peft_sys::AdamStep;
 use std::collections::BTreeMap;
 use tch::Tensor;
 
+const NAME: &str = "Adam";
+
+/// A rate that may be 0: below, training would run uphill.
+pub(super) fn not_negative(place: &str, field: &str, value: f64) -> Result<()> {
+    if value >= 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::config(place, field, format!("should be 0 or a positive number, is {value}")))
+}
+
 /// Constants; the defaults are those of `torch.optim.AdamW`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamConfig {
@@ -60,6 +70,17 @@ impl AdamConfig {
         Self { weight_decay: 0.0, decay: Decay::Gradient, ..Self::default() }
     }
 
+    /// Refuses what PyTorch refuses, and what is no number.
+    fn check(&self) -> Result<()> {
+        for (field, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return Err(Error::config(NAME, field, format!("should be in [0, 1), is {beta}")));
+            }
+        }
+        not_negative(NAME, "eps", self.eps)?;
+        not_negative(NAME, "weight_decay", self.weight_decay)
+    }
+
     /// With the bits of Python's default path.
     pub fn exact(self) -> Self {
         Self { update: Update::Exact, ..self }
@@ -99,13 +120,18 @@ impl Adam {
     /// Over the given tensors, which must be trainable.
     ///
     /// # Errors
-    /// When there are none: then nothing would be trained.
+    /// When there are none: then nothing would be trained. Constants that are out of range, by name.
     pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig) -> Result<Self> {
         Self::grouped(vec![Group { params, rate: 1.0, weight_decay: config.weight_decay }], config)
     }
 
     /// As [`Adam::new`], over groups, whose weight decay replaces the configuration's.
     pub fn grouped(groups: Vec<Group>, config: AdamConfig) -> Result<Self> {
+        config.check()?;
+        for group in &groups {
+            not_negative("group", "rate", group.rate)?;
+            not_negative("group", "weight_decay", group.weight_decay)?;
+        }
         let rates = groups.iter().map(|g| Rates {
             count: g.params.len(),
             rate: g.rate,
@@ -140,7 +166,11 @@ impl Adam {
     }
 
     /// One update with learning rate `lr`. Parameters without a gradient stay as they are.
+    ///
+    /// # Errors
+    /// A learning rate that is negative or no number; nothing is updated then.
     pub fn step(&mut self, lr: f64) -> Result<()> {
+        not_negative(NAME, "lr", lr)?;
         self.step = self.step.saturating_add(1);
         let mut all = self.params.iter().zip(&self.m).zip(&self.v);
         for group in &self.groups {

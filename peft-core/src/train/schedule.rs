@@ -1,5 +1,7 @@
 //! Learning rates by step.
 
+use crate::{Error, Result};
+
 /// The factor on the peak learning rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Schedule {
@@ -12,6 +14,21 @@ pub enum Schedule {
 }
 
 impl Schedule {
+    /// Refuses schedules that never come to the peak, or have no steps.
+    pub(super) fn check(self) -> Result<()> {
+        let wrong = |field: &str, message: String| Err(Error::config("schedule", field, message));
+        match self {
+            Schedule::Linear { total: 0, .. } | Schedule::Cosine { total: 0 } => {
+                wrong("total", "is 0: there is no step to train in".into())
+            }
+            Schedule::Linear { warmup, total } if warmup > total => {
+                let message = format!("is {warmup} steps of {total} in all: the peak would never be reached");
+                wrong("warmup", message)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The factor at `step`, which counts from 0.
     pub fn factor(self, step: u64) -> f64 {
         let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
@@ -31,6 +48,21 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn schedules_without_a_peak() {
+        let all = [
+            (Schedule::Linear { warmup: 7, total: 6 }, "warmup: is 7 steps of 6"),
+            (Schedule::Linear { warmup: 0, total: 0 }, "total: is 0"),
+            (Schedule::Cosine { total: 0 }, "total: is 0"),
+        ];
+        for (schedule, part) in all {
+            let error = schedule.check().expect_err(part).to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        Schedule::Linear { warmup: 6, total: 6 }.check().expect("up alone");
+        Schedule::Constant.check().expect("constant");
+    }
 
     #[test]
     fn linear_with_warmup() {

@@ -1,9 +1,10 @@
 //! One training step: backward, clip, schedule, update, with every way of going wrong reported.
 
+use super::optimizer::not_negative;
 use super::{Adam, AdamConfig, Group, LoraFa, Schedule};
 use crate::model::Model;
 use crate::{Error, Peft, Result};
-use tch::{Reduction, Tensor};
+use tch::Tensor;
 
 /// An optimizer with its schedule.
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub struct StepReport {
 
 impl Trainer {
     /// Over the given tensors, at peak learning rate `lr`.
+    ///
+    /// # Errors
+    /// No tensor; a learning rate or a constant that is negative or no number; a schedule that never reaches its peak.
     pub fn new(
         params: Vec<(String, Tensor)>,
         config: AdamConfig,
@@ -44,6 +48,8 @@ impl Trainer {
 
     /// Over groups with rates of their own ([`super::LoraPlus::groups`]); `lr` is what their rates multiply.
     pub fn grouped(groups: Vec<Group>, config: AdamConfig, lr: f64, schedule: Schedule) -> Result<Self> {
+        not_negative("trainer", "lr", lr)?;
+        schedule.check()?;
         let adam = Adam::grouped(groups, config)?;
         Ok(Self { adam, lr, schedule, max_grad_norm: None, lora_fa: None })
     }
@@ -59,7 +65,8 @@ impl Trainer {
         Self::new(peft.trainable(active)?, config, lr, schedule)
     }
 
-    /// Scales the gradients down whenever their norm exceeds `max_norm`, as `clip_grad_norm_` does.
+    /// Scales the gradients down whenever their norm exceeds `max_norm`, as `clip_grad_norm_` does. One that is not above
+    /// 0 is refused by the first step.
     #[must_use]
     pub fn clip(self, max_norm: f64) -> Self {
         Self { max_grad_norm: Some(max_norm), ..self }
@@ -87,7 +94,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::NonFinite`] when the loss or the gradients' norm is not a number; nothing is updated then.
     pub fn step(&mut self, loss: &Tensor) -> Result<StepReport> {
-        self.adam.zero_grad();
+        self.start()?;
         let loss = self.differentiate(loss, 1.0)?;
         self.update(loss)
     }
@@ -135,17 +142,30 @@ impl Trainer {
         Ok(report)
     }
 
+    /// Forgets the gradients of the step before.
+    fn start(&mut self) -> Result<()> {
+        if let Some(max) = self.max_grad_norm.filter(|max| !(*max > 0.0 && max.is_finite())) {
+            let message = format!("should be a positive number, is {max}");
+            return Err(Error::config("trainer", "max_grad_norm", message));
+        }
+        self.adam.zero_grad();
+        Ok(())
+    }
+
     /// The weighted mean of the parts' losses, and its gradients in place of those there were.
     fn accumulate<E: From<Error>>(
         &mut self,
         parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
     ) -> std::result::Result<f64, E> {
-        self.adam.zero_grad();
+        self.start()?;
         let (mut sum, mut weights) = (0.0, 0.0);
         for part in parts {
             let (loss, weight) = part?;
             if !(weight > 0.0 && weight.is_finite()) {
-                let message = format!("a part of weight {weight}: expected a positive number");
+                let message = format!(
+                    "a part of weight {weight}, expected a positive number: a part of which nothing counts, all its \
+                     labels −100, is to be left out"
+                );
                 return Err(Error::Input(message).into());
             }
             sum += weight * self.differentiate(&loss, weight)?;
@@ -197,24 +217,4 @@ impl Trainer {
         }
         Ok(norm)
     }
-}
-
-/// Mean cross entropy of `logits` `[batch, classes]` against class numbers `[batch]`.
-pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
-    Ok(logits.f_cross_entropy_loss(classes, None::<Tensor>, Reduction::Mean, -100, 0.0)?)
-}
-
-/// Mean cross entropy of a causal model: `logits` `[batch, virtual tokens + length, vocab]` at each token against the
-/// next one of `labels` `[batch, length]`; a label of −100 counts nothing, and so do a prompt's virtual tokens.
-pub fn next_token_loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let (_, t, vocab) = logits.size3()?;
-    let length = labels.size2()?.1;
-    let Some(prompt) = t.checked_sub(length).filter(|p| *p >= 0 && length > 0) else {
-        return Err(Error::Input(format!("{length} labels a row for logits of {t} tokens")));
-    };
-    // The first real token is predicted by the last virtual one, which PEFT's labels have, too.
-    let (from, first) = (prompt.saturating_sub(1).max(0), i64::from(prompt == 0));
-    let targets = labels.f_narrow(1, first, length.saturating_sub(first))?;
-    let logits = logits.f_narrow(1, from, targets.size2()?.1)?;
-    cross_entropy(&logits.f_reshape([-1, vocab])?, &targets.f_reshape([-1])?)
 }

@@ -85,7 +85,7 @@ fn write<M: HubModel>(peft: &mut Peft<M>, seed: i64, from: &Path, out: &Path) ->
     let mut golden = golden_tensors(from)?;
     let mut take = |key: &str| golden.remove(key).with_context(|| format!("the golden has no `{key}`"));
     let (ids, mask) = (take("input_ids")?, take("attention_mask")?);
-    let batch = Batch { ids: ids.copy(), mask: Some(mask.copy()) };
+    let batch = Batch { ids: ids.copy(), mask: Some(mask.copy()), token_types: None };
     let logits = peft.view(&["a"])?.forward(&batch, Pass::eval())?;
     let named = [("input_ids", ids), ("attention_mask", mask), ("logits", logits)];
     let named: BTreeMap<_, _> = named.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();

@@ -111,7 +111,7 @@ impl Subject for Bert {
     fn batch() -> Result<(Batch, Tensor)> {
         let (ids, classes) = random(96, 3);
         let mask = right_padded(&ids)?;
-        Ok((Batch { ids, mask: Some(mask) }, classes))
+        Ok((Batch { ids, mask: Some(mask), token_types: None }, classes))
     }
 }
 
@@ -263,7 +263,7 @@ fn next_tokens() -> Result<(Batch, Tensor)> {
     let (ids, _) = random(96, 3);
     let mask = right_padded(&ids)?;
     let labels = ids.masked_fill(&mask.eq(0), -100);
-    Ok((Batch { ids, mask: Some(mask) }, labels))
+    Ok((Batch { ids, mask: Some(mask), token_types: None }, labels))
 }
 
 /// The mask of rows of different length.

@@ -27,7 +27,8 @@ fn combinations_have_the_numbers_of_peft() -> Result<()> {
     for name in ["a", "b"] {
         peft.load(name, dir.join(name))?;
     }
-    let batch = Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()) };
+    let batch =
+        Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()), token_types: None };
     let meta = io::read_json(&dir.join("meta.json"))?;
     let combos = meta["combos"].as_object().context("combos")?;
     for (name, combo) in combos {

@@ -72,7 +72,8 @@ fn prepare<M: Subject>(root: &Path) -> Result<usize> {
 fn compare<M: Subject>(root: &Path) -> Result<()> {
     let root = root.join(M::NAME);
     let mut inputs = tensors::read(&root.join("inputs.safetensors"))?;
-    let batch = Batch { ids: inputs.remove("ids").context("ids")?, mask: inputs.remove("mask") };
+    let batch =
+        Batch { ids: inputs.remove("ids").context("ids")?, mask: inputs.remove("mask"), token_types: None };
     let config = M::base()?.config().clone();
     for (i, row) in (0..).zip(rows(&M::sizes(), &M::common())) {
         let base = Params::from_tensors("base", Device::Cpu, tensors::read(&root.join("base.safetensors"))?)?;

@@ -10,6 +10,7 @@ mod model;
 mod products;
 mod prompts;
 mod text;
+mod training;
 mod weights;
 
 use anyhow::Result;

@@ -118,7 +118,7 @@ fn a_mask_of_another_shape() -> Result<()> {
     let _serial = serial();
     let ones = |shape: [i64; 2]| Tensor::ones(shape, (Kind::Int64, Device::Cpu));
     for shape in [[2, 4], [1, 5], [5, 2]] {
-        let batch = Batch { ids: ids(96, [2, 5]), mask: Some(ones(shape)) };
+        let batch = Batch { ids: ids(96, [2, 5]), mask: Some(ones(shape)), token_types: None };
         let found = format!("{shape:?}");
         refused("forward", bert()?.view(&[])?.forward(&batch, Pass::eval()), &["mask", &found, "[2, 5]"])?;
     }
@@ -128,7 +128,11 @@ fn a_mask_of_another_shape() -> Result<()> {
 #[test]
 fn tiny_takes_no_mask() -> Result<()> {
     let _serial = serial();
-    let batch = Batch { ids: ids(20, [2, 5]), mask: Some(Tensor::ones([2, 5], (Kind::Int64, Device::Cpu))) };
+    let batch = Batch {
+        ids: ids(20, [2, 5]),
+        mask: Some(Tensor::ones([2, 5], (Kind::Int64, Device::Cpu))),
+        token_types: None,
+    };
     refused("forward", tiny()?.view(&[])?.forward(&batch, Pass::eval()), &["tiny", "mask"])?;
     Ok(())
 }
@@ -138,7 +142,7 @@ fn tiny_takes_no_mask() -> Result<()> {
 fn a_row_of_padding_is_refused_or_finite() -> Result<()> {
     let _serial = serial();
     let mask = Tensor::from_slice2(&[[1i64, 1, 0], [0, 0, 0]]);
-    let batch = Batch { ids: ids(96, [2, 3]), mask: Some(mask) };
+    let batch = Batch { ids: ids(96, [2, 3]), mask: Some(mask), token_types: None };
     if let Ok(y) = bert()?.view(&[])?.forward(&batch, Pass::eval()) {
         ensure!(bool::try_from(y.isfinite().all())?, "logits {:?}", Vec::<Vec<f32>>::try_from(&y)?);
     }

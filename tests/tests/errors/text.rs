@@ -121,9 +121,10 @@ fn tokenizer() -> Result<TempDir> {
 fn data(rows: &[(&str, &str)]) -> Dataset {
     let rows = rows.iter().map(|(text, label)| peft_core::io::text::Row {
         text: (*text).to_owned(),
+        pair: None,
         label: (*label).to_owned(),
     });
-    Dataset { path: "test.jsonl".into(), rows: rows.collect() }
+    Dataset { path: "test.jsonl".into(), rows: rows.collect(), warnings: Vec::new() }
 }
 
 fn labels() -> Vec<String> {
@@ -297,5 +298,7 @@ fn the_family_of_a_directory() -> Result<()> {
     let dir = files(&[("config.json", r#"{"model_type": "t5"}"#)])?;
     refused("t5", family_of(dir.path(), Name), &["config.json", "model_type", "`t5`", "llama"])?;
     refused("nowhere", family_of("nowhere".as_ref(), Name), &["nowhere/config.json"])?;
+    let adapter = tests::golden("mistral").join("lora");
+    refused("an adapter", family_of(&adapter, Name), &["config.json", "this is an adapter and no model"])?;
     Ok(())
 }

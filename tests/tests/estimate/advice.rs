@@ -1,7 +1,7 @@
 //! The table of cases of `recommend`.
 
 use anyhow::{Result, ensure};
-use peft_core::TaskType::{CausalLm, QuestionAns, SeqCls};
+use peft_core::TaskType::{CausalLm, QuestionAns, Seq2SeqLm, SeqCls};
 use peft_core::estimate::{Blueprint, Choice, Need, Storage, recommend};
 use peft_core::models::{Bert, Tiny};
 use peft_core::{Method, Peft};
@@ -119,6 +119,23 @@ fn needs_that_are_none_are_refused() -> Result<()> {
     }
     // PEFT knows no targets for the lessons' model.
     let tiny = Blueprint::of::<Tiny>(Tiny::base()?.config().clone())?;
-    refused("tiny", recommend(&tiny, &Need { examples: 500, ..need }), &["target_modules", "tiny"])?;
+    refused(
+        "tiny",
+        recommend(&tiny, &Need { examples: 500, task: SeqCls, ..need }),
+        &["target_modules", "tiny"],
+    )?;
+    Ok(())
+}
+
+/// A classifier writes no text, whatever it would hold.
+#[test]
+fn tasks_that_a_model_has_not() -> Result<()> {
+    let bert = Blueprint::of::<Bert>(Bert::base()?.config().clone())?;
+    for task in [CausalLm, Seq2SeqLm] {
+        for examples in [50, 500, 5_000, 200_000] {
+            let advice = recommend(&bert, &Need::new(GB, task, examples));
+            refused("generation", advice, &["task", "bert", "no causal model", "classification"])?;
+        }
+    }
     Ok(())
 }

@@ -158,6 +158,8 @@ fn what_is_wrong_is_said_by_name() -> Result<()> {
     refused("words", with("vocab_size", i64::MAX), &["model.embed_tokens"])?;
     refused("family", Blueprint::read(&serde_json::json!({}), "empty"), &["empty", "model_type", "llama"])?;
     refused("no file", Blueprint::open("no/such/model"), &["no/such/model"])?;
+    let adapter = tests::golden("llama").join("lora");
+    refused("an adapter", Blueprint::open(&adapter), &["config.json", "this is an adapter and no model"])?;
     for n in [i64::MIN, 0, 9_999_999, i64::MAX] {
         refused("about", Blueprint::about(n), &["parameters", "million"])?;
     }
@@ -176,5 +178,8 @@ fn about_is_near() -> Result<()> {
     }
     let dims = <Llama as Model>::dims(Llama::base()?.config());
     ensure!(Blueprint::about(7_000_000_000)?.outline().dims.model_type == dims.model_type);
+    let (made_up, read) = (Blueprint::about(7_000_000_000)?.to_string(), llama7b()?.0.to_string());
+    ensure!(made_up.starts_with(&read) && made_up.contains("an assumed shape"), "{made_up}");
+    ensure!(!read.contains("assumed"), "{read}");
     Ok(())
 }

@@ -174,6 +174,11 @@ fn a_quant_state_that_is_something_else() -> Result<()> {
         made?;
         refuse(to, &dir, &[parts, &[&format!("{WEIGHT}.quant_state")]].concat())?;
     }
+    // The values without their names are no state, in whatever order.
+    let bare = r#"["nf4", 64, "float32", [128, 64], 256, "float32", 0.5]"#;
+    let name = format!("{WEIGHT}.quant_state.bitsandbytes__nf4");
+    let dir = edited(|_| (), |all| drop(all.insert(name.clone(), Tensor::from_slice(bare.as_bytes()))))?;
+    refuse("an array", &dir, &[&format!("{WEIGHT}.quant_state"), "JSON", "map"])?;
     let mut made = Ok(());
     let dir = edited(|_| (), |all| made = state(all, "[128, 64]", "[64, 128]"))?;
     made?;

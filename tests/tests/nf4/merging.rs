@@ -19,7 +19,8 @@ fn adapted() -> Result<Peft<Llama>> {
 
 fn logits(peft: &Peft<Llama>, active: &[&str]) -> Result<Tensor> {
     let g = golden_tensors(&golden("nf4/qlora_llama"))?;
-    let batch = Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()) };
+    let batch =
+        Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()), token_types: None };
     Ok(peft.view(active)?.forward(&batch, Pass::eval())?)
 }
 

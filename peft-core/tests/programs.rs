@@ -1,0 +1,183 @@
+//! The four programs as they are run: what they take, what they refuse before any work, and what they say.
+
+use anyhow::{Context, Result, ensure};
+use peft_core::io::write_json;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+#[path = "../examples/common/mod.rs"]
+mod common;
+
+use common::Given;
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(path)
+}
+
+/// Runs an example, which `cargo test` has built beside this test.
+fn run<S: AsRef<std::ffi::OsStr>>(example: &str, arguments: &[S]) -> Result<Output> {
+    let test = std::env::current_exe()?;
+    let target = test.parent().and_then(Path::parent).context("no folder above the tests'")?;
+    let program = target.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
+    let missing = || format!("{}: cargo build -p peft-core --examples", program.display());
+    Command::new(&program).args(arguments).output().with_context(missing)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What is said on stdout and on stderr.
+fn said<S: AsRef<std::ffi::OsStr>>(example: &str, arguments: &[S]) -> Result<[String; 2]> {
+    let out = run(example, arguments)?;
+    let [stdout, stderr] = [text(&out.stdout), text(&out.stderr)];
+    ensure!(out.status.success(), "{example}: {stdout}{stderr}");
+    Ok([stdout, stderr])
+}
+
+fn refused<S: AsRef<std::ffi::OsStr>>(example: &str, arguments: &[S], parts: &[&str]) -> Result<()> {
+    let out = run(example, arguments)?;
+    let error = text(&out.stderr);
+    ensure!(!out.status.success(), "{example}: was accepted");
+    ensure!(!error.contains("panicked"), "{error}");
+    for part in parts {
+        ensure!(error.contains(part), "the message lacks `{part}`: {error}");
+    }
+    Ok(())
+}
+
+/// The golden LLaMA with a tokenizer, and a template for chats.
+fn llama() -> Result<TempDir> {
+    let dir = tempfile::tempdir()?;
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden("llama/base").join(name), dir.path().join(name))?;
+    }
+    std::fs::copy(golden("text/llama/tokenizer.json"), dir.path().join("tokenizer.json"))?;
+    let template = "{% for m in messages %}{{ m.role }} {{ m.content }} {{ eos_token }}{% endfor %}";
+    let settings = json!({ "eos_token": "</s>", "chat_template": template });
+    write_json(&dir.path().join("tokenizer_config.json"), &settings)?;
+    Ok(dir)
+}
+
+#[test]
+fn adapters_are_given_one_way() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let odd = dir.path().join("a=b");
+    std::fs::create_dir(&odd)?;
+    let parse = |text: &str| text.parse::<Given>();
+    let given = |name: Option<&str>, dir: &str| Given { name: name.map(str::to_owned), dir: dir.into() };
+    ensure!(parse("runs/mine")? == given(None, "runs/mine"), "a directory");
+    ensure!(parse("mine=runs/x")? == given(Some("mine"), "runs/x"), "a name");
+    ensure!(parse("mine=runs/x=y")? == given(Some("mine"), "runs/x=y"), "a directory with `=`");
+    let odd = odd.display().to_string();
+    ensure!(parse(&odd)? == given(None, &odd), "a folder with `=` that is there");
+    ensure!(parse(&format!("mine={odd}"))? == given(Some("mine"), &odd), "the same with a name");
+    for wrong in ["=runs", "mine="] {
+        ensure!(parse(wrong).is_err(), "{wrong}: was accepted");
+    }
+    Ok(())
+}
+
+/// Both programs, and both ways.
+#[test]
+fn adapters_are_called_by_their_folder_or_a_name() -> Result<()> {
+    let (base, lora) =
+        (golden("llama/base").display().to_string(), golden("llama/lora").display().to_string());
+    let named = format!("one={lora}");
+    let last = format!("{lora}/.");
+    for (given, name) in [(&lora, "lora"), (&named, "one"), (&last, "lora")] {
+        let [text, _] = said("generate", &[&base, "5 17 2", "--tokens", "2", "--adapter", given])?;
+        ensure!(text.starts_with(&format!("[{name}] 5 17 2 -> ")), "{text}");
+        for arguments in [&[&base, given][..], &[&base, &"--adapter".to_owned(), given]] {
+            let [table, _] = said("adapters", arguments)?;
+            ensure!(table.contains(name), "{table}");
+        }
+    }
+    refused("generate", &[&base, "5", "--adapter", "nowhere"], &["nowhere"])?;
+    let twice = ["--adapter", lora.as_str(), "--adapter", &named];
+    let rows = [&[base.as_str(), "5"][..], &twice].concat();
+    refused("generate", &rows, &["--rows", "2 adapters"])?;
+    refused("generate", &[&lora, "5"], &["config.json", "this is an adapter and no model"])?;
+    refused("adapters", &[&lora], &["this is an adapter and no model"])?;
+    Ok(())
+}
+
+#[test]
+fn finetune_reads_what_there_is() -> Result<()> {
+    let (model, out) = (llama()?, tempfile::tempdir()?);
+    let tune = |data: &str, name: &str, more: &[&str]| -> Result<[String; 2]> {
+        let path = out.path().join(name);
+        std::fs::write(&path, data)?;
+        let adapter = out.path().join("adapter");
+        let places = [model.path(), &path, &adapter].map(|p| p.display().to_string());
+        let arguments = places.iter().map(String::as_str).chain(["--epochs", "1", "--size", "2"]);
+        said("finetune", &arguments.chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    for (name, data, form) in [
+        ("a.txt", "the cat sat\nthe dog ran\n", "one text a line: 2 rows, 0 of them cut"),
+        ("a.json", r#"["the cat sat", "the dog ran"]"#, "texts (`text`): 2 rows"),
+        ("a.jsonl", r#"{"prompt": "the cat", "completion": " sat"}"#, "prompts and completions"),
+        ("a.jsonl", r#"{"instruction": "the cat", "input": "", "output": "sat"}"#, "Alpaca's"),
+        (
+            "a.jsonl",
+            r#"{"messages": [{"role": "user", "content": "the cat"}]}"#,
+            "chats (`messages`): 1 rows",
+        ),
+    ] {
+        let [stdout, stderr] = tune(data, name, &[])?;
+        ensure!(stdout.starts_with(form) && stdout.contains("epoch 1: loss"), "{form}: {stdout}");
+        ensure!(!stderr.contains("warning"), "{stderr}");
+    }
+    let [_, stderr] = tune(r#"{"text": "the cat sat", "label": 1}"#, "a.jsonl", &[])?;
+    ensure!(stderr.contains("warning: ") && stderr.contains("label: is not read"), "{stderr}");
+    let cut = "{\"prompt\": \"the cat sat\", \"completion\": \" on\"}\n{\"prompt\": \"a\", \"completion\": \" mat\"}";
+    let [stdout, stderr] = tune(cut, "a.jsonl", &["--length", "4"])?;
+    ensure!(stdout.contains("2 rows, 1 of them cut to 4"), "{stdout}");
+    ensure!(stderr.contains("warning: 1 rows are left out"), "{stderr}");
+    Ok(())
+}
+
+/// Before any work: nothing is made.
+#[test]
+fn finetune_refuses_numbers_that_train_nothing() -> Result<()> {
+    let (model, out) = (llama()?, tempfile::tempdir()?);
+    let (data, adapter) = (out.path().join("a.txt"), out.path().join("adapter"));
+    std::fs::write(&data, "the cat sat\n")?;
+    let places = [model.path(), &data, &adapter].map(|p| p.display().to_string());
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    for (more, part) in [
+        (&["--lr", "-1"][..], "positive number"),
+        (&["--lr=-1e-3"], "positive number"),
+        (&["--lr", "0"], "positive number"),
+        (&["--lr", "nan"], "positive number"),
+        (&["--lr", "inf"], "positive number"),
+        (&["--epochs", "0"], "--epochs"),
+        (&["--batch", "0"], "--batch"),
+        (&["--size", "0"], "--size"),
+        (&["--length", "1"], "--length"),
+    ] {
+        refused("finetune", &[&places[..], more].concat(), &[part])?;
+        ensure!(!adapter.exists(), "{more:?}: an adapter was made");
+    }
+    let wrong = golden("llama/lora").display().to_string();
+    refused("finetune", &[wrong.as_str(), places[1], places[2]], &["this is an adapter and no model"])?;
+    Ok(())
+}
+
+#[test]
+fn fit_knows_what_a_model_is_for() -> Result<()> {
+    let bert = golden("bert/base").display().to_string();
+    let [text, _] = said("fit", &[bert.as_str()])?;
+    ensure!(text.starts_with("bert of ") && !text.contains("writing text"), "{text}");
+    ensure!(!text.contains("assumed"), "{text}");
+    refused("fit", &[&bert, "--task", "generation"], &["task", "bert", "no causal model"])?;
+    let [text, _] = said("fit", &["7B"])?;
+    ensure!(text.contains("an assumed shape") && text.contains("writing text"), "{text}");
+    let adapter = golden("llama/lora").display().to_string();
+    refused("fit", &[adapter], &["this is an adapter and no model"])?;
+    refused("fit", &["7B", "--examples", "0"], &["examples"])?;
+    refused("fit", &["7B", "--gpu", "-1"], &["--gpu"])?;
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What training refuses before it begins, and labels that are none.
+
+use anyhow::{Result, ensure};
+use peft_core::methods::{LoraConfig, OftConfig};
+use peft_core::models::{Tiny, TinyConfig};
+use peft_core::target::Names;
+use peft_core::train::{
+    Adam, AdamConfig, Group, LoraPlus, Schedule, Trainer, cross_entropy, next_token_loss,
+};
+use peft_core::{Error, Peft};
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor};
+use tests::refused;
+
+fn tuned() -> Result<Peft<Tiny>> {
+    let config = TinyConfig::default();
+    let mut peft = Peft::<Tiny>::new(config.init(Device::Cpu)?, config)?;
+    let target_modules = Some(Names::list(["ff.0"]));
+    peft.add("a", LoraConfig { target_modules, ..LoraConfig::default() })?;
+    Ok(peft)
+}
+
+fn config_error<T>(what: &str, result: peft_core::Result<T>, parts: &[&str]) -> Result<()> {
+    let error = refused(what, result, parts)?;
+    ensure!(matches!(error, Error::Config { .. }), "{error:?}");
+    Ok(())
+}
+
+const NONE: [f64; 4] = [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+
+#[test]
+fn rates_that_would_train_uphill_or_nowhere() -> Result<()> {
+    let peft = tuned()?;
+    let trainer =
+        |config: AdamConfig, lr| Trainer::for_adapters(&peft, &["a"], config, lr, Schedule::Constant);
+    let default = AdamConfig::default();
+    for value in NONE {
+        let said = value.to_string();
+        config_error("lr", trainer(default, value), &["lr", &said, "0 or a positive"])?;
+        config_error("beta1", trainer(AdamConfig { beta1: value, ..default }, 0.1), &["beta1", &said])?;
+        config_error("beta2", trainer(AdamConfig { beta2: value, ..default }, 0.1), &["beta2", &said])?;
+        config_error("eps", trainer(AdamConfig { eps: value, ..default }, 0.1), &["eps", &said])?;
+        let decay = AdamConfig { weight_decay: value, ..default };
+        config_error("decay", trainer(decay, 0.1), &["weight_decay", &said])?;
+        for (rate, weight_decay, field) in [(value, 0.0, "rate"), (1.0, value, "weight_decay")] {
+            let group = Group { params: peft.trainable(&["a"])?, rate, weight_decay };
+            config_error(field, Adam::grouped(vec![group], default), &["group", field, &said])?;
+        }
+        config_error("LoRA+", LoraPlus::new(value, 0.1).groups(&peft, &["a"]), &["LoRA+", "ratio", &said])?;
+        let plus = LoraPlus { weight_decay: value, ..LoraPlus::new(16.0, 0.1) };
+        config_error("LoRA+", plus.groups(&peft, &["a"]), &["LoRA+", "weight_decay", &said])?;
+        let copied = |(name, t): (String, Tensor)| (name, t.detach().copy());
+        let before: BTreeMap<_, _> = peft.params("a")?.tensors().into_iter().map(copied).collect();
+        let mut adam = Adam::new(peft.trainable(&["a"])?, default)?;
+        config_error("a step", adam.step(value), &["lr", &said])?;
+        ensure!(adam.steps() == 0, "a step was counted");
+        for (name, tensor) in peft.params("a")?.tensors() {
+            ensure!(tensor.equal(&before[&name]), "{name} has changed");
+        }
+    }
+    for beta in [1.0, 1.5] {
+        config_error("beta", trainer(AdamConfig { beta2: beta, ..default }, 0.1), &["beta2", "[0, 1)"])?;
+    }
+    for max in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let loss = peft.trainable(&["a"])?[0].1.sum(Kind::Float);
+        let step = trainer(default, 0.1)?.clip(max).step(&loss);
+        config_error("clip", step, &["max_grad_norm", &max.to_string()])?;
+    }
+    trainer(default, 0.0)?;
+    Ok(())
+}
+
+#[test]
+fn schedules_without_a_peak() -> Result<()> {
+    let peft = tuned()?;
+    for (schedule, parts) in [
+        (Schedule::Linear { warmup: 30, total: 12 }, ["warmup", "30 steps of 12"]),
+        (Schedule::Linear { warmup: 0, total: 0 }, ["total", "is 0"]),
+        (Schedule::Cosine { total: 0 }, ["total", "is 0"]),
+    ] {
+        let trainer = Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.1, schedule);
+        config_error("schedule", trainer, &parts)?;
+    }
+    Ok(())
+}
+
+/// Labels that count nothing, or that the model does not have, are no divergence and no error of libtorch.
+#[test]
+fn labels_without_a_loss() -> Result<()> {
+    let logits = Tensor::zeros([2, 3, 5], (Kind::Float, Device::Cpu));
+    let loss = |labels: [i64; 6]| next_token_loss(&logits, &Tensor::from_slice(&labels).view([2, 3]));
+    for (labels, parts) in [
+        ([-100; 6], &["every label is -100"][..]),
+        // The first label of a row is that of no prediction.
+        ([1, -100, -100, 2, -100, -100], &["every label is -100"]),
+        ([1, 2, 5, 1, -100, -100], &["label 5", "5 classes, 0 to 4"]),
+        ([1, 2, -1, 1, -100, -100], &["label -1", "5 classes"]),
+    ] {
+        let error = refused("labels", loss(labels), parts)?;
+        ensure!(matches!(error, Error::Input(_)), "{error:?}");
+    }
+    let found = f64::try_from(loss([-100, -100, 4, -100, -100, -100])?)?;
+    ensure!((found - 5f64.ln()).abs() < 1e-6, "{found}");
+
+    let classes = Tensor::zeros([2, 5], (Kind::Float, Device::Cpu));
+    for (labels, parts) in [
+        (Tensor::from_slice(&[0i64, 5]), &["label 5", "0 to 4"][..]),
+        (Tensor::from_slice(&[0i64, 1, 2]), &["3 classes for 2 rows"]),
+        (Tensor::from_slice(&[0.0f32, 1.0]), &["Int64", "Float"]),
+        (Tensor::from_slice(&[0i64, 1]).view([2, 1]), &["[2, 1]", "expected [batch, classes] and [batch]"]),
+    ] {
+        refused("classes", cross_entropy(&classes, &labels), parts)?;
+    }
+    Ok(())
+}
+
+/// Of parts, one that counts nothing says so, whoever finds it.
+#[test]
+fn parts_without_a_loss() -> Result<()> {
+    let peft = tuned()?;
+    let mut trainer = Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.1, Schedule::Constant)?;
+    let weight = peft.trainable(&["a"])?[0].1.shallow_clone();
+    let masked = cross_entropy(&weight, &Tensor::full([weight.size()[0]], -100, (Kind::Int64, Device::Cpu)));
+    let parts = vec![Ok((weight.sum(Kind::Float), 1.0)), masked.map(|loss| (loss, 1.0))];
+    refused("masked", trainer.step_accumulated(parts), &["every label is -100"])?;
+    let parts: Vec<peft_core::Result<_>> = vec![Ok((weight.sum(Kind::Float), 0.0))];
+    refused("weight 0", trainer.step_accumulated(parts), &["weight 0", "left out"])?;
+    ensure!(trainer.steps() == 0, "{} steps", trainer.steps());
+    Ok(())
+}
+
+/// A file may ask for a series that does not end.
+#[test]
+fn a_series_without_an_end() -> Result<()> {
+    let mut peft = tuned()?;
+    let oft = |num_cayley_neumann_terms, use_cayley_neumann| OftConfig {
+        num_cayley_neumann_terms,
+        use_cayley_neumann,
+        oft_block_size: 8,
+        target_modules: Some(Names::list(["ff.0"])),
+        ..OftConfig::default()
+    };
+    for terms in [1001, 1 << 31, i64::MAX] {
+        let parts =
+            ["OFT", "num_cayley_neumann_terms", &terms.to_string(), "1000", "use_cayley_neumann: false"];
+        config_error("terms", peft.add("oft", oft(terms, true)), &parts)?;
+    }
+    peft.add("oft", oft(1000, true))?;
+    peft.add("exact", oft(i64::MAX, false))?;
+    Ok(())
+}
