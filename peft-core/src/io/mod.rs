@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod hub;
+mod pickle;
 mod quantised;
 mod shards;
 pub mod tensors;
