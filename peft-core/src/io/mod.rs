@@ -7,6 +7,7 @@ mod quantised;
 mod shards;
 pub mod tensors;
 pub mod text;
+pub(crate) mod tokenizer;
 
 use crate::{Error, Result};
 use serde_json::Value;

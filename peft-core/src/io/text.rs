@@ -1,5 +1,6 @@
 //! Text: JSON lines `{"text": ..., "label": ...}` for classifiers, texts alone for causal models; a Hub tokenizer, batches.
 
+use super::tokenizer;
 use crate::model::Batch;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -122,30 +123,34 @@ pub struct Sequences {
     pad: i64,
 }
 
-/// A `tokenizer.json` with the model's limits.
+/// A tokenizer with the model's limits.
 #[derive(Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
     /// The same, cutting texts to the model's length, its special tokens kept.
     cutting: Tokenizer,
     path: PathBuf,
+    alphabet: tokenizer::Alphabet,
     longest: usize,
     pad: i64,
     vocab: i64,
 }
 
 impl TextEncoder {
-    /// Reads `dir/tokenizer.json` for a model with `vocab` embeddings, `positions` positions and padding id `pad`.
-    /// Texts that are longer are cut, and counted. Padding and truncation that the file itself asks for do not apply.
+    /// Whether a model directory has a tokenizer: `tokenizer.json`, or the files of an older form.
+    pub fn exists(dir: &Path) -> bool {
+        tokenizer::exists(dir)
+    }
+
+    /// Reads the tokenizer of a directory for a model with `vocab` embeddings, `positions` positions and padding id `pad`:
+    /// `tokenizer.json`, or the older `vocab.json` and `merges.txt` (GPT-2, RoBERTa, Qwen2) or `vocab.txt` (BERT), with the
+    /// ids that transformers has. Texts that are longer are cut, and counted. Padding and truncation that a file itself asks
+    /// for do not apply.
+    ///
+    /// # Errors
+    /// No such file, one that is malformed, or of another kind of tokenizer (sentencepiece), with the command that converts it.
     pub fn open(dir: &Path, vocab: i64, positions: i64, pad: i64) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        if !path.exists() {
-            let message = "is not there: a model for text needs its tokenizer beside it (slow tokenizers with only \
-                           vocab.txt can be saved as tokenizer.json by Hugging Face's tokenizers)";
-            return Err(Error::format(path, message));
-        }
-        let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| Error::format(&path, e))?;
-        tokenizer.with_padding(None).with_truncation(None).map_err(|e| Error::format(&path, e))?;
+        let tokenizer::Opened { tokenizer, path, alphabet } = tokenizer::open(dir)?;
         let longest = usize::try_from(positions).unwrap_or(0);
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if longest <= special {
@@ -155,7 +160,7 @@ impl TextEncoder {
         let mut cutting = tokenizer.clone();
         let params = TruncationParams { max_length: longest, ..TruncationParams::default() };
         cutting.with_truncation(Some(params)).map_err(|e| Error::format(&path, e))?;
-        Ok(Self { tokenizer, cutting, path, longest, pad, vocab })
+        Ok(Self { tokenizer, cutting, path, alphabet, longest, pad, vocab })
     }
 
     /// Token ids and class numbers of a dataset; `labels` names the classes in order.
@@ -204,6 +209,7 @@ impl TextEncoder {
     /// # Errors
     /// A token id beyond the model's vocabulary.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
+        self.alphabet.check(text, &self.path)?;
         let encoding = self.tokenizer.encode(text, true).map_err(|e| Error::format(&self.path, e))?;
         let ids: Vec<i64> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
         self.check(&ids)?;
@@ -224,6 +230,7 @@ impl TextEncoder {
     fn rows(&self, texts: &[&str]) -> Result<(Vec<Vec<i64>>, usize)> {
         let broken = |e| Error::format(&self.path, e);
         let (mut rows, mut truncated) = (Vec::new(), 0usize);
+        texts.iter().try_for_each(|text| self.alphabet.check(text, &self.path))?;
         let encodings = self.tokenizer.encode_batch(texts.to_vec(), true).map_err(broken)?;
         for (text, mut encoding) in texts.iter().zip(encodings) {
             if encoding.len() > self.longest {
