@@ -16,7 +16,7 @@ use std::path::PathBuf;
 struct Options {
     /// Model directory
     model: PathBuf,
-    /// Prompts; token ids ("5 17 2") where the directory has no tokenizer.json
+    /// Prompts; token ids ("5 17 2") where the directory has no tokenizer
     #[arg(required = true)]
     prompts: Vec<String>,
     /// An adapter, called by its folder's name or by NAME; of a directory with several, all; may be repeated
@@ -59,7 +59,7 @@ impl FamilyVisitor for &Options {
         let mut peft = hub::open::<M>(&self.model, device, Head::Stored)?.peft;
         let loaded = common::load(&mut peft, &self.adapters)?;
         let special = TokenIds::read(&self.model)?;
-        let encoder = match self.model.join("tokenizer.json").exists() {
+        let encoder = match TextEncoder::exists(&self.model) {
             true => Some(TextEncoder::open(&self.model, dims.vocab, i64::MAX, special.pad)?),
             false => None,
         };
@@ -70,10 +70,7 @@ impl FamilyVisitor for &Options {
                 .map(|id| Ok(id.parse()?))
                 .collect::<Result<Vec<i64>>>()
                 .with_context(|| {
-                    format!(
-                        "`{prompt}`: {} has no tokenizer.json, so prompts are token ids",
-                        self.model.display()
-                    )
+                    format!("`{prompt}`: {} has no tokenizer, so prompts are token ids", self.model.display())
                 }),
         };
         let prompts = self.prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;

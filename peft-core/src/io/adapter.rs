@@ -1,4 +1,5 @@
-//! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`
+//! (or `adapter_model.bin`, which is read and not written).
 
 use crate::{Error, Result, io};
 use serde_json::Value;
@@ -10,6 +11,8 @@ use tch::Tensor;
 pub const CONFIG: &str = "adapter_config.json";
 /// Name of the tensors.
 pub const TENSORS: &str = "adapter_model.safetensors";
+/// What PEFT called them before, and reads where the others are not there.
+const PICKLE: &str = "adapter_model.bin";
 
 /// The configuration and the tensors of an adapter directory, as they are there, and the tensors' file. What they mean is
 /// for [`Peft::load`](crate::Peft::load) to say.
@@ -20,12 +23,8 @@ pub fn read(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
         return Err(Error::format(config, message));
     }
     let json = io::read_json(&config)?;
-    let path = dir.join(TENSORS);
-    if !path.exists() && dir.join("adapter_model.bin").exists() {
-        let message = "is not there, only adapter_model.bin, a Python pickle; save the adapter again with \
-                       safe_serialization=True";
-        return Err(Error::format(path, message));
-    }
+    let [tensors, pickle] = [TENSORS, PICKLE].map(|name| dir.join(name));
+    let path = if pickle.exists() && !tensors.exists() { pickle } else { tensors };
     Ok((json, io::tensors::read(&path)?, path))
 }
 

@@ -1,4 +1,4 @@
-//! Hub model directories: `config.json`, `model.safetensors` or its shards, `tokenizer.json`.
+//! Hub model directories: `config.json`, `model.safetensors` or its shards (or `pytorch_model.bin`), `tokenizer.json`.
 
 use super::quantised::{self, Plan};
 use super::shards::{WEIGHTS, weight_files};

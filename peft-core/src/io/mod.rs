@@ -2,10 +2,12 @@
 
 pub mod adapter;
 pub mod hub;
+mod pickle;
 mod quantised;
 mod shards;
 pub mod tensors;
 pub mod text;
+pub(crate) mod tokenizer;
 
 use crate::{Error, Result};
 use serde_json::Value;

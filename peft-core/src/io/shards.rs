@@ -10,18 +10,21 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 /// Name of the list of shards.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// `model.safetensors`, or `model.safetensors.index.json` and the shards that it lists.
+/// The same, as PyTorch's zips of pickles.
+const PICKLE: &str = "pytorch_model.bin";
+const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
+
+/// `model.safetensors`, or `model.safetensors.index.json` and the shards that it lists; where there is neither, the same of
+/// `pytorch_model.bin`.
 pub(super) fn weight_files(dir: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
-    let (single, index) = (dir.join(WEIGHTS), dir.join(INDEX));
+    let kinds =
+        [(WEIGHTS, INDEX), (PICKLE, PICKLE_INDEX)].map(|(one, index)| (dir.join(one), dir.join(index)));
+    let Some((single, index)) = kinds.into_iter().find(|(one, index)| one.exists() || index.exists()) else {
+        let message = format!("is not there, nor {INDEX}, nor {PICKLE}");
+        return Err(Error::format(dir.join(WEIGHTS), message));
+    };
     if single.exists() {
         return Ok((single.clone(), vec![single]));
-    }
-    if !index.exists() {
-        let pickles = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
-        let pickle = pickles.iter().find(|name| dir.join(name).exists());
-        let hint = pickle.map(|p| format!("; {p} is of Python pickles: save the model again as safetensors"));
-        let hint = hint.unwrap_or_default();
-        return Err(Error::format(single, format!("is not there, nor {INDEX}{hint}")));
     }
     let json = io::read_json(&index)?;
     let Some(map) = json.get("weight_map").and_then(Value::as_object) else {

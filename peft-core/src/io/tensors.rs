@@ -1,5 +1,7 @@
-//! safetensors files: read through a memory map, written atomically.
+//! Files of tensors: safetensors, read through a memory map and written atomically; and what `torch.save` wrote, read
+//! without running any of it.
 
+use super::pickle;
 use crate::{Error, Result, io::write_atomically};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
@@ -7,10 +9,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-/// All tensors of a file, on the CPU, in their own dtypes.
+/// All tensors of a file, on the CPU, in their own dtypes: of a PyTorch zip where the file's name ends in `.bin`, `.pt` or
+/// `.pth`, and of safetensors under every other name. No code of a file is run; a PyTorch zip is of tensors and their
+/// names and of nothing else.
 ///
 /// # Errors
-/// A file that is not safetensors (a pickle says how to convert it), or a dtype that libtorch lacks.
+/// A file that is not what its name says, or has more in it than tensors (the error names it, and the command that converts
+/// the file); a dtype that libtorch lacks.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
     read_each(path, |name, tensor| {
@@ -22,7 +27,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 
 /// As [`read`], one tensor after another: what `take` drops is not held.
 pub fn read_each(path: &Path, mut take: impl FnMut(String, Tensor) -> Result<()>) -> Result<()> {
-    each(path, |name, shape, kind, bytes| take(name, Tensor::f_from_data_size(bytes, shape, kind)?))
+    each(path, |name, _, _, tensor| take(name, tensor()?))
 }
 
 /// Names and shapes of a file's tensors, as tensors of zeros that hold one value each.
@@ -35,8 +40,15 @@ pub fn hollow(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     Ok(tensors)
 }
 
-fn each(path: &Path, mut take: impl FnMut(String, &[i64], Kind, &[u8]) -> Result<()>) -> Result<()> {
+/// Names, shapes and dtypes; the last argument reads the tensor.
+fn each(
+    path: &Path,
+    mut take: impl FnMut(String, &[i64], Kind, &dyn Fn() -> Result<Tensor>) -> Result<()>,
+) -> Result<()> {
     let map = peft_sys::map_file(path).map_err(|e| Error::file(path, e))?;
+    if pickle::is_named(path) {
+        return pickle::each(path, &map, take);
+    }
     let file = SafeTensors::deserialize(&map)
         .map_err(|e| Error::format(path, format!("not a safetensors file ({e}): {}", what_else(&map))))?;
     for (name, view) in file.iter() {
@@ -44,7 +56,7 @@ fn each(path: &Path, mut take: impl FnMut(String, &[i64], Kind, &[u8]) -> Result
             Error::format(path, format!("tensor `{name}`: dtype {:?} is not supported", view.dtype()))
         })?;
         let shape: Vec<i64> = view.shape().iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect();
-        take(name.to_owned(), &shape, kind, view.data())?;
+        take(name.to_owned(), &shape, kind, &|| Ok(Tensor::f_from_data_size(view.data(), &shape, kind)?))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 use super::Method;
 use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
 use super::virtual_tokens::{EMBEDDINGS, SoftPrompt};
+use crate::io::tokenizer;
 use crate::model::{Dims, Prompt};
 use crate::site::Outline;
 use crate::{Error, Init, Params, Result};
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
-use tokenizers::Tokenizer;
 
 /// Configuration of prompt tuning; field names and defaults are PEFT's.
 ///
@@ -26,7 +26,7 @@ use tokenizers::Tokenizer;
 pub struct PromptTuningConfig {
     pub num_virtual_tokens: i64,
     pub prompt_tuning_init: PromptInit,
-    /// For [`PromptInit::Text`]: the words to start from, and a directory with their `tokenizer.json`. Neither is
+    /// For [`PromptInit::Text`]: the words to start from, and a directory with their tokenizer. Neither is
     /// read when an adapter comes from a file.
     pub prompt_tuning_init_text: Option<String>,
     pub tokenizer_name_or_path: Option<String>,
@@ -100,15 +100,13 @@ impl PromptTuningConfig {
         if self.has_kwargs() {
             return Err(Error::config(NAME, "tokenizer_kwargs", "are not supported"));
         }
-        let path = dir.join("tokenizer.json");
-        if !path.is_file() {
+        if !tokenizer::exists(dir) {
             let message = format!("`{}` should be a local directory with a tokenizer.json", dir.display());
             return Err(Error::config(NAME, "tokenizer_name_or_path", message));
         }
-        let wrong = |e: tokenizers::Error| Error::format(&path, e);
-        let mut tokenizer = Tokenizer::from_file(&path).map_err(wrong)?;
-        tokenizer.with_padding(None).with_truncation(None).map_err(wrong)?;
-        let encoding = tokenizer.encode(text, true).map_err(wrong)?;
+        let tokenizer::Opened { tokenizer, path, alphabet } = tokenizer::open(dir)?;
+        alphabet.check(text, &path)?;
+        let encoding = tokenizer.encode(text, true).map_err(|e| Error::format(&path, e))?;
         if encoding.is_empty() {
             return Err(Error::config(NAME, "prompt_tuning_init_text", "has no tokens"));
         }

@@ -4,7 +4,7 @@ use crate::{bert, copy, edit_json, edit_tensors};
 use anyhow::{Result, ensure};
 use peft_core::Error;
 use serde_json::{Value, json};
-use tests::refused;
+use tests::{golden, refused};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
@@ -59,7 +59,11 @@ fn a_config_that_is_no_json_says_where() -> Result<()> {
 fn a_pickle_says_how_to_convert_it() -> Result<()> {
     let dir = copy("bert/lora")?;
     std::fs::rename(dir.path().join(TENSORS), dir.path().join("adapter_model.bin"))?;
-    let parts = [TENSORS, "adapter_model.bin", "pickle", "safe_serialization"];
+    let parts = ["adapter_model.bin", "is safetensors", "no pickle", "*.safetensors"];
+    refused("loading", bert()?.load("a", dir.path()), &parts)?;
+    std::fs::copy(golden("pickle/legacy.bin"), dir.path().join("adapter_model.bin"))?;
+    let parts =
+        [TENSORS, "adapter_model.bin", "pickle", "safe_serialization", "torch.load('adapter_model.bin'"];
     refused("loading", bert()?.load("a", dir.path()), &parts)?;
     std::fs::remove_file(dir.path().join("adapter_model.bin"))?;
     refused("loading", bert()?.load("a", dir.path()), &[TENSORS, "No such file"])?;

@@ -31,8 +31,10 @@ fn a_directory_without_its_files() -> Result<()> {
     let dir = copy("bert/base")?;
     std::fs::remove_file(dir.path().join(WEIGHTS))?;
     refuse("no weights", &dir, &[WEIGHTS, INDEX, "not there"])?;
-    std::fs::write(dir.path().join("pytorch_model.bin"), "PK")?;
+    std::fs::copy(golden("pickle/legacy.bin"), dir.path().join("pytorch_model.bin"))?;
     refuse("a pickle alone", &dir, &[WEIGHTS, "pytorch_model.bin", "pickle", "safetensors"])?;
+    std::fs::write(dir.path().join("pytorch_model.bin"), "PK")?;
+    refuse("half a pickle", &dir, &["pytorch_model.bin", "pickle", "fetch"])?;
     std::fs::remove_file(dir.path().join("config.json"))?;
     refuse("no config", &dir, &["config.json", "No such file"])?;
     refused("no directory", open(Path::new("nowhere"), Head::Stored), &["nowhere", "config.json"])?;

@@ -121,7 +121,18 @@ fn files_in_other_forms() -> Result<()> {
     let dir = copy("llama/base")?;
     std::fs::remove_file(dir.path().join(WEIGHTS))?;
     std::fs::write(dir.path().join("pytorch_model.bin.index.json"), "{}")?;
-    refused("shards of pickles", open(dir.path()), &[WEIGHTS, "pytorch_model.bin.index.json", "pickles"])?;
+    refused("shards of pickles", open(dir.path()), &["pytorch_model.bin.index.json", "weight_map"])?;
+    let shard = r#"{"weight_map": {"w": "pytorch_model-00001-of-00001.bin"}}"#;
+    std::fs::write(dir.path().join("pytorch_model.bin.index.json"), shard)?;
+    let file = "pytorch_model-00001-of-00001.bin";
+    refused(
+        "a shard that is missing",
+        open(dir.path()),
+        &["pytorch_model.bin.index.json", file, "not there"],
+    )?;
+    std::fs::copy(golden("pickle/legacy.bin"), dir.path().join(file))?;
+    let to = "'model-00001-of-00001.safetensors'";
+    refused("a shard of old", open(dir.path()), &[file, "pickle", "torch.load", to])?;
     Ok(())
 }
 

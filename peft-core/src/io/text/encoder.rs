@@ -3,18 +3,20 @@
 use super::Dataset;
 use super::chat::CONFIG;
 use super::encoded::{Encoded, Inputs};
+use crate::io::tokenizer::{self, Alphabet};
 use crate::{Error, Result, io};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tokenizers::{EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
 
-/// A `tokenizer.json` with the model's limits.
+/// A tokenizer with the model's limits.
 #[derive(Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
     /// The same, cutting texts to the model's length, its special tokens kept.
     cutting: Tokenizer,
     path: PathBuf,
+    alphabet: Alphabet,
     pub(super) longest: usize,
     pub(super) pad: i64,
     vocab: i64,
@@ -23,17 +25,20 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Reads `dir/tokenizer.json` for a model with `vocab` embeddings, `positions` positions and padding id `pad`.
-    /// Texts that are longer are cut, and counted. Padding and truncation that the file itself asks for do not apply.
+    /// Whether a model directory has a tokenizer: `tokenizer.json`, or the files of an older form.
+    pub fn exists(dir: &Path) -> bool {
+        tokenizer::exists(dir)
+    }
+
+    /// Reads the tokenizer of a directory for a model with `vocab` embeddings, `positions` positions and padding id `pad`:
+    /// `tokenizer.json`, or the older `vocab.json` and `merges.txt` (byte-level BPE, as GPT-2 has it) or `vocab.txt` (BERT),
+    /// with the ids that transformers has. Texts that are longer are cut, and counted. Padding and truncation that a file
+    /// itself asks for do not apply.
+    ///
+    /// # Errors
+    /// No such file, one that is malformed, or of another kind of tokenizer (sentencepiece), with the command that converts it.
     pub fn open(dir: &Path, vocab: i64, positions: i64, pad: i64) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        if !path.exists() {
-            let message = "is not there: a model for text needs its tokenizer beside it (slow tokenizers with only \
-                           vocab.txt can be saved as tokenizer.json by Hugging Face's tokenizers)";
-            return Err(Error::format(path, message));
-        }
-        let mut tokenizer = Tokenizer::from_file(&path).map_err(|e| Error::format(&path, e))?;
-        tokenizer.with_padding(None).with_truncation(None).map_err(|e| Error::format(&path, e))?;
+        let tokenizer::Opened { tokenizer, path, alphabet } = tokenizer::open(dir)?;
         let longest = usize::try_from(positions).unwrap_or(0);
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if longest <= special {
@@ -43,7 +48,7 @@ impl TextEncoder {
         let mut cutting = tokenizer.clone();
         let params = TruncationParams { max_length: longest, ..TruncationParams::default() };
         cutting.with_truncation(Some(params)).map_err(|e| Error::format(&path, e))?;
-        Ok(Self { tokenizer, cutting, path, longest, pad, vocab, typed: typed(dir)? })
+        Ok(Self { tokenizer, cutting, path, alphabet, longest, pad, vocab, typed: typed(dir)? })
     }
 
     /// Token ids and class numbers of a dataset; `labels` names the classes in order. Of a pair that is too long the longer
@@ -110,7 +115,7 @@ impl TextEncoder {
     /// # Errors
     /// A token id beyond the model's vocabulary.
     pub fn ids(&self, text: &str) -> Result<Vec<i64>> {
-        let ids = ids(&self.tokenizer.encode(text, true).map_err(|e| self.broken(e))?);
+        let ids = ids(&self.encoding(text, true)?);
         self.check(&ids)?;
         Ok(ids)
     }
@@ -120,7 +125,7 @@ impl TextEncoder {
     /// # Errors
     /// As [`TextEncoder::ids`].
     pub fn plain(&self, text: &str) -> Result<Vec<i64>> {
-        let ids = ids(&self.tokenizer.encode(text, false).map_err(|e| self.broken(e))?);
+        let ids = ids(&self.encoding(text, false)?);
         self.check(&ids)?;
         Ok(ids)
     }
@@ -137,13 +142,15 @@ impl TextEncoder {
 
     /// Token ids of a text, and whether it was cut.
     pub(super) fn text_ids(&self, text: &str) -> Result<(Vec<i64>, bool)> {
-        let encoding = self.tokenizer.encode(text, true).map_err(|e| self.broken(e))?;
+        let encoding = self.encoding(text, true)?;
         let cut = encoding.len() > self.longest;
         Ok((ids(&if cut { self.cut(text.into(), false)? } else { encoding }), cut))
     }
 
     /// Texts, or pairs of them, cut to the model's length.
     fn rows(&self, texts: &[(&str, Option<&str>)]) -> Result<Inputs> {
+        let both = texts.iter().flat_map(|(text, pair)| [Some(*text), *pair]).flatten();
+        both.map(|text| self.alphabet.check(text, &self.path)).collect::<Result<()>>()?;
         let all: Vec<_> = texts.iter().map(|text| input(*text)).collect();
         let encodings = self.tokenizer.encode_batch(all, true).map_err(|e| self.broken(e))?;
         let (mut rows, mut types, mut truncated) = (Vec::new(), Vec::new(), 0usize);
@@ -164,6 +171,13 @@ impl TextEncoder {
         self.check(rows.iter().flatten())?;
         Ok(Inputs { ids: rows, token_types: self.typed.then_some(types), truncated, pad: self.pad })
     }
+
+    /// A text as it is, with special tokens or without.
+    fn encoding(&self, text: &str, special: bool) -> Result<Encoding> {
+        self.alphabet.check(text, &self.path)?;
+        self.tokenizer.encode(text, special).map_err(|e| self.broken(e))
+    }
+
     fn cut(&self, text: EncodeInput<'_>, pair: bool) -> Result<Encoding> {
         let special = self.tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(pair));
         if self.longest <= special {
