@@ -2,10 +2,14 @@
 
 pub mod adapter;
 pub mod hub;
+mod json;
 mod quantised;
 mod shards;
 pub mod tensors;
 pub mod text;
+
+pub use json::read_json;
+pub(crate) use json::shown;
 
 use crate::{Error, Result};
 use serde_json::Value;
@@ -38,12 +42,6 @@ fn readable(file: &NamedTempFile) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn readable(_: &NamedTempFile) -> std::io::Result<()> {
     Ok(())
-}
-
-/// A JSON file.
-pub fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::format(path, e))
 }
 
 /// A JSON file with an indent of two.

@@ -1,5 +1,6 @@
 //! Reading a `config.json`: every wrong or unsupported field is named.
 
+use crate::io::shown;
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -34,8 +35,9 @@ impl<'a> Fields<'a> {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 let read = serde_json::from_value(value.clone());
-                read.map(Some)
-                    .map_err(|e| self.wrong(field, format!("{value} is not what is expected here ({e})")))
+                read.map(Some).map_err(|e| {
+                    self.wrong(field, format!("{} is not what is expected here ({e})", shown(value)))
+                })
             }
         }
     }
