@@ -59,7 +59,8 @@ impl FamilyVisitor for &Options {
 
     fn visit<M: HubModel>(self) -> Result<()> {
         let head = self.classes.map_or(Head::Stored, Head::Classes);
-        let mut peft = hub::open::<M>(&self.model, tch::Device::Cpu, head)?.peft;
+        let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, tch::Device::Cpu, head)?;
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         for given in &self.adapters {
             match given.split_once('=') {
                 Some((name, dir)) => peft.load(name, dir)?,

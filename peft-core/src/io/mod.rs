@@ -1,17 +1,19 @@
 //! Files: safetensors, adapter directories, Hub model directories, labelled text.
 
 pub mod adapter;
+pub(crate) mod directory;
+mod heads;
 pub mod hub;
 mod json;
 mod quantised;
 mod shards;
 pub mod tensors;
 pub mod text;
-
-pub use json::read_json;
-pub(crate) use json::shown;
+pub(crate) mod token_ids;
 
 use crate::{Error, Result};
+pub use json::read_json;
+pub(crate) use json::shown;
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
