@@ -90,6 +90,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The id of a token; null and the −1 of old files mean none.
+    pub fn token_id(&self, field: &str) -> Result<Option<i64>> {
+        Ok(self.get(field)?.filter(|id| *id >= 0))
+    }
+
     /// A field that this crate has nothing for, whatever it says.
     pub fn absent(&self, field: &str) -> Result<()> {
         match self.get::<Value>(field)? {

@@ -3,13 +3,14 @@
 
 mod classes;
 mod rope;
+mod settings;
 mod shards;
 
 use anyhow::{Context, Result, ensure};
 use peft_core::io;
 use peft_core::io::hub::{self, Head, HubModel, Opened, TokenIds};
 use peft_core::models::{Bert, Llama, Roberta};
-use peft_core::{Batch, Pass, Peft};
+use peft_core::{Batch, GenerateConfig, GenerationSettings, Pass, Peft};
 use serde_json::{Value, json};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -94,12 +95,13 @@ fn byte_order_marks_everywhere() -> Result<()> {
     };
     let dir = shards::directory("shard_dup", None)?;
     let generation = dir.path().join("generation_config.json");
-    io::write_json(&generation, &json!({ "eos_token_id": 9 }))?;
+    io::write_json(&generation, &json!({ "eos_token_id": 9, "repetition_penalty": 1.5 }))?;
     for file in ["config.json", "model.safetensors.index.json", "generation_config.json"] {
         marked(&dir.path().join(file))?;
     }
     let mut peft = open::<Llama>(dir.path())?.peft;
-    ensure!(TokenIds::read(dir.path())?.eos == [9], "the ids");
+    let config = GenerationSettings::read(dir.path(), GenerateConfig::default())?.config;
+    ensure!(config.processors.repetition_penalty == 1.5 && config.eos_token_ids == [9], "{config:?}");
     let adapter = tempfile::tempdir()?;
     for file in ["adapter_config.json", "adapter_model.safetensors"] {
         std::fs::copy(golden("llama/lora").join(file), adapter.path().join(file))?;

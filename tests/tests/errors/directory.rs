@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use peft_core::estimate::Blueprint;
 use peft_core::io::hub::{self, Head};
 use peft_core::models::{Bert, FamilyVisitor, Gpt2, Llama, Mistral, Qwen2, Roberta, family_of};
-use peft_core::{Batch, Model, Pass};
+use peft_core::{Batch, GenerateConfig, GenerationSettings, Model, Pass};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -25,6 +25,7 @@ fn no_model(path: &Path, parts: &[&str]) -> Result<()> {
     refused("open", open(path, Head::Stored), &parts)?;
     refused("config", hub::config::<Bert>(path, Head::Stored), &parts)?;
     refused("ids", hub::TokenIds::read(path), &parts)?;
+    refused("settings", GenerationSettings::read(path, GenerateConfig::default()), &parts)?;
     refused("estimate", Blueprint::open(path), &parts)?;
     refused("family", family_of(path, Name), &parts)?;
     Ok(())
