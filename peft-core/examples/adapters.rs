@@ -64,7 +64,8 @@ impl FamilyVisitor for &Options {
 
     fn visit<M: HubModel>(self) -> Result<()> {
         let head = self.classes.map_or(Head::Stored, Head::Classes);
-        let mut peft = hub::open::<M>(&self.model, tch::Device::Cpu, head)?.peft;
+        let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, tch::Device::Cpu, head)?;
+        common::warn(warnings);
         common::load(&mut peft, &[&self.adapters[..], &self.more].concat())?;
 
         if !self.combine.is_empty() {

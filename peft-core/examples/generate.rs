@@ -5,10 +5,10 @@ mod common;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::Given;
-use peft_core::io::hub::{self, Head, HubModel, TokenIds};
+use peft_core::io::hub::{self, Head, HubModel};
 use peft_core::io::text::TextEncoder;
 use peft_core::models::{FamilyVisitor, family_of};
-use peft_core::{Batch, DeviceChoice, GenerateConfig, Sampling, generate};
+use peft_core::{Batch, DeviceChoice, GenerateConfig, GenerationSettings, Sampling, generate};
 use std::path::PathBuf;
 
 /// Generates text with a causal language model and its adapters
@@ -25,28 +25,57 @@ struct Options {
     /// The adapter of each prompt, or `-` for none: french,-,legal [default: the adapter there is]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
     rows: Vec<String>,
-    /// New tokens at most
-    #[arg(long, default_value_t = 40)]
-    tokens: i64,
-    /// Draw tokens instead of taking the likeliest
+    /// New tokens at most [default: what generation_config.json says, or 40]
+    #[arg(long)]
+    tokens: Option<i64>,
+    /// Draw tokens instead of taking the likeliest [default: what generation_config.json says]
     #[arg(long)]
     sample: bool,
-    #[arg(long, default_value_t = 1.0, requires = "sample")]
-    temperature: f64,
-    /// Draw from that many likeliest tokens
-    #[arg(long, requires = "sample")]
+    /// Take the likeliest tokens, whatever generation_config.json says
+    #[arg(long, conflicts_with = "sample")]
+    greedy: bool,
+    /// [default: what generation_config.json says, or 1]
+    #[arg(long, conflicts_with = "greedy")]
+    temperature: Option<f64>,
+    /// Draw from that many likeliest tokens, 0 for all [default: what generation_config.json says, or 50]
+    #[arg(long, conflicts_with = "greedy")]
     top_k: Option<i64>,
     /// Draw from the likeliest tokens that have this probability together
-    #[arg(long, requires = "sample")]
+    #[arg(long, conflicts_with = "greedy")]
     top_p: Option<f64>,
-    #[arg(long, default_value_t = 0, requires = "sample")]
-    seed: u64,
+    #[arg(long, conflicts_with = "greedy")]
+    seed: Option<u64>,
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
     /// Print one JSON object a prompt
     #[arg(long)]
     json: bool,
+}
+
+impl Options {
+    /// The directory's settings, where no option says otherwise.
+    fn settings(&self) -> Result<GenerateConfig> {
+        let defaults = GenerateConfig { max_new_tokens: 40, ..Default::default() };
+        let GenerationSettings { mut config, sampling, warnings } =
+            GenerationSettings::read(&self.model, defaults)?;
+        common::warn(warnings);
+        if let Some(tokens) = self.tokens {
+            (config.max_new_tokens, config.max_length) = (tokens, None);
+        }
+        let asked =
+            [self.temperature.is_some(), self.top_k.is_some(), self.top_p.is_some(), self.seed.is_some()];
+        let sample = self.sample || config.sampling.is_some() && !self.greedy;
+        ensure!(sample || asked == [false; 4], "--temperature, --top-k, --top-p and --seed need --sample");
+        config.sampling = sample.then(|| Sampling {
+            temperature: self.temperature.unwrap_or(sampling.temperature),
+            top_k: self.top_k.or(sampling.top_k).filter(|k| *k != 0),
+            top_p: self.top_p.or(sampling.top_p),
+            seed: self.seed.unwrap_or(sampling.seed),
+            ..sampling
+        });
+        Ok(config)
+    }
 }
 
 impl FamilyVisitor for &Options {
@@ -56,11 +85,12 @@ impl FamilyVisitor for &Options {
         let device = self.device.open()?;
         let dims = M::dims(&hub::config::<M>(&self.model, Head::Stored)?);
         ensure!(dims.causal, "{}: {} is not a causal model", self.model.display(), dims.model_type);
-        let mut peft = hub::open::<M>(&self.model, device, Head::Stored)?.peft;
+        let config = self.settings()?;
+        let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, device, Head::Stored)?;
+        common::warn(warnings);
         let loaded = common::load(&mut peft, &self.adapters)?;
-        let special = TokenIds::read(&self.model)?;
         let encoder = match TextEncoder::exists(&self.model) {
-            true => Some(TextEncoder::open(&self.model, dims.vocab, i64::MAX, special.pad)?),
+            true => Some(TextEncoder::open(&self.model, dims.vocab, i64::MAX, config.pad_token_id)?),
             false => None,
         };
         let encode = |prompt: &String| match &encoder {
@@ -89,21 +119,7 @@ impl FamilyVisitor for &Options {
         let same = rows.iter().all(|row| *row == rows[0]);
         let model = if same { peft.view(rows[0].as_slice())? } else { peft.view_rows(&rows)? };
 
-        let sampling = self.sample.then_some(Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            seed: self.seed,
-        });
-        let (eos_token_ids, pad_token_id) = (special.eos, special.pad);
-        let config = GenerateConfig {
-            max_new_tokens: self.tokens,
-            eos_token_ids,
-            pad_token_id,
-            sampling,
-            ..Default::default()
-        };
-        let batch = Batch::padded(&prompts, pad_token_id, device)?;
+        let batch = Batch::padded(&prompts, config.pad_token_id, device)?;
         let tokens = Vec::<Vec<i64>>::try_from(generate(&model, &batch, &config)?)?;
         for ((prompt, name), mut ids) in self.prompts.iter().zip(names).zip(tokens) {
             // What is behind a row's end is padding.

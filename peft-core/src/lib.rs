@@ -110,7 +110,7 @@ pub use cache::KvCache;
 pub use convert::{Conversion, SiteShare};
 pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 pub use error::{Error, Result};
-pub use generate::{GenerateConfig, Sampling, generate};
+pub use generate::{GenerateConfig, GenerationSettings, LogitsProcessors, Sampling, generate};
 pub use init::Init;
 pub use layer::{Adapter, Base, Block, Body, Inner, Kernel, Layer, Pass, Weights};
 pub use low_rank::LowRank;

@@ -131,8 +131,8 @@ impl Batch {
         }
     }
 
-    /// Checks that every id is below `vocab`. On the CPU alone: elsewhere it would make the device wait, and ids are
-    /// checked where they are made ([`crate::io::text`]).
+    /// Checks that there is an id, and that every one is below `vocab`. The ids themselves on the CPU alone: elsewhere it
+    /// would make the device wait, and ids are checked where they are made ([`crate::io::text`]).
     pub fn check_ids(&self, vocab: i64) -> Result<()> {
         if self.ids.dim() != 2 {
             return Err(Error::Input(format!(
@@ -140,7 +140,11 @@ impl Batch {
                 self.ids.size()
             )));
         }
-        if self.ids.device() != tch::Device::Cpu || self.ids.numel() == 0 {
+        if self.ids.numel() == 0 {
+            let message = format!("ids of shape {:?}: there is no token in it", self.ids.size());
+            return Err(Error::Input(message));
+        }
+        if self.ids.device() != tch::Device::Cpu {
             return Ok(());
         }
         let (low, high) = self.ids.f_aminmax(None, false)?;

@@ -42,7 +42,7 @@ fn wrong<M: HubModel>(changes: Value, parts: &[&str]) -> Result<()> {
 
 #[test]
 fn what_a_decoder_has_not_is_refused_by_name() -> Result<()> {
-    for kind in ["dynamic", "yarn", "longrope", "su", "mrope"] {
+    for kind in ["longrope", "su", "mrope", "proportional"] {
         let rope = json!({ "rope_type": kind, "factor": 2.0 });
         wrong::<Llama>(
             json!({ "rope_parameters": rope }),
@@ -87,8 +87,14 @@ fn what_an_encoder_has_not_is_refused_by_name() -> Result<()> {
     wrong::<Roberta>(json!({ "is_decoder": true }), &["is_decoder"])?;
     wrong::<Roberta>(json!({ "pad_token_id": 96 }), &["pad_token_id", "96"])?;
     wrong::<Roberta>(json!({ "position_embedding_type": "relative_key" }), &["position_embedding_type"])?;
-    wrong::<Bert>(json!({ "id2label": { "0": "a", "2": "b" } }), &["id2label"])?;
-    wrong::<Bert>(json!({ "num_labels": 5 }), &["num_labels", "5", "3"])?;
+    // As many classes as transformers counts, which the file's head has not.
+    for (changes, asked) in
+        [(json!({ "id2label": { "0": "a", "2": "b" } }), "[2, 32]"), (json!({ "num_labels": 5 }), "[5, 32]")]
+    {
+        let opened = hub::open::<Bert>(edited("bert", &changes)?.path(), Device::Cpu, Head::Stored);
+        let parts = ["classifier.weight", asked, "[3, 32]", "id2label", "num_labels", "config.json"];
+        refused(&changes.to_string(), opened, &parts)?;
+    }
     wrong::<Bert>(json!({ "hidden_dropout_prob": 1.5 }), &["hidden_dropout_prob", "1.5"])
 }
 

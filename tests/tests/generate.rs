@@ -5,7 +5,9 @@ use anyhow::{Context, Result, ensure};
 use peft_core::io::hub::{self, Head, HubModel};
 use peft_core::methods::{self, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::models::{Bert, FamilyVisitor, Gpt2, Llama, Mistral, family};
-use peft_core::{Batch, GenerateConfig, KvCache, Model, Pass, Peft, Sampling, generate, io};
+use peft_core::{
+    Batch, GenerateConfig, GenerationSettings, KvCache, Model, Pass, Peft, Sampling, generate, io,
+};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, assert_close, edited, golden, refused, serial};
@@ -37,7 +39,8 @@ impl FamilyVisitor for Case<'_> {
     fn visit<M: HubModel>(self) -> Result<()> {
         let case = self.0;
         let name = case["base"].as_str().context("base")?;
-        let mut peft = base::<M>(name, &case["changes"])?;
+        let dir = edited(name, &case["changes"])?;
+        let mut peft = hub::open::<M>(dir.path(), Device::Cpu, Head::Stored)?.peft;
         let active: &[&str] = match case["adapter"].as_str() {
             Some(dir) => {
                 peft.load("golden", golden(dir))?;
@@ -59,14 +62,20 @@ impl FamilyVisitor for Case<'_> {
         assert_close("mean logits", &mean, &numbers(&case["mean"])?, TOL)?;
 
         let expected = matrix(&case["greedy"])?;
+        if let Some(settings) = case["settings"].as_object() {
+            io::write_json(&dir.path().join("generation_config.json"), &settings.clone().into())?;
+        }
+        let defaults = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
+        let read = GenerationSettings::read(dir.path(), defaults)?;
+        ensure!(read.warnings.is_empty(), "{:?}", read.warnings);
         let config = GenerateConfig {
-            max_new_tokens: 12,
             eos_token_ids: serde_json::from_value(case["ends"].clone())?,
             pad_token_id: case["pad"].as_i64().context("pad")?,
-            ..GenerateConfig::default()
+            ..read.config
         };
         assert_bits("greedy", &generate(&model, &batch, &config)?, &expected)?;
         let slow = GenerateConfig { use_cache: false, ..config };
+        let expected = if case["slow"].is_null() { expected } else { matrix(&case["slow"])? };
         assert_bits("without a cache", &generate(&model, &batch, &slow)?, &expected)
     }
 }
@@ -251,7 +260,9 @@ fn sampling_is_its_seeds_alone() -> Result<()> {
     let _serial = serial();
     let peft = base::<Llama>("llama", &json!({}))?;
     let (model, batch) = (peft.view(&[])?, padded(true));
-    let at = |seed| sampled(Sampling { temperature: 2.0, top_k: Some(40), top_p: Some(0.95), seed });
+    let at = |seed| {
+        sampled(Sampling { temperature: 2.0, top_k: Some(40), top_p: Some(0.95), seed, ..Default::default() })
+    };
     tch::manual_seed(1);
     let first = generate(&model, &batch, &at(5))?;
     let after = Tensor::rand([3], (Kind::Float, Device::Cpu));

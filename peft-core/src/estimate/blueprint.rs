@@ -1,10 +1,11 @@
 //! A model without numbers.
 
 use super::memory::{Memory, Setup, Storage, bytes};
-use crate::io::hub::{self, HubModel};
+use crate::io::directory;
+use crate::io::hub::HubModel;
 use crate::methods::Method;
 use crate::model::Model;
-use crate::models::{FamilyVisitor, family};
+use crate::models::{FamilyVisitor, family, model_type};
 use crate::peft::Adapted;
 use crate::quant::weight_name;
 use crate::site::Outline;
@@ -114,14 +115,13 @@ impl Blueprint {
                 Blueprint::of::<M>(M::config(self.0, self.1, None)?)
             }
         }
-        let model_type = json.get("model_type").and_then(Value::as_str).unwrap_or("(none)");
-        family(model_type, place, Reader(json, place))?
+        family(model_type(json, place)?, place, Reader(json, place))?
     }
 
     /// The model of a directory, of which only `config.json` need be there.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let (json, place) = hub::read_model(dir.as_ref())?;
-        Self::read(&json, &place)
+        let (json, path) = directory::config(dir.as_ref())?;
+        Self::read(&json, &path.display().to_string())
     }
 
     /// A decoder of about that many parameters in the proportions of LLaMA: heads of 128, as many layers as heads, a

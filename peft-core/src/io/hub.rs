@@ -1,13 +1,15 @@
 //! Hub model directories: `config.json`, `model.safetensors` or its shards (or `pytorch_model.bin`), `tokenizer.json`.
 
 use super::quantised::{self, Plan};
-use super::shards::{WEIGHTS, weight_files};
-use crate::model::{Dims, Model};
+use super::shards::{WEIGHTS, WeightFiles};
+pub use super::token_ids::TokenIds;
+use super::{directory, heads};
+use crate::model::Model;
 use crate::params::is_float;
 use crate::quant::{self, Nf4Config};
-use crate::{Error, Params, Peft, Result, io};
+use crate::{Error, Params, Peft, Result, Warning, io};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -19,12 +21,23 @@ pub const CONFIG: &str = "config.json";
 pub trait HubModel: Model {
     /// The family's `model_type`.
     const MODEL_TYPE: &'static str;
+    /// The Hub's class, head included.
+    const ARCHITECTURE: &'static str;
 
     /// The configuration in `config.json`, with `labels` classes where that is given.
     ///
     /// # Errors
     /// A field that is missing, or that asks for something this crate does not have.
     fn config(json: &Value, place: &str, labels: Option<i64>) -> Result<Self::Config>;
+
+    /// What a `config.json` that [`Self::config`] takes says and that does not count.
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    fn passed_over(json: &Value, place: &str) -> Result<Vec<Warning>> {
+        let _ = (json, place);
+        Ok(Vec::new())
+    }
 
     /// This crate's name for a tensor of the file, or `None` for one that belongs to something else (another head,
     /// a buffer).
@@ -51,6 +64,8 @@ pub struct Opened<M: Model> {
     pub unused: Vec<String>,
     /// Tensors that the file lacks and that were drawn: the new head.
     pub fresh: Vec<String>,
+    /// What the directory says and does not count.
+    pub warnings: Vec<Warning>,
 }
 
 /// Which head a classifier is opened with. Fresh heads are drawn from libtorch's generator.
@@ -71,48 +86,6 @@ impl Head {
             Head::Classes(n) | Head::Fresh(n) => Some(n),
         }
     }
-}
-
-/// Token ids with a meaning, of a causal model.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TokenIds {
-    /// Those that end a text.
-    pub eos: Vec<i64>,
-    /// The one that fills rows up. Where the directory names none, the first of `eos`, or 0: it is masked anyway.
-    pub pad: i64,
-}
-
-impl TokenIds {
-    /// Reads `generation_config.json`, and what it does not say from `config.json`.
-    ///
-    /// # Errors
-    /// A file that is malformed, and ids that are none.
-    pub fn read(dir: &Path) -> Result<Self> {
-        let (mut eos, mut pad) = (None, None);
-        for path in [dir.join("generation_config.json"), dir.join("config.json")] {
-            if path.ends_with("generation_config.json") && !path.exists() {
-                continue;
-            }
-            let json = io::read_json(&path)?;
-            eos = eos.or(ids(&json, "eos_token_id", &path)?);
-            pad = pad.or(ids(&json, "pad_token_id", &path)?);
-        }
-        let eos = eos.unwrap_or_default();
-        let pad = pad.unwrap_or_default().first().or(eos.first()).copied().unwrap_or_default();
-        Ok(Self { eos, pad })
-    }
-}
-
-/// One id, several, or null.
-fn ids(json: &Value, field: &str, path: &Path) -> Result<Option<Vec<i64>>> {
-    let value = json.get(field).filter(|v| !v.is_null());
-    let read = |v: &Value| match v {
-        Value::Array(all) => all.iter().map(Value::as_i64).collect(),
-        one => one.as_i64().map(|id| vec![id]),
-    };
-    let wrong =
-        |v: &Value| Error::config(path.display(), field, format!("{v} is not a token id, nor a list"));
-    value.map(|v| read(v).ok_or_else(|| wrong(v))).transpose()
 }
 
 /// How a model directory is opened.
@@ -141,20 +114,10 @@ pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
     read_config::<M>(dir, head).map(|(config, ..)| config)
 }
 
-/// The file `config.json` of a model directory, and its place.
-pub(crate) fn read_model(dir: &Path) -> Result<(Value, String)> {
-    let path = dir.join(CONFIG);
-    if !path.exists() && dir.join(io::adapter::CONFIG).exists() {
-        let message = "is not there, only adapter_config.json: this is an adapter and no model; open its base, and \
-                       load it with Peft::load";
-        return Err(Error::format(path, message));
-    }
-    Ok((io::read_json(&path)?, path.display().to_string()))
-}
-
 /// The configuration, the file and the file's place.
 fn read_config<M: HubModel>(dir: &Path, head: Head) -> Result<(M::Config, Value, String)> {
-    let (json, place) = read_model(dir)?;
+    let (json, path) = directory::config(dir)?;
+    let place = path.display().to_string();
     match json.get("model_type").and_then(Value::as_str) {
         Some(kind) if kind == M::MODEL_TYPE => Ok((M::config(&json, &place, head.classes())?, json, place)),
         kind => {
@@ -174,20 +137,29 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     if let Some(kind) = kind.filter(|kind| dtype(*kind).is_none()) {
         return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
     }
-    let (file, paths) = weight_files(dir)?;
+    let files = WeightFiles::find(dir)?;
+    let file = &files.place;
     let place = file.display().to_string();
+    let explain = |error| heads::explain::<M>(error, &config, &json, &files);
     let drawn = if head == Head::Stored { Vec::new() } else { M::fresh_head(&config)? };
     let plan = match &quantise {
         Some(_) if json.get(quant::FIELD).is_some_and(|q| !q.is_null()) => {
-            let message = "the model is quantised already: open it without `quantise`";
+            let message = "the model is in 4 bits already: open it as it is, without quantising (`quantise: None`; \
+                           programs: without --nf4)";
             return Err(Error::config(json_place, quant::FIELD, message));
         }
-        Some(how) => Plan::new::<M>(how, &config, (&file, &paths), &drawn)?,
+        Some(how) => Plan::new::<M>(how, &config, (file, &files.paths), &drawn).map_err(explain)?,
         None => Plan::default(),
     };
     let (mut unused, mut tensors, mut packed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-    for path in &paths {
+    let mut repeated = files.repeated.clone();
+    let mut again = BTreeSet::new();
+    for path in &files.paths {
         io::tensors::read_each(path, |name, tensor| {
+            if again.contains(&name) {
+                return Ok(());
+            }
+            again.extend(repeated.take(&name));
             let Some(own) = M::rename(&name) else {
                 unused.push(name);
                 return Ok(());
@@ -196,12 +168,16 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
                 Some(weight) => packed.insert(own.clone(), weight).is_some(),
                 None => tensors.insert(own.clone(), tensor).is_some(),
             };
-            if twice { Err(Error::format(&file, format!("two tensors are called `{own}`"))) } else { Ok(()) }
+            if twice { Err(Error::format(file, format!("two tensors are called `{own}`"))) } else { Ok(()) }
         })?;
     }
     unused.sort();
     packed.append(&mut quantised::take((&json, &json_place), &place, &mut tensors, kind)?);
-    unused.extend(drop_tied::<M>(&config, &file, &mut tensors)?);
+    unused.extend(drop_tied::<M>(&config, file, &mut tensors)?);
+    heads::check::<M>(head, &config, (&json, &json_place), |name| tensors.contains_key(name))?;
+    let mut warnings = M::passed_over(&json, &json_place)?;
+    warnings.extend(files.warnings.iter().cloned());
+    warnings.extend(other_dtype((&json, &json_place), kind, &M::dims(&config).word_embedding, &tensors));
     if let Some(kind) = kind {
         for t in tensors.values_mut().filter(|t| is_float(t)) {
             *t = t.f_to_kind(kind)?;
@@ -213,7 +189,7 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
         let stored = tensors.get(&name).map(Tensor::size);
         let stored = stored.or_else(|| packed.get(&name).map(|w| w.size().to_vec()));
         match stored {
-            Some(stored) if matches!(head, Head::Classes(_)) => same_classes(&file, &name, stored, &tensor)?,
+            Some(stored) if matches!(head, Head::Classes(_)) => same_classes(file, &name, stored, &tensor)?,
             _ => {
                 packed.remove(&name);
                 tensors.insert(name.clone(), tensor.f_to_kind(kind)?);
@@ -223,22 +199,24 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     }
     let params = Params::from_tensors(place, device, tensors)?;
     packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-    let dims = M::dims(&config);
-    let peft = Peft::new(params, config).map_err(|e| headless(e, &dims))?;
-    Ok(Opened { peft, unused, fresh })
+    let peft = Peft::new(params, config.clone()).map_err(explain)?;
+    Ok(Opened { peft, unused, fresh, warnings })
 }
 
-/// Says what can be done where a classifier's file has no head.
-fn headless(error: Error, dims: &Dims) -> Error {
-    match error {
-        Error::Missing { place, name, expected, .. }
-            if !dims.causal && name.starts_with(&format!("{}.", dims.head)) =>
-        {
-            let hint = "; the file has no head for classes: ask for a fresh one with their number".to_owned();
-            Error::Missing { place, name, expected, hint }
-        }
-        other => other,
-    }
+/// transformers casts to the dtype that `config.json` names; here tensors have the file's own, unless one is asked for.
+fn other_dtype(
+    (json, place): (&Value, &str),
+    asked: Option<Kind>,
+    words: &str,
+    tensors: &BTreeMap<String, Tensor>,
+) -> Option<Warning> {
+    let field =
+        ["dtype", "torch_dtype"].into_iter().find(|field| json.get(field).is_some_and(Value::is_string))?;
+    let named = json.get(field).and_then(Value::as_str)?;
+    let stored = tensors.get(words).and_then(|t| dtype(t.kind())).filter(|stored| *stored != named)?;
+    let message =
+        format!("says {named}, and the tensors are {stored}: they stay so, unless another is asked for");
+    asked.is_none().then(|| Warning::new(place, field, message))
 }
 
 /// Files of models with a tied head may have it a second time, but not as something else.

@@ -1,15 +1,21 @@
 //! Files: safetensors, adapter directories, Hub model directories, labelled text.
 
 pub mod adapter;
+pub(crate) mod directory;
+mod heads;
 pub mod hub;
+mod json;
 mod pickle;
 mod quantised;
 mod shards;
 pub mod tensors;
 pub mod text;
+pub(crate) mod token_ids;
 pub(crate) mod tokenizer;
 
 use crate::{Error, Result};
+pub use json::read_json;
+pub(crate) use json::shown;
 use serde_json::Value;
 use std::io::Write;
 use std::path::Path;
@@ -40,12 +46,6 @@ fn readable(file: &NamedTempFile) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn readable(_: &NamedTempFile) -> std::io::Result<()> {
     Ok(())
-}
-
-/// A JSON file.
-pub fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-    serde_json::from_str(&text).map_err(|e| Error::format(path, e))
 }
 
 /// A JSON file with an indent of two.

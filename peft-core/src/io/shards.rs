@@ -1,9 +1,11 @@
 //! The weight files of a Hub model directory.
 
-use crate::{Error, Result, io};
+use super::directory::{self, GGUF};
+use crate::{Error, Result, Warning, io};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use tch::Tensor;
 
 /// Name of a single file.
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -14,44 +16,127 @@ const INDEX: &str = "model.safetensors.index.json";
 const PICKLE: &str = "pytorch_model.bin";
 const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
 
-/// `model.safetensors`, or `model.safetensors.index.json` and the shards that it lists; where there is neither, the same of
-/// `pytorch_model.bin`.
-pub(super) fn weight_files(dir: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
-    let kinds =
-        [(WEIGHTS, INDEX), (PICKLE, PICKLE_INDEX)].map(|(one, index)| (dir.join(one), dir.join(index)));
-    let Some((single, index)) = kinds.into_iter().find(|(one, index)| one.exists() || index.exists()) else {
-        let message = format!("is not there, nor {INDEX}, nor {PICKLE}");
-        return Err(Error::format(dir.join(WEIGHTS), message));
-    };
-    if single.exists() {
-        return Ok((single.clone(), vec![single]));
+/// Where a model's weights are.
+#[derive(Debug)]
+pub(super) struct WeightFiles {
+    /// What errors call them: the file, or the index of the shards.
+    pub place: PathBuf,
+    pub paths: Vec<PathBuf>,
+    /// Tensors that two shards have, the same in both.
+    pub repeated: BTreeSet<String>,
+    /// Tensors that the index has and no shard, with the shard where they should be.
+    pub absent: BTreeMap<String, String>,
+    pub warnings: Vec<Warning>,
+}
+
+impl WeightFiles {
+    /// `model.safetensors`, or `model.safetensors.index.json` and the shards that it lists; where there is neither, the
+    /// same of `pytorch_model.bin`. As in transformers, the single file counts where there are both, and of a shard all
+    /// tensors.
+    pub fn find(dir: &Path) -> Result<Self> {
+        let kinds =
+            [(WEIGHTS, INDEX), (PICKLE, PICKLE_INDEX)].map(|(one, all)| (dir.join(one), dir.join(all)));
+        let Some((single, index)) = kinds.into_iter().find(|(one, index)| one.exists() || index.exists())
+        else {
+            return Err(missing(dir));
+        };
+        if !single.exists() {
+            return Self::shards(dir, index);
+        }
+        let beside = index.exists().then(|| {
+            Warning::new(index.display(), file(&single), "is beside it and has all: no shard is read")
+        });
+        Ok(Self {
+            place: single.clone(),
+            paths: vec![single],
+            repeated: BTreeSet::new(),
+            absent: BTreeMap::new(),
+            warnings: beside.into_iter().collect(),
+        })
     }
-    let json = io::read_json(&index)?;
+
+    fn shards(dir: &Path, index: PathBuf) -> Result<Self> {
+        let mut absent = weight_map(&index)?;
+        let shards: BTreeSet<PathBuf> = absent.values().map(|shard| dir.join(shard)).collect();
+        let (mut owners, mut warnings) = (BTreeMap::<String, &PathBuf>::new(), Vec::new());
+        let mut repeated = BTreeSet::new();
+        for shard in &shards {
+            if !shard.exists() {
+                let message = format!(
+                    "lists the shard `{}`, which is not there: fetch it into this directory",
+                    file(shard)
+                );
+                return Err(Error::format(index, message));
+            }
+            for name in io::tensors::hollow(shard)?.into_keys() {
+                absent.remove(&name);
+                let Some(first) = owners.insert(name.clone(), shard) else { continue };
+                let both = format!("is in both {} and {}", file(first), file(shard));
+                if !same(&name, first, shard)? {
+                    let message = format!(
+                        "`{name}` {both}, and not the same: fetch the shards again, all of one version"
+                    );
+                    return Err(Error::format(index, message));
+                }
+                warnings.push(Warning::new(index.display(), &name, format!("{both}, and the same")));
+                repeated.insert(name);
+            }
+        }
+        for (name, shard) in &absent {
+            warnings.push(Warning::new(
+                index.display(),
+                name,
+                format!("should be in {shard}, and no shard has it"),
+            ));
+        }
+        Ok(Self { place: index, paths: shards.into_iter().collect(), repeated, absent, warnings })
+    }
+}
+
+/// There are no weights.
+fn missing(dir: &Path) -> Error {
+    let hint = directory::gguf(dir).map(|name| format!("; {name} is, {GGUF}")).unwrap_or_default();
+    Error::format(dir.join(WEIGHTS), format!("is not there, nor {INDEX}, nor {PICKLE}{hint}"))
+}
+
+/// The shard of each tensor, as the index has it.
+fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    let json = io::read_json(index)?;
     let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
         return Err(Error::format(index, "has no `weight_map`"));
     };
-    let (mut shards, mut names) = (BTreeSet::new(), BTreeSet::new());
-    for (name, shard) in map {
+    let shard = |(name, shard): (&String, &Value)| {
         // A shard is a file beside the index and nothing else.
         let parts: Vec<_> = shard.as_str().map(|s| Path::new(s).components().collect()).unwrap_or_default();
-        let [Component::Normal(file)] = parts.as_slice() else {
-            let shard = shard.as_str().map_or(shard.to_string(), str::to_owned);
-            let message = format!("`{shard}`, where `{name}` should be, is not the name of a file beside it");
-            return Err(Error::format(index, message));
-        };
-        shards.insert(dir.join(file));
-    }
-    for shard in &shards {
-        if !shard.exists() {
-            let name = shard.file_name().unwrap_or_default().display();
-            let message =
-                format!("lists the shard `{name}`, which is not there: fetch it into this directory");
-            return Err(Error::format(index, message));
+        match parts.as_slice() {
+            [Component::Normal(file)] => Ok((name.clone(), file.to_string_lossy().into_owned())),
+            _ => {
+                let shard = shard.as_str().map_or(shard.to_string(), str::to_owned);
+                let message =
+                    format!("`{shard}`, where `{name}` should be, is not the name of a file beside it");
+                Err(Error::format(index, message))
+            }
         }
-        names.extend(io::tensors::hollow(shard)?.into_keys());
+    };
+    map.iter().map(shard).collect()
+}
+
+/// Whether two files have the same tensor of that name.
+fn same(name: &str, first: &Path, second: &Path) -> Result<bool> {
+    let read = |path: &Path| -> Result<Option<Tensor>> {
+        let mut found = None;
+        io::tensors::read_each(path, |other, tensor| {
+            found = found.take().or((other == name).then_some(tensor));
+            Ok(())
+        })?;
+        Ok(found)
+    };
+    match (read(first)?, read(second)?) {
+        (Some(a), Some(b)) => Ok(a.size() == b.size() && a.kind() == b.kind() && a.f_equal(&b)?),
+        _ => Ok(false),
     }
-    match map.keys().find(|name| !names.contains(*name)) {
-        Some(name) => Err(Error::format(index, format!("lists `{name}`, which no shard has"))),
-        None => Ok((index, shards.into_iter().collect())),
-    }
+}
+
+fn file(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

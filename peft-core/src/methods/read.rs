@@ -80,7 +80,11 @@ pub(crate) fn from_file(config: Value, place: &str, warnings: &mut Vec<Warning>)
 
 fn read_any(config: Value, place: &str) -> Result<Read> {
     let Some(fields) = config.as_object() else {
-        return Err(Error::config(place, "peft_type", "is missing: the configuration should be a JSON object"));
+        return Err(Error::config(
+            place,
+            "peft_type",
+            "is missing: the configuration should be a JSON object",
+        ));
     };
     let Some(kind) = fields.get("peft_type").and_then(Value::as_str) else {
         let mlx = ["fine_tune_type", "lora_parameters", "num_layers"].iter().any(|f| fields.contains_key(*f));

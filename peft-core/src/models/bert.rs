@@ -1,10 +1,11 @@
 //! BERT for sequence classification; names and numbers are those of the Hub's `BertForSequenceClassification`.
 
+use super::classes::Classes;
 use super::encoder::{Encoder, EncoderConfig, EncoderFamily};
 use super::fields::Fields;
 use crate::io::hub::HubModel;
 use crate::model::Input;
-use crate::{Init, Result};
+use crate::{Init, Result, Warning};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -35,9 +36,14 @@ impl EncoderFamily for BertFamily {
 
 impl HubModel for Bert {
     const MODEL_TYPE: &'static str = BertFamily::MODEL_TYPE;
+    const ARCHITECTURE: &'static str = "BertForSequenceClassification";
 
     fn config(json: &Value, place: &str, labels: Option<i64>) -> Result<EncoderConfig> {
         EncoderConfig::read::<BertFamily>(&Fields::new(json, place), labels)
+    }
+
+    fn passed_over(json: &Value, place: &str) -> Result<Vec<Warning>> {
+        Classes::passed_over(&Fields::new(json, place))
     }
 
     /// Encoders are saved with and without the `bert.` in front; pre-training heads and position buffers are not ours.
@@ -51,7 +57,7 @@ impl HubModel for Bert {
     }
 
     fn json(c: &EncoderConfig) -> Value {
-        c.to_json("BertForSequenceClassification")
+        c.to_json(Self::ARCHITECTURE)
     }
 
     fn fresh_head(c: &EncoderConfig) -> Result<Vec<(String, Tensor)>> {

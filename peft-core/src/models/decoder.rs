@@ -12,7 +12,7 @@ use crate::layer::{Block, Layer, Pass};
 use crate::model::{Batch, Dims, Model, Prompt};
 use crate::scope::Scope;
 use crate::site::Role;
-use crate::{Result, io::hub::HubModel};
+use crate::{Result, Warning, io::hub::HubModel};
 use serde_json::Value;
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -74,9 +74,9 @@ impl DecoderConfig {
         self.sliding_window.filter(|_| windowed)
     }
 
-    /// The fields that all families share, without biases and windows; `kv_heads` where the file does not say how many
-    /// there are (null is as many as there are heads).
-    pub(super) fn read(f: &Fields<'_>, kv_heads: Option<i64>) -> Result<Self> {
+    /// The fields that all families share, without biases and windows. Where the file does not say, there are `kv_heads`
+    /// (null is as many as there are heads) and `positions`.
+    pub(super) fn read(f: &Fields<'_>, kv_heads: Option<i64>, positions: i64) -> Result<Self> {
         let (hidden, heads) = (f.size("hidden_size")?, f.size("num_attention_heads")?);
         let field = "num_key_value_heads";
         let kv_heads = f.positive(field, f.or_if_absent(field, kv_heads)?.unwrap_or(heads))?;
@@ -90,6 +90,7 @@ impl DecoderConfig {
                 f.wrong("head_dim", format!("{head_dim} is odd: there are no rotary positions for it"))
             );
         }
+        let head_dim = f.positive("head_dim", head_dim)?;
         Ok(Self {
             vocab_size: f.size("vocab_size")?,
             hidden_size: hidden,
@@ -97,9 +98,9 @@ impl DecoderConfig {
             num_hidden_layers: f.size("num_hidden_layers")?,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
-            head_dim: f.positive("head_dim", head_dim)?,
+            head_dim,
             rms_norm_eps: f.or("rms_norm_eps", 1e-6)?,
-            rope: RopeConfig::read(f)?,
+            rope: RopeConfig::read(f, head_dim, positions)?,
             hidden_act: f.or("hidden_act", HiddenAct::Silu)?,
             tie_word_embeddings: f.or("tie_word_embeddings", false)?,
             qkv_bias: false,
@@ -248,6 +249,7 @@ impl DecoderLayer {
 
 impl<F: DecoderFamily> HubModel for Decoder<F> {
     const MODEL_TYPE: &'static str = F::MODEL_TYPE;
+    const ARCHITECTURE: &'static str = F::ARCHITECTURE;
 
     fn config(json: &Value, place: &str, _labels: Option<i64>) -> Result<DecoderConfig> {
         F::config(json, place)
@@ -263,9 +265,17 @@ impl<F: DecoderFamily> HubModel for Decoder<F> {
         c.tie_word_embeddings.then_some(["lm_head.weight", "model.embed_tokens.weight"])
     }
 
-    /// Rotary tables are buffers of old files.
+    fn passed_over(json: &Value, place: &str) -> Result<Vec<Warning>> {
+        RopeConfig::passed_over(&Fields::new(json, place))
+    }
+
+    /// Rotary tables are buffers of old files; models without a head are saved without the `model.` in front.
     fn rename(name: &str) -> Option<String> {
-        (!name.ends_with("rotary_emb.inv_freq")).then(|| name.to_owned())
+        if name.ends_with("rotary_emb.inv_freq") {
+            return None;
+        }
+        let bare = ["embed_tokens.", "layers.", "norm."].iter().any(|p| name.starts_with(p));
+        Some(if bare { format!("model.{name}") } else { name.to_owned() })
     }
 
     fn fresh_head(_: &DecoderConfig) -> Result<Vec<(String, Tensor)>> {

@@ -5,6 +5,7 @@
 
 use super::activation::HiddenAct;
 use super::attention::{Projections, SelfAttention};
+use super::classes::{Classes, unnamed};
 use super::fields::{Fields, patched};
 use crate::attention::Softmax;
 use crate::layer::{Block, Layer, Pass};
@@ -50,6 +51,7 @@ pub struct EncoderConfig {
     /// Dropout of the head.
     pub classifier_dropout: f64,
     pub initializer_range: f64,
+    /// The id of padding; −1 where the file says that there is none.
     pub pad_token_id: i64,
     /// Number of classes.
     pub num_labels: i64,
@@ -71,7 +73,7 @@ impl EncoderConfig {
             return Err(f.wrong("hidden_size", message));
         }
         let dropout = f.dropout("hidden_dropout_prob", 0.1)?;
-        let (num_labels, labels) = f.classes(labels)?;
+        let Classes { number, names } = Classes::read(f, labels)?;
         Ok(Self {
             vocab_size: f.size("vocab_size")?,
             hidden_size: hidden,
@@ -86,31 +88,30 @@ impl EncoderConfig {
             attention_probs_dropout_prob: f.dropout("attention_probs_dropout_prob", 0.1)?,
             classifier_dropout: f.dropout("classifier_dropout", dropout)?,
             initializer_range: f.or("initializer_range", 0.02)?,
-            pad_token_id: f.or("pad_token_id", F::PAD)?,
-            num_labels,
-            labels,
+            pad_token_id: f.or("pad_token_id", F::PAD)?.max(-1),
+            num_labels: number,
+            labels: names,
             json: f.json.clone(),
         })
     }
 
     /// `config.json` with the classes as they are now.
     pub(super) fn to_json(&self, architecture: &str) -> Value {
+        let now = Classes { number: self.num_labels, names: self.labels.clone() };
+        let vocab = ("vocab_size", self.vocab_size.into());
+        let mut json = patched(&self.json, [("architectures", vec![architecture].into()), vocab]);
+        let read = Fields::new(&self.json, "");
+        if self.json.get("id2label").is_some() && Classes::read(&read, None).is_ok_and(|read| read == now) {
+            return json;
+        }
         let name = |i: i64| match usize::try_from(i).ok().and_then(|i| self.labels.get(i)) {
             Some(name) => name.clone(),
-            None => format!("LABEL_{i}"),
+            None => unnamed(i),
         };
         let classes = 0..self.num_labels;
         let names: Map<String, Value> = classes.clone().map(|i| (i.to_string(), name(i).into())).collect();
         let ids: Map<String, Value> = classes.map(|i| (name(i), i.into())).collect();
-        let mut json = patched(
-            &self.json,
-            [
-                ("architectures", vec![architecture].into()),
-                ("vocab_size", self.vocab_size.into()),
-                ("id2label", names.into()),
-                ("label2id", ids.into()),
-            ],
-        );
+        json = patched(&json, [("id2label", names.into()), ("label2id", ids.into())]);
         if let Some(fields) = json.as_object_mut() {
             fields.remove("num_labels"); // id2label says it
         }

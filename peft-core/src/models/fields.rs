@@ -1,14 +1,14 @@
 //! Reading a `config.json`: every wrong or unsupported field is named.
 
-use crate::{Error, Result};
+use crate::io::shown;
+use crate::{Error, Result, Warning};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fmt::Display;
 
 /// The fields of a configuration, with the place that errors name.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     pub json: &'a Value,
     place: &'a str,
 }
@@ -28,14 +28,20 @@ impl<'a> Fields<'a> {
         Error::config(self.place, field, message)
     }
 
+    /// A warning about a field.
+    pub fn passed_over(&self, field: &str, message: impl Display) -> Warning {
+        Warning::new(self.place, field, message)
+    }
+
     /// The field's value; `None` where it is missing or null.
     pub fn get<T: DeserializeOwned>(&self, field: &str) -> Result<Option<T>> {
         match self.json.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 let read = serde_json::from_value(value.clone());
-                read.map(Some)
-                    .map_err(|e| self.wrong(field, format!("{value} is not what is expected here ({e})")))
+                read.map(Some).map_err(|e| {
+                    self.wrong(field, format!("{} is not what is expected here ({e})", shown(value)))
+                })
             }
         }
     }
@@ -84,23 +90,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Number of classes, and their names if the file has as many. Without `wanted` there are as many as `id2label`
-    /// names, or `num_labels`, or transformers' 2.
-    pub fn classes(&self, wanted: Option<i64>) -> Result<(i64, Vec<String>)> {
-        let names = self.get::<BTreeMap<i64, String>>("id2label")?.unwrap_or_default();
-        if !names.keys().copied().eq((0..).take(names.len())) {
-            return Err(self.wrong("id2label", "its keys should be the classes from 0 on"));
-        }
-        let named = i64::try_from(names.len()).ok().filter(|n| *n > 0);
-        let stored = match (named, self.get("num_labels")?) {
-            (Some(named), Some(n)) if named != n => {
-                return Err(self.wrong("num_labels", format!("is {n}, but id2label names {named}")));
-            }
-            (named, n) => named.or(n).unwrap_or(2),
-        };
-        let classes = self.positive("num_labels", wanted.unwrap_or(stored))?;
-        let fit = named == Some(classes);
-        Ok((classes, if fit { names.into_values().collect() } else { Vec::new() }))
+    /// The id of a token; null and the −1 of old files mean none.
+    pub fn token_id(&self, field: &str) -> Result<Option<i64>> {
+        Ok(self.get(field)?.filter(|id| *id >= 0))
     }
 
     /// A field that this crate has nothing for, whatever it says.
@@ -115,8 +107,10 @@ impl<'a> Fields<'a> {
     pub fn only(&self, field: &str, only: impl Into<Value>) -> Result<()> {
         let only = only.into();
         match self.json.get(field) {
+            // 1 is 1.0.
+            Some(value) if value.is_number() && value.as_f64() == only.as_f64() => Ok(()),
             Some(value) if *value != only && !value.is_null() => {
-                Err(self.wrong(field, format!("{value} is not supported, only {only} is")))
+                Err(self.wrong(field, format!("{} is not supported, only {only} is", shown(value))))
             }
             _ => Ok(()),
         }

@@ -166,6 +166,7 @@ impl Gpt2Layer {
 
 impl HubModel for Gpt2 {
     const MODEL_TYPE: &'static str = "gpt2";
+    const ARCHITECTURE: &'static str = "GPT2LMHeadModel";
 
     fn config(json: &Value, place: &str, _labels: Option<i64>) -> Result<Gpt2Config> {
         let f = Fields::new(json, place);
@@ -201,7 +202,7 @@ impl HubModel for Gpt2 {
     fn json(c: &Gpt2Config) -> Value {
         let tied = ("tie_word_embeddings", c.tie_word_embeddings.into());
         let vocab = ("vocab_size", c.vocab_size.into());
-        patched(&c.json, [("architectures", vec!["GPT2LMHeadModel"].into()), tied, vocab])
+        patched(&c.json, [("architectures", vec![Self::ARCHITECTURE].into()), tied, vocab])
     }
 
     fn tied(c: &Gpt2Config) -> Option<[&'static str; 2]> {

@@ -23,7 +23,7 @@ impl DecoderFamily for LlamaFamily {
             qkv_bias: bias,
             output_bias: bias,
             mlp_bias: f.or("mlp_bias", false)?,
-            ..DecoderConfig::read(&f, None)?
+            ..DecoderConfig::read(&f, None, 2048)?
         })
     }
 }

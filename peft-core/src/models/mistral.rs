@@ -22,6 +22,6 @@ impl DecoderFamily for MistralFamily {
         f.absent("layer_types")?;
         let window = f.or_if_absent("sliding_window", Some(4096))?;
         let window = window.map(|w| f.positive("sliding_window", w)).transpose()?;
-        Ok(DecoderConfig { sliding_window: window, ..DecoderConfig::read(&f, Some(8))? })
+        Ok(DecoderConfig { sliding_window: window, ..DecoderConfig::read(&f, Some(8), 131_072)? })
     }
 }

@@ -4,9 +4,10 @@ mod activation;
 mod attention;
 pub mod bert;
 mod causal;
+mod classes;
 pub mod decoder;
 pub mod encoder;
-mod fields;
+pub(crate) mod fields;
 pub mod gpt2;
 pub mod llama;
 pub mod mistral;
@@ -27,8 +28,9 @@ pub use roberta::Roberta;
 pub use rope::{RopeConfig, RopeType};
 pub use tiny::{Tiny, TinyConfig};
 
-use crate::io::hub::{self, HubModel};
-use crate::{Error, Result};
+use crate::io::hub::HubModel;
+use crate::{Error, Result, io};
+use serde_json::Value;
 use std::path::Path;
 
 /// Code that works for a family which is known only once a `config.json` is read.
@@ -58,11 +60,19 @@ macro_rules! families {
 /// As [`family`], of the model directory `dir`.
 ///
 /// # Errors
-/// A directory without a `config.json`, an adapter's above all, or one of another `model_type`.
+/// Anything that is no model directory, by what it is, and one of another `model_type`.
 pub fn family_of<V: FamilyVisitor>(dir: &Path, visitor: V) -> Result<V::Output> {
-    let (json, place) = hub::read_model(dir)?;
-    let model_type = json.get("model_type").and_then(|t| t.as_str()).unwrap_or("(none)");
-    family(model_type, &place, visitor)
+    let (json, path) = io::directory::config(dir)?;
+    let place = path.display().to_string();
+    family(model_type(&json, &place)?, &place, visitor)
+}
+
+/// The family that a `config.json` names.
+pub(crate) fn model_type<'a>(json: &'a Value, place: &str) -> Result<&'a str> {
+    let missing = || format!("is missing, expected one of {}", MODEL_TYPES.join(", "));
+    json.get("model_type")
+        .and_then(Value::as_str)
+        .ok_or_else(|| Error::config(place, "model_type", missing()))
 }
 
 families!(Llama, Mistral, Qwen2, Gpt2, Bert, Roberta);

@@ -19,7 +19,7 @@ impl DecoderFamily for Qwen2Family {
 
     fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
         let f = Fields::new(json, place);
-        let c = DecoderConfig::read(&f, Some(32))?;
+        let c = DecoderConfig::read(&f, Some(32), 32_768)?;
         let sliding_window = match f.or("use_sliding_window", false)? {
             true => f.or_if_absent("sliding_window", Some(4096))?,
             false => None,

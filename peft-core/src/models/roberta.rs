@@ -1,11 +1,12 @@
 //! RoBERTa for sequence classification. Liu et al. 2019, <https://arxiv.org/abs/1907.11692>; names and numbers are those
 //! of the Hub's `RobertaForSequenceClassification`.
 
+use super::classes::Classes;
 use super::encoder::{Encoder, EncoderConfig, EncoderFamily};
 use super::fields::Fields;
 use crate::io::hub::HubModel;
 use crate::model::Input;
-use crate::{Init, Result};
+use crate::{Init, Result, Warning};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -42,15 +43,21 @@ impl EncoderFamily for RobertaFamily {
 
 impl HubModel for Roberta {
     const MODEL_TYPE: &'static str = RobertaFamily::MODEL_TYPE;
+    const ARCHITECTURE: &'static str = "RobertaForSequenceClassification";
 
     fn config(json: &Value, place: &str, labels: Option<i64>) -> Result<EncoderConfig> {
         let f = Fields::new(json, place);
         let config = EncoderConfig::read::<RobertaFamily>(&f, labels)?;
-        if !(0..config.vocab_size).contains(&config.pad_token_id) {
+        // Without padding all tokens are words, from position 0 on.
+        if !(-1..config.vocab_size).contains(&config.pad_token_id) {
             let message = format!("{} is not an id below {}", config.pad_token_id, config.vocab_size);
             return Err(f.wrong("pad_token_id", message));
         }
         Ok(config)
+    }
+
+    fn passed_over(json: &Value, place: &str) -> Result<Vec<Warning>> {
+        Classes::passed_over(&Fields::new(json, place))
     }
 
     /// Encoders are saved with and without the `roberta.` in front; other heads, the pooler and buffers are not ours.
@@ -65,7 +72,7 @@ impl HubModel for Roberta {
     }
 
     fn json(c: &EncoderConfig) -> Value {
-        c.to_json("RobertaForSequenceClassification")
+        c.to_json(Self::ARCHITECTURE)
     }
 
     fn fresh_head(c: &EncoderConfig) -> Result<Vec<(String, Tensor)>> {

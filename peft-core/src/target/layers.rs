@@ -79,7 +79,12 @@ impl<'a> LayerFilter<'a> {
         for i in wanted {
             if !sites.iter().any(|n| index(n) == Some(*i)) {
                 let field = "layers_to_transform";
-                return Err(Error::NoTarget { method, field, pattern: format!("layer {i}"), close: Vec::new() });
+                return Err(Error::NoTarget {
+                    method,
+                    field,
+                    pattern: format!("layer {i}"),
+                    close: Vec::new(),
+                });
             }
         }
         sites.retain(|n| full.contains(n) || index(n).is_some_and(|i| wanted.contains(&i)));

@@ -2,6 +2,7 @@
 //! was expected and what was found.
 
 mod adapter;
+mod directory;
 mod hub;
 mod loading;
 mod lora;

@@ -297,6 +297,8 @@ fn the_family_of_a_directory() -> Result<()> {
     ensure!(family_of(&tests::golden("mistral").join("base"), Name)? == "mistral", "mistral");
     let dir = files(&[("config.json", r#"{"model_type": "t5"}"#)])?;
     refused("t5", family_of(dir.path(), Name), &["config.json", "model_type", "`t5`", "llama"])?;
+    let dir = files(&[("config.json", r#"{"hidden_size": 32}"#)])?;
+    refused("no type", family_of(dir.path(), Name), &["config.json", "model_type", "missing", "llama"])?;
     refused("nowhere", family_of("nowhere".as_ref(), Name), &["nowhere/config.json"])?;
     let adapter = tests::golden("mistral").join("lora");
     refused("an adapter", family_of(&adapter, Name), &["config.json", "this is an adapter and no model"])?;

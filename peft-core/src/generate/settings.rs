@@ -1,0 +1,237 @@
+//! `generation_config.json`: what is applied of it, and what is said of the rest.
+
+use super::{GenerateConfig, LogitsProcessors, Sampling};
+use crate::io::token_ids::{GENERATION, TokenIds, ids};
+use crate::io::{directory, read_json, shown};
+use crate::models::fields::Fields;
+use crate::{Result, Warning};
+use serde_json::Value;
+use std::path::Path;
+
+/// How a model directory says that text is generated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerationSettings {
+    /// With `sampling` where the directory asks for it.
+    pub config: GenerateConfig,
+    /// How tokens are drawn if they are, whether the directory asks for it or not.
+    pub sampling: Sampling,
+    /// What the directory asks for and does not get.
+    pub warnings: Vec<Warning>,
+}
+
+/// What a setting means here.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Means {
+    /// It is applied.
+    Applied,
+    /// It would change the text, and is not applied.
+    Text,
+    /// It is about how the text is found or handed back, and not about the text.
+    Aside,
+}
+use Means::{Applied, Aside, Text};
+
+/// Every setting that transformers has, with the value that asks for nothing (true and false are 1 and 0; NAN for null
+/// alone).
+const SETTINGS: &[(&str, Means, f64)] = &[
+    ("max_length", Applied, 20.0),
+    ("max_new_tokens", Applied, f64::NAN),
+    ("min_length", Applied, 0.0),
+    ("min_new_tokens", Applied, f64::NAN),
+    ("do_sample", Applied, 0.0),
+    ("temperature", Applied, 1.0),
+    ("top_k", Applied, 50.0),
+    ("top_p", Applied, 1.0),
+    ("min_p", Applied, f64::NAN),
+    ("repetition_penalty", Applied, 1.0),
+    ("no_repeat_ngram_size", Applied, 0.0),
+    ("bad_words_ids", Applied, f64::NAN),
+    ("sequence_bias", Applied, f64::NAN),
+    ("forced_bos_token_id", Applied, f64::NAN),
+    ("forced_eos_token_id", Applied, f64::NAN),
+    ("exponential_decay_length_penalty", Applied, f64::NAN),
+    ("suppress_tokens", Applied, f64::NAN),
+    ("begin_suppress_tokens", Applied, f64::NAN),
+    ("max_time", Text, f64::NAN),
+    ("stop_strings", Text, f64::NAN),
+    ("num_beams", Text, 1.0),
+    ("num_beam_groups", Text, 1.0),
+    ("diversity_penalty", Text, 0.0),
+    ("penalty_alpha", Text, 0.0),
+    ("dola_layers", Text, f64::NAN),
+    ("constraints", Text, f64::NAN),
+    ("force_words_ids", Text, f64::NAN),
+    ("top_h", Text, f64::NAN),
+    ("typical_p", Text, 1.0),
+    ("epsilon_cutoff", Text, 0.0),
+    ("eta_cutoff", Text, 0.0),
+    ("encoder_repetition_penalty", Text, 1.0),
+    ("encoder_no_repeat_ngram_size", Text, 0.0),
+    ("guidance_scale", Text, 1.0),
+    ("remove_invalid_values", Text, 0.0),
+    ("token_healing", Text, 0.0),
+    ("watermarking_config", Text, f64::NAN),
+    ("num_return_sequences", Text, 1.0),
+    ("early_stopping", Aside, 0.0),
+    ("length_penalty", Aside, 1.0),
+    ("renormalize_logits", Aside, 0.0),
+    ("low_memory", Aside, 0.0),
+    ("cache_implementation", Aside, f64::NAN),
+    ("cache_config", Aside, f64::NAN),
+    ("max_cache_len", Aside, f64::NAN),
+    ("prefill_chunk_size", Aside, f64::NAN),
+    ("output_attentions", Aside, 0.0),
+    ("output_hidden_states", Aside, 0.0),
+    ("output_scores", Aside, 0.0),
+    ("output_logits", Aside, 0.0),
+    ("return_dict_in_generate", Aside, 0.0),
+    ("decoder_start_token_id", Aside, f64::NAN),
+    ("use_mtp", Aside, 0.0),
+    ("is_assistant", Aside, 0.0),
+    ("num_assistant_tokens", Aside, 20.0),
+    ("num_assistant_tokens_schedule", Aside, f64::NAN),
+    ("assistant_confidence_threshold", Aside, 0.4),
+    ("prompt_lookup_num_tokens", Aside, f64::NAN),
+    ("max_matching_ngram_size", Aside, f64::NAN),
+    ("assistant_early_exit", Aside, f64::NAN),
+    ("assistant_lookbehind", Aside, 10.0),
+    ("target_lookbehind", Aside, 10.0),
+    ("assistant_ensemble_weight", Aside, f64::NAN),
+    ("speculation_type", Aside, f64::NAN),
+    ("compile_config", Aside, f64::NAN),
+    ("disable_compile", Aside, 0.0),
+    ("continuous_batching_config", Aside, f64::NAN),
+];
+
+/// Fields of the file that are no settings, or that [`TokenIds`] reads.
+const BESIDE: &[&str] = &[
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "use_cache",
+    "transformers_version",
+    "_from_model_config",
+    "_commit_hash",
+];
+
+fn asks_for_nothing(value: &Value, neutral: f64) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => f64::from(u8::from(*on)) == neutral,
+        other => other.as_f64() == Some(neutral),
+    }
+}
+
+impl GenerationSettings {
+    /// Reads `generation_config.json`, if there is one, and the ids of [`TokenIds`]; what both do not say is as in
+    /// `defaults`. Where tokens are drawn and the directory says nothing of `top_k`, it is 50, as in transformers.
+    ///
+    /// # Errors
+    /// A file that is malformed, and a setting that cannot be, by name.
+    pub fn read(dir: &Path, defaults: GenerateConfig) -> Result<Self> {
+        let path = dir.join(GENERATION);
+        let json = if path.exists() { read_json(&path)? } else { Value::Object(serde_json::Map::new()) };
+        let place = path.display().to_string();
+        let f = Fields::new(&json, &place);
+        let special = TokenIds::read(dir)?;
+        let max_new_tokens = f.get("max_new_tokens")?;
+        let max_length =
+            if max_new_tokens.is_some() { None } else { f.get("max_length")?.or(defaults.max_length) };
+        let sampling = sampling(&f, defaults.sampling.as_ref())?;
+        let config = GenerateConfig {
+            max_new_tokens: max_new_tokens.unwrap_or(defaults.max_new_tokens),
+            max_length,
+            eos_token_ids: special.eos,
+            pad_token_id: special.pad,
+            processors: processors(&f, &path, defaults.processors)?,
+            sampling: f.or("do_sample", defaults.sampling.is_some())?.then(|| sampling.clone()),
+            use_cache: f.or("use_cache", defaults.use_cache)?,
+        };
+        config.check(&place)?;
+        let mut warnings = not_applied(&f);
+        let (model, path) = directory::config(dir)?;
+        warnings.extend(misplaced(&Fields::new(&model, &path.display().to_string())));
+        Ok(Self { config, sampling, warnings })
+    }
+}
+
+fn sampling(f: &Fields<'_>, defaults: Option<&Sampling>) -> Result<Sampling> {
+    let defaults = defaults.cloned().unwrap_or(Sampling { top_k: Some(50), ..Sampling::default() });
+    Ok(Sampling {
+        temperature: f.or("temperature", defaults.temperature)?,
+        // 0 is all.
+        top_k: f.get("top_k")?.or(defaults.top_k).filter(|k| *k != 0),
+        // 1 and above is all; of 0 the likeliest is left.
+        top_p: f
+            .get("top_p")?
+            .or(defaults.top_p)
+            .filter(|p| *p < 1.0)
+            .map(|p| if p == 0.0 { f64::MIN_POSITIVE } else { p }),
+        min_p: f.get("min_p")?.or(defaults.min_p),
+        seed: defaults.seed,
+    })
+}
+
+fn processors(f: &Fields<'_>, path: &Path, defaults: LogitsProcessors) -> Result<LogitsProcessors> {
+    let several =
+        |field: &str, default: Vec<i64>| Ok::<_, crate::Error>(ids(f.json, field, path)?.unwrap_or(default));
+    Ok(LogitsProcessors {
+        sequence_bias: f.or("sequence_bias", defaults.sequence_bias)?,
+        repetition_penalty: f.or("repetition_penalty", defaults.repetition_penalty)?,
+        no_repeat_ngram_size: f.or("no_repeat_ngram_size", defaults.no_repeat_ngram_size)?,
+        bad_words_ids: f.or("bad_words_ids", defaults.bad_words_ids)?,
+        min_length: f.or("min_length", defaults.min_length)?,
+        min_new_tokens: f.or("min_new_tokens", defaults.min_new_tokens)?,
+        forced_bos_token_id: f.token_id("forced_bos_token_id")?.or(defaults.forced_bos_token_id),
+        forced_eos_token_id: several("forced_eos_token_id", defaults.forced_eos_token_id)?,
+        exponential_decay_length_penalty: f
+            .get("exponential_decay_length_penalty")?
+            .or(defaults.exponential_decay_length_penalty),
+        suppress_tokens: several("suppress_tokens", defaults.suppress_tokens)?,
+        begin_suppress_tokens: several("begin_suppress_tokens", defaults.begin_suppress_tokens)?,
+    })
+}
+
+/// What the file asks for and nothing here does.
+fn not_applied(f: &Fields<'_>) -> Vec<Warning> {
+    let fields = f.json.as_object().into_iter().flatten();
+    let warnings =
+        fields.filter(|(field, _)| !BESIDE.contains(&field.as_str())).filter_map(|(field, value)| {
+            let message = match SETTINGS.iter().find(|(name, ..)| name == field) {
+                _ if value.is_null() => return None,
+                Some((_, Applied, _)) => return None,
+                Some((_, _, neutral)) if asks_for_nothing(value, *neutral) => return None,
+                Some((_, Text, _)) => "is not applied: the text may be another than transformers'",
+                Some((_, Aside, _)) => "is passed over: it changes no token of what is generated here",
+                None => "is no setting that is known here: it is not applied",
+            };
+            Some(f.passed_over(field, format!("{} {message}", shown(value))))
+        });
+    warnings.collect()
+}
+
+/// Settings in `config.json`, where transformers 4 had them and 5 passes over them.
+fn misplaced(f: &Fields<'_>) -> Vec<Warning> {
+    let asked = SETTINGS.iter().filter(|(_, means, _)| *means != Aside).filter_map(|(field, _, neutral)| {
+        let value = f.json.get(field).filter(|value| !asks_for_nothing(value, *neutral))?;
+        let message =
+            format!("{} is not applied, as in transformers 5: settings belong in {GENERATION}", shown(value));
+        Some(f.passed_over(field, message))
+    });
+    asked.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_asks_for_nothing() {
+        let f = |value: Value, neutral: f64| asks_for_nothing(&value, neutral);
+        assert!(f(Value::Null, f64::NAN) && f(json!(1), 1.0) && f(json!(1.0), 1.0) && f(json!(false), 0.0));
+        assert!(
+            !f(json!(2), 1.0) && !f(json!(true), 0.0) && !f(json!("x"), f64::NAN) && !f(json!([]), f64::NAN)
+        );
+    }
+}
