@@ -1,5 +1,8 @@
 //! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`.
 
+use super::place::IfExists;
+use super::saving::{Saving, whole};
+use super::write::json;
 use crate::methods::{Method, from_json};
 use crate::{Error, Result, io};
 use serde_json::Value;
@@ -12,8 +15,13 @@ pub const CONFIG: &str = "adapter_config.json";
 /// Name of the tensors.
 pub const TENSORS: &str = "adapter_model.safetensors";
 
-/// The method and the tensors of an adapter directory. Names and shapes are checked when a model asks for them.
+/// The method and the tensors of an adapter directory, of one save. Names and shapes are checked when a model asks for
+/// them. A save that was killed between the two files is finished first.
 pub fn read(dir: &Path) -> Result<(Box<dyn Method>, BTreeMap<String, Tensor>)> {
+    whole(dir, CONFIG, || read_files(dir))
+}
+
+fn read_files(dir: &Path) -> Result<(Box<dyn Method>, BTreeMap<String, Tensor>)> {
     let config = dir.join(CONFIG);
     if !config.exists() && dir.join(io::hub::CONFIG).exists() {
         let message = "is not there, only config.json: this is a model and no adapter; open it with io::hub";
@@ -29,8 +37,46 @@ pub fn read(dir: &Path) -> Result<(Box<dyn Method>, BTreeMap<String, Tensor>)> {
     Ok((method, io::tensors::read(&path)?))
 }
 
-/// Writes both files, the tensors first: a directory with a configuration is complete.
-pub fn write(dir: &Path, config: &Value, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    io::tensors::write(&dir.join(TENSORS), tensors)?;
-    io::write_json(&dir.join(CONFIG), config)
+/// What a save is not to be mixed with: an adapter, of course; and beside a model's configuration transformers would put
+/// the adapter into that model unasked.
+const OTHERS: &[(&str, &str)] = &[
+    (CONFIG, "an adapter"),
+    (TENSORS, "an adapter"),
+    ("adapter_model.bin", "an adapter"),
+    (io::hub::CONFIG, "a model"),
+];
+
+/// Tries whether an adapter can be saved in `dir`: makes the directory, and a file in it that is gone at once. Long work
+/// asks that before it begins.
+///
+/// # Errors
+/// As [`write()`].
+pub fn writable(dir: &Path, if_exists: IfExists) -> Result<()> {
+    begin(dir, if_exists).map(drop)
+}
+
+fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
+    if_exists.check(dir, OTHERS)?;
+    let saving = Saving::begin(dir, CONFIG)?;
+    // Somebody else may have saved while this one waited.
+    if_exists.check(dir, OTHERS)?;
+    Ok(saving)
+}
+
+/// Writes both files as one: a directory has all of the old adapter, all of the new, or, for the moment in between,
+/// none. Killed in that moment, the save is finished by whoever reads or saves next.
+///
+/// # Errors
+/// [`Error::Occupied`] for a directory with an adapter or a model, unless `if_exists` says otherwise; a place that cannot
+/// be written to.
+pub fn write(
+    dir: &Path,
+    config: &Value,
+    tensors: &BTreeMap<String, Tensor>,
+    if_exists: IfExists,
+) -> Result<()> {
+    let mut saving = begin(dir, if_exists)?;
+    saving.put(TENSORS, |file| io::tensors::put(&dir.join(TENSORS), file, tensors))?;
+    saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, config))?;
+    saving.commit()
 }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 /// Name of a single file.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 /// Name of the list of shards.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// `model.safetensors`, or `model.safetensors.index.json` and the shards that it lists.
 pub(super) fn weight_files(dir: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {

@@ -60,7 +60,8 @@ macro_rules! families {
 /// # Errors
 /// A directory without a `config.json`, or one of another `model_type`.
 pub fn family_of<V: FamilyVisitor>(dir: &Path, visitor: V) -> Result<V::Output> {
-    let path = dir.join("config.json");
+    io::settle(dir, io::hub::CONFIG)?;
+    let path = dir.join(io::hub::CONFIG);
     let json = io::read_json(&path)?;
     let model_type = json.get("model_type").and_then(|t| t.as_str()).unwrap_or("(none)");
     family(model_type, &path.display().to_string(), visitor)
