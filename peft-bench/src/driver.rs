@@ -162,5 +162,5 @@ fn write_record(
     let mut line = serde_json::to_vec(&record)?;
     line.push(b'\n');
     // One write a line: a reader never sees half of one.
-    file.write_all(&line).context("writing the JSON line")
+    file.write_all(&line).and_then(|()| file.sync_data()).context("writing the JSON line")
 }

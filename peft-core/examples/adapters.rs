@@ -2,11 +2,12 @@
 
 mod common;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::Given;
 use peft_core::combine::{Combination, Settings};
 use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::io::{IfExists, adapter};
 use peft_core::models::{FamilyVisitor, family_of};
 use serde_json::json;
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ struct Options {
     /// Writes all adapters, each into a folder of its name
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
+    /// Replace adapters and a model that are there
+    #[arg(long)]
+    overwrite: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -63,6 +67,20 @@ impl FamilyVisitor for &Options {
     type Output = Result<()>;
 
     fn visit<M: HubModel>(self) -> Result<()> {
+        // Places to write to are tried first. Whether adapters are in the way is known when their names are.
+        let if_exists = IfExists::overwrite(self.overwrite);
+        if let Some(dir) = &self.save {
+            adapter::writable(dir, IfExists::Replace)?;
+        }
+        if let Some(dir) = &self.out {
+            hub::writable(dir, if_exists)?;
+            let same = |save: &PathBuf| Ok::<_, std::io::Error>(save.canonicalize()? == dir.canonicalize()?);
+            ensure!(
+                !self.save.as_ref().map_or(Ok(false), same)?,
+                "--out {}: the adapters go there",
+                dir.display()
+            );
+        }
         let head = self.classes.map_or(Head::Stored, Head::Classes);
         let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, tch::Device::Cpu, head)?;
         common::warn(warnings);
@@ -99,11 +117,11 @@ impl FamilyVisitor for &Options {
         }
 
         if let Some(dir) = &self.save {
-            peft.save_all(dir)?;
+            peft.save_all_with(dir, if_exists)?;
             eprintln!("adapters: {}", dir.display());
         }
         if let (Some(name), Some(dir)) = (&self.merge, &self.out) {
-            hub::save(&peft.merged(&[name])?, dir, Some(&self.model))?;
+            hub::save_with(&peft.merged(&[name])?, dir, Some(&self.model), if_exists)?;
             eprintln!("merged model: {}", dir.display());
         }
         Ok(())

@@ -2,11 +2,12 @@
 
 mod common;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use peft_core::io::hub::{self, Head, HubModel, TokenIds};
 use peft_core::io::text::{ChatTemplate, Corpus, TextEncoder};
+use peft_core::io::{IfExists, adapter};
 use peft_core::methods::{Common, Ia3Config, LoraConfig, Method, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::models::{FamilyVisitor, family_of};
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
@@ -36,6 +37,9 @@ struct Options {
     /// Also write a model directory with the adapter folded in
     #[arg(long, value_name = "DIR")]
     merge: Option<PathBuf>,
+    /// Replace the adapter and the merged model that are there
+    #[arg(long)]
+    overwrite: bool,
     /// Passes over the texts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
@@ -90,8 +94,12 @@ impl FamilyVisitor for &Options {
         ensure!(!prompts || self.merge.is_none(), "--merge: {:?} is no change of weights", self.method);
 
         // What is quick to check comes first: places to write to, then the texts.
-        for dir in [Some(&self.out), self.merge.as_ref()].into_iter().flatten() {
-            std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        let if_exists = IfExists::overwrite(self.overwrite);
+        adapter::writable(&self.out, if_exists)?;
+        if let Some(dir) = &self.merge {
+            hub::writable(dir, if_exists)?;
+            let same = dir.canonicalize()? == self.out.canonicalize()?;
+            ensure!(!same, "--merge {}: the adapter goes there", dir.display());
         }
         let dims = M::dims(&hub::config::<M>(&self.model, Head::Stored)?);
         ensure!(dims.causal, "{}: {} is not a causal model", self.model.display(), dims.model_type);
@@ -156,10 +164,10 @@ impl FamilyVisitor for &Options {
         }
         bar.finish_and_clear();
 
-        peft.save("mine", &self.out)?;
+        peft.save_with("mine", &self.out, if_exists)?;
         println!("adapter: {}", self.out.display());
         if let Some(dir) = &self.merge {
-            hub::save(&peft.merged(&["mine"])?, dir, Some(&self.model))?;
+            hub::save_with(&peft.merged(&["mine"])?, dir, Some(&self.model), if_exists)?;
             println!("merged model: {}", dir.display());
         }
         Ok(())

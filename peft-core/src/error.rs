@@ -32,6 +32,14 @@ pub enum Error {
     #[error("{place}: `{name}` exists already")]
     Exists { place: String, name: String },
 
+    /// A place to save to that has something already, which was not to be overwritten.
+    #[error(
+        "{}: {what} is there already; save to another directory, or say that it may be overwritten \
+         (IfExists::Replace, --overwrite)",
+        path.display()
+    )]
+    Occupied { path: PathBuf, what: &'static str },
+
     /// No adapter of that name.
     #[error("no adapter named `{name}`; there are: {}", or_none(known))]
     UnknownAdapter { name: String, known: Vec<String> },

@@ -1,6 +1,7 @@
 //! A frozen base with named adapters over it.
 
 use crate::build::{Active, Build};
+use crate::io::IfExists;
 use crate::load::{Carried, Kept};
 use crate::methods::Method;
 use crate::model::Model;
@@ -105,14 +106,27 @@ impl<M: Model> Peft<M> {
         self.adapters.keys().map(String::as_str).collect()
     }
 
-    /// Writes an adapter's two files into `dir`, each whole or not at all. PEFT reads them, if it has the method.
+    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] for a directory with an adapter or a model: [`Peft::save_with`] replaces them. A method that
+    /// has no file form, a name that is unknown, a place that cannot be written to.
     pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        self.save_with(name, dir, IfExists::Refuse)
+    }
+
+    /// As [`Peft::save`], over an adapter that is there if `if_exists` says so, as training that saves again and again
+    /// does. The two files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
+    ///
+    /// # Errors
+    /// As [`Peft::save`].
+    pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
         let a = self.adapter(name)?;
         let Some(config) = a.file()? else {
             let message = "this method has no file form";
             return Err(Error::config(a.method.name(), "adapter_config.json", message));
         };
-        io::adapter::write(dir.as_ref(), &config, &a.export()?)
+        io::adapter::write(dir.as_ref(), &config, &a.export()?, if_exists)
     }
 
     /// Removes an adapter.

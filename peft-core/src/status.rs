@@ -1,6 +1,7 @@
 //! The adapters of a model as users handle them: names, folders of several adapters, a table of what there is.
 
 use crate::build::Build;
+use crate::io::IfExists;
 use crate::load::Places;
 use crate::model::Model;
 use crate::report::commas;
@@ -134,6 +135,7 @@ impl<M: Model> Peft<M> {
     pub fn load_all(&mut self, dir: impl AsRef<Path>) -> Result<Loaded> {
         let dir = dir.as_ref();
         let mut found: Vec<(String, PathBuf)> = Vec::new();
+        io::settle(dir, io::adapter::CONFIG)?;
         if dir.join(io::adapter::CONFIG).exists() {
             found.push((DEFAULT.to_owned(), dir.to_owned()));
         }
@@ -142,6 +144,7 @@ impl<M: Model> Peft<M> {
             folders.push(entry.map_err(|e| Error::file(dir, e))?.path());
         }
         folders.sort();
+        folders.iter().try_for_each(|dir| io::settle(dir, io::adapter::CONFIG))?;
         for path in folders.into_iter().filter(|p| p.join(io::adapter::CONFIG).exists()) {
             let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
                 return Err(Error::format(&path, "is not a name in UTF-8"));
@@ -167,11 +170,20 @@ impl<M: Model> Peft<M> {
     }
 
     /// Writes every adapter as [`Peft::load_all`] and PEFT read them: `default` into `dir`, the others into sub-folders
-    /// of their names.
+    /// of their names. Where one of them may not be written, none is.
     ///
     /// # Errors
     /// As [`Peft::save`], and for a name that is none of a folder.
     pub fn save_all(&self, dir: impl AsRef<Path>) -> Result<()> {
+        self.save_all_with(dir, IfExists::Refuse)
+    }
+
+    /// As [`Peft::save_all`], over adapters that are there if `if_exists` says so. Each of them is replaced as one, in the
+    /// order of their names.
+    ///
+    /// # Errors
+    /// As [`Peft::save_all`].
+    pub fn save_all_with(&self, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
         let places = self.names().into_iter().map(|name| {
             let parts: Vec<_> = Path::new(name).components().collect();
             match parts.as_slice() {
@@ -180,9 +192,8 @@ impl<M: Model> Peft<M> {
                 _ => Err(Error::Input(format!("adapter `{name}`: its name is none for a folder"))),
             }
         });
-        for (name, place) in places.collect::<Result<Vec<_>>>()? {
-            self.save(name, place)?;
-        }
-        Ok(())
+        let places = places.collect::<Result<Vec<_>>>()?;
+        places.iter().try_for_each(|(_, place)| io::adapter::writable(place, if_exists))?;
+        places.iter().try_for_each(|(name, place)| self.save_with(name, place, if_exists))
     }
 }

@@ -4,9 +4,10 @@ use crate::error::{Error, Result};
 use crate::style::FONT;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use tempfile::{Builder, NamedTempFile};
 
 /// Pixels of a PNG in a unit of the SVG, each way.
 const SCALE: f32 = 2.0;
@@ -36,9 +37,12 @@ pub(crate) fn save(dir: &Path, name: &str, svg: &str, png: &[u8]) -> Result<[Pat
     for (file, path) in files.into_iter().zip(&paths) {
         file.persist(path).map_err(|e| Error::file(path, e.error))?;
     }
-    // The renaming is on disk once the directory is; where directories cannot be opened there is no such step.
-    if let Ok(dir) = std::fs::File::open(dir) {
-        let _ = dir.sync_all();
+    // The renaming is on disk once the directory is. Elsewhere directories cannot be opened, and there is no such step.
+    if cfg!(unix) {
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .or_else(unsupported)
+            .map_err(|e| Error::file(dir, e))?;
     }
     Ok(paths)
 }
@@ -57,26 +61,44 @@ pub fn make_directory(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A temporary file with these bytes, on disk.
+/// Some file systems cannot sync directories.
+fn unsupported(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        ErrorKind::Unsupported | ErrorKind::InvalidInput => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// A temporary file with these bytes, on disk. Its mode is the umask's; what killed writers of the same picture have left
+/// is removed.
 fn write(dir: &Path, path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
+    let name = path.file_name().unwrap_or_default().display();
+    let (prefix, suffix) = (format!(".{name}."), ".saving");
     let fill = || {
-        let mut file = NamedTempFile::new_in(dir)?;
+        clear(dir, &prefix, suffix)?;
+        let mut builder = Builder::new();
+        builder.prefix(&prefix).suffix(suffix);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(dir)?;
+        // Held while it is written, so that others see that it is not left over. Not every file system has locks.
+        let _ = file.as_file().try_lock();
         file.write_all(bytes)?;
-        readable(&file)?;
         file.as_file().sync_all()?;
         Ok(file)
     };
-    fill().map_err(|e: std::io::Error| Error::file(path, e))
+    fill().map_err(|e: io::Error| Error::file(path, e))
 }
 
-/// Temporary files are made for the owner alone; a picture is for everybody who may read the directory.
-#[cfg(unix)]
-fn readable(file: &NamedTempFile) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable(_: &NamedTempFile) -> std::io::Result<()> {
+/// Removes files of that form which nobody holds.
+fn clear(dir: &Path, prefix: &str, suffix: &str) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let left = name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix));
+        if left && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }

@@ -33,12 +33,31 @@ fn two_files_in_a_new_directory() {
 
 #[cfg(unix)]
 #[test]
-fn everybody_may_read_them() {
+fn everybody_may_read_them_whom_the_umask_lets() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let ordinary = dir.path().join("ordinary");
+    fs::write(&ordinary, "").unwrap();
     for path in one(Panel::Bars(bars(&[1.0]))).save(dir.path(), "x").unwrap() {
-        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(mode(&path), mode(&ordinary));
     }
+}
+
+/// What a killed writer has left goes; what another one is writing, or is another picture's, stays.
+#[test]
+fn left_over_files_are_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in
+        [".x.svg.old.saving", ".x.png.old.saving", ".x.svg.held.saving", ".y.svg.old.saving", ".x.svg"]
+    {
+        fs::write(at(name), "half").unwrap();
+    }
+    let held = fs::File::open(at(".x.svg.held.saving")).unwrap();
+    held.lock().unwrap();
+    one(Panel::Bars(bars(&[1.0]))).save(dir.path(), "x").unwrap();
+    assert_eq!(files(dir.path()), [".x.svg", ".x.svg.held.saving", ".y.svg.old.saving", "x.png", "x.svg"]);
 }
 
 #[test]

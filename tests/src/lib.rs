@@ -1,10 +1,14 @@
 //! Shared by the tests: reading goldens, comparing tensors, the conformance table.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod kills;
 pub mod parity;
 pub mod reference;
 pub mod several;
 pub mod subject;
 pub mod table;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod trace;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;

@@ -4,7 +4,9 @@ mod models;
 
 use crate::table::{Config, Row, rows};
 use anyhow::{Result, bail};
-use peft_core::methods::Common;
+use peft_core::methods::{Common, LoraConfig};
+use peft_core::models::Tiny;
+use peft_core::target::Names;
 use peft_core::train::{cross_entropy, next_token_loss};
 use peft_core::{Batch, Method, Model, Params, Pass, Peft};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -90,6 +92,14 @@ pub fn moved<M: Subject>(config: &Config) -> Result<Peft<M>> {
 pub fn moved_method<M: Subject>(method: Box<dyn Method>) -> Result<Peft<M>> {
     let peft = fresh_method(method)?;
     move_away(peft.params("a")?, 2)?;
+    Ok(peft)
+}
+
+/// The smallest model with a LoRA `a`, which differs by `seed` too.
+pub fn lora(r: i64, lora_alpha: f64, seed: i64) -> Result<Peft<Tiny>> {
+    let target_modules = Some(Names::list(["out_proj", "ff.0"]));
+    let peft = moved_method(LoraConfig { r, lora_alpha, target_modules, ..Default::default() }.into())?;
+    move_away(peft.params("a")?, seed)?;
     Ok(peft)
 }
 

@@ -1,6 +1,9 @@
 //! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`
 //! (or `adapter_model.bin`, which is read and not written).
 
+use super::place::IfExists;
+use super::saving::{Saving, whole};
+use super::write::json;
 use crate::{Error, Result, io};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,9 +17,13 @@ pub const TENSORS: &str = "adapter_model.safetensors";
 /// What PEFT called them before, and reads where the others are not there.
 const PICKLE: &str = "adapter_model.bin";
 
-/// The configuration and the tensors of an adapter directory, as they are there, and the tensors' file. What they mean is
-/// for [`Peft::load`](crate::Peft::load) to say.
+/// The configuration and the tensors of an adapter directory, of one save, as they are there, and the tensors' file. What
+/// they mean is for [`Peft::load`](crate::Peft::load) to say. A save that was killed between the two files is finished first.
 pub fn read(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
+    whole(dir, CONFIG, || read_files(dir))
+}
+
+fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
     let config = dir.join(CONFIG);
     if !config.exists() && dir.join(io::hub::CONFIG).exists() {
         let message = "is not there, only config.json: this is a model and no adapter; open it with io::hub";
@@ -28,8 +35,42 @@ pub fn read(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
     Ok((json, io::tensors::read(&path)?, path))
 }
 
-/// Writes both files, the tensors first: a directory with a configuration is complete.
-pub fn write(dir: &Path, config: &Value, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    io::tensors::write(&dir.join(TENSORS), tensors)?;
-    io::write_json(&dir.join(CONFIG), config)
+/// What a save is not to be mixed with: an adapter, of course; and beside a model's configuration transformers would put
+/// the adapter into that model unasked.
+const OTHERS: &[(&str, &str)] =
+    &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter"), (io::hub::CONFIG, "a model")];
+
+/// Tries whether an adapter can be saved in `dir`: makes the directory, and a file in it that is gone at once. Long work
+/// asks that before it begins.
+///
+/// # Errors
+/// As [`write()`].
+pub fn writable(dir: &Path, if_exists: IfExists) -> Result<()> {
+    begin(dir, if_exists).map(drop)
+}
+
+fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
+    if_exists.check(dir, OTHERS)?;
+    let saving = Saving::begin(dir, CONFIG)?;
+    // Somebody else may have saved while this one waited.
+    if_exists.check(dir, OTHERS)?;
+    Ok(saving)
+}
+
+/// Writes both files as one: a directory has all of the old adapter, all of the new, or, for the moment in between,
+/// none. Killed in that moment, the save is finished by whoever reads or saves next.
+///
+/// # Errors
+/// [`Error::Occupied`] for a directory with an adapter or a model, unless `if_exists` says otherwise; a place that cannot
+/// be written to.
+pub fn write(
+    dir: &Path,
+    config: &Value,
+    tensors: &BTreeMap<String, Tensor>,
+    if_exists: IfExists,
+) -> Result<()> {
+    let mut saving = begin(dir, if_exists)?;
+    saving.put(TENSORS, |file| io::tensors::put(&dir.join(TENSORS), file, tensors))?;
+    saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, config))?;
+    saving.commit()
 }

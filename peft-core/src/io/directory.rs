@@ -1,13 +1,13 @@
 //! What lies at a path where a model's directory is expected.
 
-use super::{adapter, hub::CONFIG, read_json};
+use super::{adapter, hub::CONFIG, read_json, settle};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The `config.json` of a model directory, and its path.
+/// The `config.json` of a model directory, and its path. A save that was killed is finished first.
 ///
 /// # Errors
 /// A file that is malformed, and anything that is not a model directory: by what it is, and what to do about it.
@@ -16,6 +16,7 @@ pub(crate) fn config(dir: &Path) -> Result<(Value, PathBuf)> {
     if dir.is_file() {
         return Err(Error::format(dir, format!("is {}", file(dir))));
     }
+    settle(dir, CONFIG)?;
     if !path.exists()
         && let Some(message) = other(dir)
     {

@@ -1,7 +1,8 @@
 //! Hub model directories: `config.json`, `model.safetensors` or its shards (or `pytorch_model.bin`), `tokenizer.json`.
 
+pub use super::model_dir::{save, save_with, writable};
 use super::quantised::{self, Plan};
-use super::shards::{WEIGHTS, WeightFiles};
+use super::shards::WeightFiles;
 pub use super::token_ids::TokenIds;
 use super::{directory, heads};
 use crate::model::Model;
@@ -10,7 +11,6 @@ use crate::quant::{self, Nf4Config};
 use crate::{Error, Params, Peft, Result, Warning, io};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -243,50 +243,6 @@ fn same_classes(file: &Path, name: &str, found: Vec<i64>, wanted: &Tensor) -> Re
     }
     let hint = "; the file's head is for other classes: ask for a fresh one to replace it".to_owned();
     Err(Error::Shape { place: file.display().to_string(), name: name.to_owned(), expected, found, hint })
-}
-
-/// Files of a model directory that are neither its configuration nor its weights.
-const BESIDE: &[&str] = &[
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-];
-
-/// Writes the base as a model directory: `config.json`, as it was read but for what has changed since, and
-/// `model.safetensors`, each whole or not at all. Tokenizer and generation settings are copied from `source`, if that is
-/// given and has them. An adapter is folded in first: `save(&peft.merged(&["mine"])?, ..)`.
-///
-/// # Errors
-/// A file that cannot be read or written.
-pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> Result<()> {
-    let mut json = M::json(peft.config());
-    let words = peft.base().find(&peft.outline().dims.word_embedding);
-    if let (Some(fields), Some(name)) = (json.as_object_mut(), words.and_then(|w| dtype(w.kind()))) {
-        // transformers 4 calls it torch_dtype, and 5 reads that too.
-        let field = if fields.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };
-        fields.insert(field.into(), name.into());
-    }
-    for name in BESIDE {
-        let Some(from) = source.map(|s| s.join(name)).filter(|from| from.exists()) else { continue };
-        let bytes = std::fs::read(&from).map_err(|e| Error::file(&from, e))?;
-        let to = dir.join(name);
-        io::write_atomically(&to, |file| file.write_all(&bytes).map_err(|e| Error::file(&to, e)))?;
-    }
-    quantised::describe(peft, &mut json);
-    let mut tensors = peft.base().tensors();
-    for (name, w) in peft.base().packed() {
-        quant::file::put(&name, &w, &mut tensors)?;
-    }
-    io::tensors::write(&dir.join(WEIGHTS), &tensors)?;
-    io::write_json(&dir.join(CONFIG), &json)
 }
 
 /// What `config.json` calls a dtype of floats.

@@ -10,11 +10,11 @@ use tch::Tensor;
 /// Name of a single file.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 /// Name of the list of shards.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The same, as PyTorch's zips of pickles.
-const PICKLE: &str = "pytorch_model.bin";
-const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
+pub(super) const PICKLE: &str = "pytorch_model.bin";
+pub(super) const PICKLE_INDEX: &str = "pytorch_model.bin.index.json";
 
 /// Where a model's weights are.
 #[derive(Debug)]

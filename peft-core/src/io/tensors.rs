@@ -3,9 +3,10 @@
 
 use super::pickle;
 use crate::{Error, Result, io::write_atomically};
-use safetensors::tensor::{Dtype, SafeTensors, View};
-use std::borrow::Cow;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -72,50 +73,54 @@ fn what_else(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Writes tensors as Python's `safetensors.torch.save_file` does, metadata `{"format": "pt"}` included.
+/// Writes tensors as Python's `safetensors.torch.save_file` does, metadata `{"format": "pt"}` included. Whole or not at
+/// all, and over a file that is there.
+///
+/// # Errors
+/// A dtype that safetensors lacks, and a file that cannot be written.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let raw = tensors.iter().map(|(name, t)| Ok((name.as_str(), Raw::new(name, t)?)));
-    let raw = raw.collect::<Result<Vec<_>>>()?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_atomically(path, |file| {
-        safetensors::serialize_to_file(raw, Some(metadata), file.path()).map_err(|e| Error::format(path, e))
-    })
+    write_atomically(path, |file| put(path, file, tensors))
 }
 
-/// The bytes of one tensor.
-struct Raw {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Raw {
-    fn new(name: &str, t: &Tensor) -> Result<Self> {
-        let t = t.f_detach()?.f_to(Device::Cpu)?.f_contiguous()?;
-        let kind = t.f_kind()?;
-        let dtype = dtype(kind)
-            .ok_or_else(|| Error::Input(format!("tensor `{name}`: cannot write dtype {kind:?}")))?;
-        let numel = t.numel();
-        let mut bytes = vec![0u8; numel.saturating_mul(kind.elt_size_in_bytes())];
-        t.f_copy_data_u8(&mut bytes, numel)?;
+/// The bytes of such a file, one tensor after another: the largest of them is what is held beside the tensors. (The
+/// crate's own functions write to a path, or into memory.)
+pub(super) fn put(path: &Path, file: &mut BufWriter<File>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let mut all =
+        tensors.iter().map(|(name, t)| Ok((dtype_of(name, t)?, name, t))).collect::<Result<Vec<_>>>()?;
+    // The order of the format: by alignment, widest first, then by name.
+    all.sort_by(|(left, l, _), (right, r, _)| right.cmp(left).then(l.cmp(r)));
+    let mut end = 0usize;
+    let infos = all.iter().map(|(dtype, name, t)| {
+        let start = end;
+        end = end.saturating_add(t.numel().saturating_mul(t.f_kind()?.elt_size_in_bytes()));
         let shape = t.size().into_iter().map(|d| usize::try_from(d).unwrap_or_default()).collect();
-        Ok(Self { dtype, shape, bytes })
+        Ok(((*name).clone(), TensorInfo { dtype: *dtype, shape, data_offsets: (start, end) }))
+    });
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let header = Metadata::new(Some(format), infos.collect::<Result<_>>()?);
+    let header = header.map_err(|e| Error::format(path, e))?;
+    let mut header = serde_json::to_vec(&header).map_err(|e| Error::format(path, e))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let failed = |e| Error::file(path, e);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
+    file.write_all(&header).map_err(failed)?;
+    for (_, _, t) in all {
+        file.write_all(&bytes(t)?).map_err(failed)?;
     }
+    Ok(())
 }
 
-impl View for Raw {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
+fn dtype_of(name: &str, t: &Tensor) -> Result<Dtype> {
+    let kind = t.f_kind()?;
+    dtype(kind).ok_or_else(|| Error::Input(format!("tensor `{name}`: cannot write dtype {kind:?}")))
+}
+
+fn bytes(t: &Tensor) -> Result<Vec<u8>> {
+    let t = t.f_detach()?.f_to(Device::Cpu)?.f_contiguous()?;
+    let numel = t.numel();
+    let mut bytes = vec![0u8; numel.saturating_mul(t.f_kind()?.elt_size_in_bytes())];
+    t.f_copy_data_u8(&mut bytes, numel)?;
+    Ok(bytes)
 }
 
 /// The dtypes that both sides have.
@@ -165,6 +170,35 @@ mod tests {
         let first = std::fs::read(&path).unwrap();
         write(&path, &back).unwrap();
         assert_eq!(first, std::fs::read(&path).unwrap());
+    }
+
+    /// Python's bytes, which the crate writes too: header, order, padding.
+    #[test]
+    fn the_bytes_are_the_crates() {
+        use safetensors::tensor::TensorView;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let all: BTreeMap<String, Tensor> = DTYPES
+            .iter()
+            .flat_map(|(_, kind)| [(3, *kind), (0, *kind)])
+            .map(|(n, kind)| {
+                (
+                    format!("\"{kind:?}\"/\u{e9} {n}"),
+                    Tensor::randn([n, 5], (Kind::Float, Device::Cpu)).to_kind(kind),
+                )
+            })
+            .collect();
+        for all in [all, BTreeMap::new()] {
+            write(&path, &all).unwrap();
+            let data: Vec<_> = all.values().map(|t| bytes(t).unwrap()).collect();
+            let views = all.iter().zip(&data).map(|((name, t), data)| {
+                let shape = t.size().iter().map(|d| *d as usize).collect();
+                (name, TensorView::new(dtype(t.kind()).unwrap(), shape, data).unwrap())
+            });
+            let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+            let expected = safetensors::serialize(views, Some(metadata)).unwrap();
+            assert!(std::fs::read(&path).unwrap() == expected);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Virtual tokens: how they start, encoders that are trained and not written, gates, generation.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::{tensors, write_json};
+use peft_core::io::{IfExists, tensors, write_json};
 use peft_core::methods::{
     AdaptionPromptConfig, Gate, PTuningConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
     Reparameterization, ZeroInitAttentionConfig,
@@ -196,7 +196,7 @@ fn a_prompt_starts_from_a_text() -> Result<()> {
         let words = &peft.base().tensors()["bert.embeddings.word_embeddings.weight"];
         let found = peft.params("a")?.tensors()["prompt_embeddings"].detach();
         assert_bits(text, &found, &words.index_select(0, &Tensor::from_slice(ids)))?;
-        peft.save("a", file.path())?;
+        peft.save_with("a", file.path(), IfExists::Replace)?;
     }
     let (mut other, expected) = (Bert::base()?, config(2, "other"));
     drop(dir);
