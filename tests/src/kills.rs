@@ -97,7 +97,7 @@ impl Scene {
             return self.save(from, to);
         }
         let (mut peft, to) = (Tiny::base()?, to.to_owned());
-        Ok(Box::new(move || Ok(peft.load("a", to)?)))
+        Ok(Box::new(move || Ok(peft.load("a", to).map(drop)?)))
     }
 
     /// Saves what lies in `from` over `to`, once it is called.

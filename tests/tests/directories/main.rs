@@ -135,7 +135,7 @@ fn what_is_read_is_saved() -> Result<()> {
     let out = tempfile::tempdir()?;
     let saved = |name: &str| -> Result<[Value; 2]> {
         let dir = case(name, "llama")?;
-        hub::save(&open::<Llama>(dir.path())?.peft, out.path(), None)?;
+        hub::save_with(&open::<Llama>(dir.path())?.peft, out.path(), None, io::IfExists::Replace)?;
         let path = |dir: &Path| dir.join("config.json");
         Ok([io::read_json(&path(out.path()))?, io::read_json(&path(dir.path()))?])
     };

@@ -88,8 +88,8 @@ fn a_pickle_in_four_bits() -> Result<()> {
 #[test]
 fn an_adapter_is_pefts() -> Result<()> {
     let _serial = serial();
-    let (_, found) = adapter::read(&golden("pickle/lora"))?;
-    let (_, expected) = adapter::read(&golden("llama/lora"))?;
+    let (_, found, _) = adapter::read(&golden("pickle/lora"))?;
+    let (_, expected, _) = adapter::read(&golden("llama/lora"))?;
     ensure!(found.keys().eq(expected.keys()), "other names");
     expected.iter().try_for_each(|(name, t)| assert_bits(name, &found[name], t))?;
     let mut peft = open::<Llama>(&golden("llama/base"), Head::Stored)?;
