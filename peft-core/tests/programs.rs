@@ -112,7 +112,8 @@ fn finetune_reads_what_there_is() -> Result<()> {
         std::fs::write(&path, data)?;
         let adapter = out.path().join("adapter");
         let places = [model.path(), &path, &adapter].map(|p| p.display().to_string());
-        let arguments = places.iter().map(String::as_str).chain(["--epochs", "1", "--size", "2", "--overwrite"]);
+        let arguments =
+            places.iter().map(String::as_str).chain(["--epochs", "1", "--size", "2", "--overwrite"]);
         said("finetune", &arguments.chain(more.iter().copied()).collect::<Vec<_>>())
     };
     for (name, data, form) in [
