@@ -22,7 +22,7 @@ pub struct Common {
     /// Modules that are trained whole beside the method, the classification head above all: every parameter of
     /// a module whose path ends in one of these (PEFT's rule: no dot needed before it).
     pub modules_to_save: Option<Vec<String>>,
-    /// Fields that this crate has no use for. They are kept, and checked on reading: see [`from_json`].
+    /// Fields that this crate has no use for. They are kept, and checked on reading: see [`from_json`](super::from_json).
     #[serde(flatten)]
     pub rest: BTreeMap<String, Value>,
 }

@@ -149,8 +149,8 @@ impl TextEncoder {
 
     /// Texts, or pairs of them, cut to the model's length.
     fn rows(&self, texts: &[(&str, Option<&str>)]) -> Result<Inputs> {
-        let both = texts.iter().flat_map(|(text, pair)| [Some(*text), *pair]).flatten();
-        both.map(|text| self.alphabet.check(text, &self.path)).collect::<Result<()>>()?;
+        let mut both = texts.iter().flat_map(|(text, pair)| [Some(*text), *pair]).flatten();
+        both.try_for_each(|text| self.alphabet.check(text, &self.path))?;
         let all: Vec<_> = texts.iter().map(|text| input(*text)).collect();
         let encodings = self.tokenizer.encode_batch(all, true).map_err(|e| self.broken(e))?;
         let (mut rows, mut types, mut truncated) = (Vec::new(), Vec::new(), 0usize);
