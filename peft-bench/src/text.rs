@@ -74,6 +74,9 @@ impl Text {
         let head = if source.new_head { Head::Fresh(classes) } else { Head::Classes(classes) };
         tch::manual_seed(seed);
         let opened = hub::open::<Bert>(&source.model, device, head).context("opening the model")?;
+        for warning in &opened.warnings {
+            note(warning.to_string())?;
+        }
         if !opened.fresh.is_empty() {
             note(format!("fresh head for {classes} classes: {}", opened.fresh.join(", ")))?;
         }
@@ -83,7 +86,7 @@ impl Text {
         let mut peft = opened.peft;
         let c = peft.config();
         let encoder =
-            TextEncoder::open(&source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+            TextEncoder::open(&source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id.max(0))?;
         let (train, test) = (encoder.encode(&train, &labels)?, encoder.encode(&test, &labels)?);
         for (what, set) in [("training", &train), ("test", &test)] {
             if set.truncated > 0 {

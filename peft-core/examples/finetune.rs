@@ -133,7 +133,7 @@ impl FamilyVisitor for &Options {
         let quantise = self.nf4.then(Nf4Config::default);
         let options = hub::Options { quantise, ..Head::Stored.into() };
         let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, device, options)?;
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        common::warn(warnings);
         tch::manual_seed(self.seed);
         peft.add("mine", self.adapter())?;
         println!("{}", peft.report(&["mine"])?);

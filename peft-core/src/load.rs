@@ -59,7 +59,7 @@ impl<M: Model> Peft<M> {
         self.take(name, config, tensors, &places).map_err(|e| e.in_file(&path))
     }
 
-    /// Adds an adapter from what a file, or [`Peft::file`](Peft) and [`Peft::export`](Peft), says.
+    /// Adds an adapter from its configuration and its tensors, as a file has them.
     pub(crate) fn take(
         &mut self,
         name: &str,

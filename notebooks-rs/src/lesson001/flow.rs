@@ -61,8 +61,10 @@ pub fn load_and_merge(
     adapter: &Path,
     device: Device,
 ) -> Result<(Peft<Llama>, Result<Peft<Llama>>)> {
-    let mut peft = hub::open::<Llama>(model, device, Head::Stored)?.peft;
-    peft.load("loaded", adapter)?;
+    let hub::Opened { mut peft, warnings, .. } = hub::open::<Llama>(model, device, Head::Stored)?;
+    for warning in warnings.into_iter().chain(peft.load("loaded", adapter)?) {
+        eprintln!("warning: {warning}");
+    }
     let merged = peft.merged(&["loaded"]).map_err(anyhow::Error::from);
     Ok((peft, merged))
 }

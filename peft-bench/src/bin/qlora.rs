@@ -172,7 +172,8 @@ impl Side {
     fn open(dir: &Path, device: Device, quantise: Option<Nf4Config>) -> Result<Self> {
         let before = held(device)?;
         let open = Open { quantise, ..Head::Stored.into() };
-        let mut peft = hub::open::<Llama>(dir, device, open)?.peft;
+        let hub::Opened { mut peft, warnings, .. } = hub::open::<Llama>(dir, device, open)?;
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let opening = peak_memory(device)? - before;
         let base = held(device)? - before;
         tch::manual_seed(1);
