@@ -1,4 +1,4 @@
-"""What Python PEFT computes for the adapters in this folder, as `golden.safetensors` in each: `input_ids` and `logits`.
+"""What Python PEFT computes for the adapters in this folder and in `../tied`, as `golden.safetensors` in each.
 
     make_adapter_cases.py        (here; needs tests/python/requirements.txt)
 
@@ -17,9 +17,11 @@ HERE = pathlib.Path(__file__).parent
 IDS = torch.tensor([[5, 17, 2, 60, 33, 8], [1, 2, 3, 4, 5, 6]])
 
 
+TIED = HERE.parent / "tied"
+
+
 def base(family):
-    folder = HERE / "tied_base" if family == "tied" else HERE.parent / family / "base"
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
+    return AutoModelForCausalLM.from_pretrained(HERE.parent / family / "base").eval()
 
 
 def logits(model, ids=IDS):
@@ -27,21 +29,21 @@ def logits(model, ids=IDS):
         return model.eval()(ids).logits
 
 
-def write(case, ids, values):
-    save_file({"input_ids": ids, "logits": values.contiguous()}, HERE / case / "golden.safetensors")
+def write(folder, ids, values):
+    tensors = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "logits": values.contiguous()}
+    save_file(tensors, folder / "golden.safetensors")
 
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
-for case in sorted(p.name for p in HERE.iterdir() if (p / "adapter_config.json").exists()):
-    if case in ("automodel_adapter_bert", "llama_seqcls", "other_tasks_token_cls", "config_quirks_adapter_bom"):
+for folder in sorted(p.parent for p in [*HERE.glob("*/adapter_config.json"), *TIED.glob("*/adapter_config.json")]):
+    if folder.name in ("automodel_adapter_bert", "llama_seqcls", "other_tasks_token_cls", "config_quirks_adapter_bom"):
         continue  # of other heads; and PEFT does not read a byte order mark
-    family = "tied" if case.startswith("tie") else "llama"
-    model, ids = base(family), IDS
-    if case == "resized_vocab_auto_saved":
+    model, ids = base("tied" if folder.parent == TIED else "llama"), IDS
+    if folder.name == "resized_vocab_auto_saved":
         model.resize_token_embeddings(99)  # every row comes with the adapter
         ids = torch.tensor([[5, 17, 98, 60, 96, 8], [1, 2, 97, 4, 5, 6]])
-    write(case, ids, logits(PeftModel.from_pretrained(model, HERE / case), ids))
+    write(folder, ids, logits(PeftModel.from_pretrained(model, folder), ids))
 
 rows = {}
 for family in ("llama", "tied"):

@@ -85,8 +85,8 @@ fn keys_in_other_spellings() -> Result<()> {
 #[test]
 fn tied_models() -> Result<()> {
     let _serial = serial();
-    for name in ["tied_lora_embed", "tied_mts_embed_tying", "tie_targets", "tie_targets_dora", "tie_mts"] {
-        as_python(tied, name, &[])?;
+    for name in ["lora_embed", "mts_embed_tying", "tie_targets", "tie_targets_dora", "tie_mts"] {
+        as_python(tied, &format!("../tied/{name}"), &[])?;
     }
     // Where the head is not tied, there is nothing to ensure: as in PEFT.
     let mut peft = llama()?;
@@ -108,12 +108,11 @@ fn tied_models() -> Result<()> {
 fn what_is_tied_is_written_as_peft_writes_it() -> Result<()> {
     let _serial = serial();
     for name in ["tie_targets", "tie_targets_dora", "tie_mts"] {
-        let mut peft = tied()?;
-        peft.load("a", case(name))?;
+        let (mut peft, folder) = (tied()?, tests::golden("tied").join(name));
+        peft.load("a", &folder)?;
         let dir = tempfile::tempdir()?;
         peft.save("a", dir.path())?;
-        let (one, two) =
-            (tensors::read(&case(name).join(TENSORS))?, tensors::read(&dir.path().join(TENSORS))?);
+        let (one, two) = (tensors::read(&folder.join(TENSORS))?, tensors::read(&dir.path().join(TENSORS))?);
         ensure!(one.keys().eq(two.keys()), "{name}: {:?}", two.keys());
         one.iter().try_for_each(|(key, t)| assert_bits(key, &two[key], t))?;
         // And trained, it stays tied: merged, there is one tensor.

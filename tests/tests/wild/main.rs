@@ -29,7 +29,7 @@ pub fn llama() -> Result<Peft<Llama>> {
 
 /// A Llama whose head is the word embedding.
 pub fn tied() -> Result<Peft<Llama>> {
-    Ok(hub::open::<Llama>(&case("tied_base"), Device::Cpu, Head::Stored)?.peft)
+    Ok(open("tied")?)
 }
 
 /// What Python computed: the ids and the logits.
