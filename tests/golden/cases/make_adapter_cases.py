@@ -34,6 +34,8 @@ def write(case, ids, values):
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 for case in sorted(p.name for p in HERE.iterdir() if (p / "adapter_config.json").exists()):
+    if case.startswith("wrapped_"):
+        continue  # make_wrapped_cases.py
     if case in ("automodel_adapter_bert", "llama_seqcls", "other_tasks_token_cls", "config_quirks_adapter_bom"):
         continue  # of other heads; and PEFT does not read a byte order mark
     family = "tied" if case.startswith("tie") else "llama"
