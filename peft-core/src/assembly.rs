@@ -2,7 +2,7 @@
 
 use crate::changes::Changes;
 use crate::low_rank::LowRank;
-use crate::methods::{Common, LoraConfig, from_json, to_json};
+use crate::methods::{Common, LoraConfig, Tie, from_json, to_json};
 use crate::model::Model;
 use crate::site::{Outline, PREFIX};
 use crate::target::Names;
@@ -49,9 +49,11 @@ impl Assembly {
         })?;
         if let Some(fields) = json.as_object_mut() {
             fields.insert("lora_bias".into(), self.biased().into());
-            let tied = sources.iter().any(|s| s.config.get("ensure_weight_tying") == Some(&true.into()));
             // Copies stay tied; a change of the head is one of its own by now.
-            let tied = tied && !self.modules.is_empty();
+            let tied = sources.iter().any(|s| {
+                s.config.get("ensure_weight_tying") == Some(&true.into())
+                    && s.modules().iter().any(|module| Tie::knows(module))
+            });
             fields.insert("ensure_weight_tying".into(), tied.into());
             fields.insert("bias".into(), if self.biases { "lora_only" } else { "none" }.into());
         }

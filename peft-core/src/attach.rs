@@ -33,7 +33,7 @@ impl<M: Model> Peft<M> {
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<()> {
         let method = self.prepare(name, method.into())?;
-        let params = self.fit(method.as_ref(), format!("adapter `{name}`"), tensors)?;
+        let params = self.fit(method.as_ref(), &Carried::default(), format!("adapter `{name}`"), tensors)?;
         self.attach(name, method, params)
     }
 
@@ -46,7 +46,7 @@ impl<M: Model> Peft<M> {
         (kept, carried): (Kept, Carried),
         place: &str,
     ) -> Result<()> {
-        let params = self.fit(method.as_ref(), place.to_owned(), tensors)?;
+        let params = self.fit(method.as_ref(), &carried, place.to_owned(), tensors)?;
         let adapted = self.complete(name, Adapted { method, params, kept, carried })?;
         self.adapters.insert(name.to_owned(), adapted);
         Ok(())
@@ -70,13 +70,14 @@ impl<M: Model> Peft<M> {
     fn fit(
         &self,
         method: &dyn Method,
+        carried: &Carried,
         place: String,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Params> {
         // Key of each overlay, and the parameter of the base that it copies.
         let names = self.outline().params.iter();
-        let overlays: BTreeMap<String, &String> =
-            names.filter_map(|p| Some((method.overlay(p)?.key, p))).collect();
+        let overlay = |p: &String| method.overlay(p).or_else(|| carried.overlay(p));
+        let overlays: BTreeMap<String, &String> = names.filter_map(|p| Some((overlay(p)?.key, p))).collect();
         let fitted = tensors.into_iter().map(|(name, t)| {
             if !is_float(&t) && method.frozen(&name) {
                 return Ok((name, t.f_detach_copy()?));

@@ -32,7 +32,12 @@ impl<'a> Active<'a> {
 
     /// Whether a tensor of the adapter, by its name, is not trained.
     pub fn frozen(&self, key: &str) -> bool {
-        self.method.frozen(key) || self.carried.is_some_and(|carried| carried.has(key))
+        self.method.frozen(key) || self.carries(key)
+    }
+
+    /// Whether a tensor of the adapter, by its name, is the base's, as the adapter's file has it.
+    pub fn carries(&self, key: &str) -> bool {
+        self.carried.is_some_and(|carried| carried.has(key))
     }
 
     /// Whether it trains the model's own parameter `name`, and no copy beside it; see [`Method::overlay`].

@@ -78,9 +78,10 @@ impl Changes {
 }
 
 impl<M: Model> Peft<M> {
-    /// An adapter's `adapter_config.json`.
+    /// What an adapter's `adapter_config.json` says of this model: without the names that it lacks.
     pub(crate) fn file(&self, name: &str) -> Result<Value> {
-        Ok(self.adapter(name)?.file()?.unwrap_or_default())
+        let adapter = self.adapter(name)?;
+        Ok(adapter.method.config(&adapter.params)?.unwrap_or_default())
     }
 }
 
@@ -147,7 +148,10 @@ impl Watch for Collect {
         } else if overlay.counting == Counting::Adds && self.copies.borrow().contains_key(twin(&overlay.key))
         {
             // A tied head shares the copy of the embedding, and is tied to it again by the same field.
-        } else if overlay.key == format!("{PREFIX}{name}") && overlay.counting == Counting::Adds {
+        } else if !owner.carries(&overlay.key)
+            && overlay.key == format!("{PREFIX}{name}")
+            && overlay.counting == Counting::Adds
+        {
             self.copies.borrow_mut().insert(name.to_owned(), value.f_detach()?);
         } else if self.own {
             self.trained.borrow_mut().insert(name.to_owned(), (own.shallow_clone(), method));

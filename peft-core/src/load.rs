@@ -72,7 +72,7 @@ impl<M: Model> Peft<M> {
         let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
         self.check_task(&task, &places.config)?;
         let place = &places.tensors;
-        let tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
+        let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
         for (key, t) in &tensors {
             if !bool::try_from(t.f_isfinite()?.f_all()?)? {
                 let message = "has values that are NaN or infinite: the training of this adapter went wrong";
@@ -80,6 +80,7 @@ impl<M: Model> Peft<M> {
             }
         }
         keys::check_vocabulary(&tensors, self.outline(), place)?;
+        keys::drop_copies(&mut tensors, place)?;
         let mut tensors = method.import(place, tensors)?;
         let carried = Carried::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
         tensors.extend(carried.tensors);

@@ -223,7 +223,8 @@ impl<M: Model> Peft<M> {
         let shadowed = |name: &str| active.iter().any(|a| a.replaces(name));
         let base = self.base.numels().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, numel)| numel);
         let own = active.iter().flat_map(|a| a.params.numels().into_values());
-        let more = active.iter().map(|a| a.method.uncounted(a.params));
+        let carried = active.iter().filter_map(|a| Some(a.carried?.uncounted(a.params)));
+        let more = active.iter().map(|a| a.method.uncounted(a.params)).chain(carried);
         let all = base.chain(own).chain(more).fold(0, i64::saturating_add);
         let trained = active.iter().flat_map(|a| a.params.trainable()).map(|(n, t)| (n, t.size()));
         Report::new(all, &trained.collect::<Vec<_>>())

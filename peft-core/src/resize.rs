@@ -110,11 +110,22 @@ impl<M: Model> Peft<M> {
         let (_, tensors, file) = io::adapter::read(dir.as_ref())?;
         let place = file.display().to_string();
         let [words, head] = vocabulary_of(tensors, self.outline(), &place)?;
-        let Some(words) = words.or_else(|| head.as_ref().map(Tensor::shallow_clone)) else {
-            let message = "has no word embedding, so it does not say what the new rows are";
-            return Err(Error::format(file, message));
+        let dims = &self.outline().dims;
+        let head_weight = format!("{}.weight", dims.head);
+        let tied = self.outline().stored_name(&head_weight) == dims.word_embedding;
+        let lacks = |what: &str| {
+            let message = format!(
+                "has no `{what}`, so it does not say what the new rows of that are: open the base that the adapter was \
+                 trained on"
+            );
+            Error::format(&file, message)
         };
-        let (old, new) = (self.outline().dims.vocab, words.size2()?.0);
+        let words = words.or_else(|| head.as_ref().filter(|_| tied).map(Tensor::shallow_clone));
+        let words = words.ok_or_else(|| lacks(&dims.word_embedding))?;
+        let (old, new) = (dims.vocab, words.size2()?.0);
+        if new > old && dims.causal && !tied && head.is_none() {
+            return Err(lacks(&head_weight));
+        }
         let more = |t: &Tensor| t.f_narrow(0, old.min(new), new.saturating_sub(old).max(0));
         let head = head.as_ref().map(more).transpose()?;
         self.resized(new, NewRows::Given { words: more(&words)?, head })

@@ -1,6 +1,7 @@
 //! (IA)³: the weighted sum of the vectors.
 
 use super::{Arithmetic, Combination, NAME};
+use crate::changes::Changes;
 use crate::methods::from_json;
 use crate::model::Model;
 use crate::target::Names;
@@ -22,7 +23,12 @@ pub(super) fn combine<M: Model>(
     }
     let mut parts = Vec::new();
     for (name, w) in adapters {
-        parts.push((*name, *w, peft.params(name)?.tensors(), peft.file(name)?));
+        // The base's own weights that its file has beside are as the base has them, or in the way: that is said here.
+        Changes::read(peft, name, false)?;
+        let adapter = peft.adapter(name)?;
+        let mut tensors = adapter.params.tensors();
+        tensors.retain(|key, _| !adapter.carried.has(key));
+        parts.push((*name, *w, tensors, peft.file(name)?));
     }
     let keys: BTreeSet<&String> = parts.iter().flat_map(|(_, _, tensors, _)| tensors.keys()).collect();
     let mut sums = BTreeMap::new();

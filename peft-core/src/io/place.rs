@@ -55,7 +55,13 @@ impl Folder {
     /// Makes the directory and those above it, on disk as well.
     pub(crate) fn make(path: &Path) -> Result<Self> {
         let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
-        fs::create_dir_all(path).map_err(|e| Error::file(path, e))?;
+        fs::create_dir_all(path).map_err(|e| match e.kind() {
+            // A file, or a link that leads nowhere.
+            ErrorKind::AlreadyExists => {
+                Error::format(path, "is there already, and is no directory to save in")
+            }
+            _ => Error::file(path, e),
+        })?;
         for parent in missing.iter().filter_map(|dir| dir.parent()) {
             Self::open(parent)?.sync()?;
         }

@@ -5,15 +5,16 @@
 use super::keys::param_of;
 use crate::methods::{Counting, Method, Overlay, Twin};
 use crate::model::Model;
-use crate::{Peft, Result, Warning};
+use crate::site::Outline;
+use crate::{Params, Peft, Result, Warning};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
 
 /// Frozen copies of parameters that stand for the base's.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Carried {
-    /// Stored name by the name of the parameter.
-    keys: BTreeMap<String, String>,
+    /// By the name of the parameter.
+    copies: BTreeMap<String, Overlay>,
     /// What the file has a second time, under the name of a tied head.
     twins: Vec<Twin>,
 }
@@ -35,47 +36,52 @@ impl Carried {
         warnings: &mut Vec<Warning>,
     ) -> Result<Taken> {
         let outline = peft.outline();
-        let copies: BTreeSet<String> =
-            outline.params.iter().filter_map(|p| Some(method.overlay(p)?.key)).collect();
-        let beside: Vec<(String, String)> = tensors
-            .keys()
-            .filter(|key| !copies.contains(*key))
-            .filter_map(|key| Some((key.clone(), param_of(key, outline)?)))
-            .collect();
-        let ends = [outline.dims.word_embedding.clone(), format!("{}.weight", outline.dims.head)];
         let (mut own, mut taken) = (Carried::default(), Vec::new());
-        let (mut same, mut other) = (Vec::new(), Vec::new());
-        for (key, param) in &beside {
-            let stored = outline.stored_name(param);
-            if let Some((first, _)) = beside.iter().find(|(_, p)| p == stored && p != param) {
-                let twin = Twin::new(first, key);
+        let (mut same, mut other, mut hidden) = (Vec::new(), Vec::new(), Vec::new());
+        for (stored, keys) in beside(method, tensors, outline) {
+            let mut keys = keys.into_iter();
+            let Some((key, param)) = keys.next() else { continue };
+            let ends =
+                param == outline.dims.word_embedding || param == format!("{}.weight", outline.dims.head);
+            let Some(first) = tensors.get(&key) else { continue };
+            let equal = is_as(first, peft.dense_param(&stored)?)?;
+            if !equal && !is_wrapped_right(&key, &param, tensors, outline) {
+                continue; // PEFT would pass over it: nothing reads it
+            }
+            for (second, _) in keys {
+                let twin = Twin::new(&key, &second);
                 twin.import(place, tensors)?;
-                own.twins.push(twin);
-            }
-        }
-        for (key, param) in &beside {
-            let Some(tensor) = tensors.remove(key) else { continue };
-            let stored = outline.stored_name(param);
-            let base = peft.dense_param(stored)?;
-            let equal = match &base {
-                Some(base) if base.size() == tensor.size() => {
-                    base.f_equal(&tensor.f_to_kind(base.kind())?.f_to(base.device())?)?
+                if !second.contains(ORIGINAL) {
+                    own.twins.push(twin);
                 }
-                _ => false,
-            };
-            if equal && !ends.contains(param) {
-                same.push(key.clone());
-                continue;
             }
-            if !equal {
-                other.push(key.clone());
+            let Some(tensor) = tensors.remove(&key) else { continue };
+            // Where the adapter has copies of its own, a head that is tied to the tensor may still follow the base's.
+            let followers = outline.sites.iter().filter(|s| s.tied.as_ref() == Some(&stored));
+            let followers = followers.map(|s| format!("{}.weight", s.name));
+            let mut names = std::iter::once(stored.clone()).chain(followers);
+            let seen = names.find(|name| method.overlay(name).is_none());
+            match seen {
+                Some(_) if equal && !ends => same.push(key),
+                None if equal => {}
+                None => hidden.push(key),
+                Some(name) => {
+                    let counting = if name == stored { Counting::Replaces } else { Counting::Adds };
+                    if !equal {
+                        other.push(key.clone());
+                    }
+                    own.copies.insert(name, Overlay { key: key.clone(), counting, beside: true });
+                    taken.push((key, tensor));
+                }
             }
-            own.keys.insert(stored.to_owned(), key.clone());
-            taken.push((key.clone(), tensor));
         }
         for (keys, what) in [
             (same, "is the base's own weight, as the base has it, and is not kept with the adapter"),
             (other, "is another value of the base's own weight: it is in force where the adapter is active"),
+            (
+                hidden,
+                "is another value of the base's own weight, and has no effect: the adapter has a copy in its place",
+            ),
         ] {
             let Some(first) = keys.first() else { continue };
             let more = match keys.len() {
@@ -89,13 +95,19 @@ impl Carried {
 
     /// The copy of a parameter, if there is one.
     pub fn overlay(&self, param: &str) -> Option<Overlay> {
-        let key = self.keys.get(param)?.clone();
-        Some(Overlay { key, counting: Counting::Replaces, beside: true })
+        self.copies.get(param).cloned()
+    }
+
+    /// What a report counts beyond them, below 0: a copy under a tied name is the base's tensor once more.
+    pub fn uncounted(&self, params: &Params) -> i64 {
+        let added = self.copies.values().filter(|copy| copy.counting == Counting::Adds);
+        let sizes = added.filter_map(|copy| i64::try_from(params.find(&copy.key)?.numel()).ok());
+        sizes.fold(0, i64::saturating_sub)
     }
 
     /// Whether a tensor of the adapter is one of these.
     pub fn has(&self, key: &str) -> bool {
-        self.keys.values().any(|k| k == key)
+        self.copies.values().any(|copy| copy.key == key)
     }
 
     /// Adds them to what the method writes.
@@ -104,9 +116,56 @@ impl Carried {
         all: &BTreeMap<String, Tensor>,
         tensors: &mut BTreeMap<String, Tensor>,
     ) -> Result<()> {
-        for key in self.keys.values() {
+        for key in self.copies.values().map(|copy| &copy.key) {
             tensors.extend(all.get(key).map(|t| (key.clone(), t.shallow_clone())));
         }
         self.twins.iter().try_for_each(|twin| twin.export(tensors))
     }
+}
+
+/// In the name of what PEFT keeps of the base's beside a copy (`modules_to_save`).
+const ORIGINAL: &str = ".original_module.";
+
+/// The keys of each of the base's tensors that a file has, with the parameter that each key names: an embedding and a head
+/// that are tied are one tensor. The tensor's own name comes first, and what PEFT keeps beside a copy last.
+fn beside(
+    method: &dyn Method,
+    tensors: &BTreeMap<String, Tensor>,
+    outline: &Outline,
+) -> BTreeMap<String, Vec<(String, String)>> {
+    let copies: BTreeSet<String> =
+        outline.params.iter().filter_map(|p| Some(method.overlay(p)?.key)).collect();
+    let mut all: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    for key in tensors.keys().filter(|key| !copies.contains(*key) && !is_bias_of_all(method, key)) {
+        let Some(param) = param_of(key, outline) else { continue };
+        all.entry(outline.stored_name(&param).to_owned()).or_default().push((key.clone(), param));
+    }
+    for (stored, keys) in &mut all {
+        keys.sort_by_key(|(key, param)| (key.contains(ORIGINAL), param != stored));
+    }
+    all
+}
+
+/// Whether it is one of LoRA's biases, which the method reads itself.
+fn is_bias_of_all(method: &dyn Method, key: &str) -> bool {
+    key.ends_with(".bias") && key.contains(ORIGINAL) && method.frozen(key)
+}
+
+/// Whether a tensor has the base's values.
+fn is_as(tensor: &Tensor, base: Option<Tensor>) -> Result<bool> {
+    Ok(match base {
+        Some(base) if base.size() == tensor.size() => {
+            base.f_equal(&tensor.f_to_kind(base.kind())?.f_to(base.device())?)?
+        }
+        _ => false,
+    })
+}
+
+/// PEFT wraps a module that it adapts: the base's own weight is one level deeper then.
+fn is_wrapped_right(key: &str, param: &str, tensors: &BTreeMap<String, Tensor>, outline: &Outline) -> bool {
+    let Some(module) = key.strip_suffix(param).and(key.rsplit_once('.')).map(|(module, _)| module) else {
+        return true;
+    };
+    let inside = |k: &&String| k.strip_prefix(module).is_some_and(|rest| rest.starts_with('.'));
+    tensors.keys().filter(inside).all(|k| param_of(k, outline).is_some())
 }

@@ -8,6 +8,9 @@ use tch::Tensor;
 /// What prompt-learning files have in place of [`PREFIX`].
 const ONCE: &str = "base_model.";
 
+/// How the name of DoRA's magnitude ends.
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+
 /// The file's tensors under the names that PEFT writes.
 ///
 /// # Errors
@@ -28,7 +31,11 @@ pub(super) fn plain(
             let (_, _, count) = other.get_or_insert_with(|| (key.clone(), name.clone(), 0));
             *count = count.saturating_add(1);
         }
-        if all.insert(name.clone(), tensor).is_some() {
+        if let Some(first) = all.insert(name.clone(), tensor) {
+            // PEFT itself writes a magnitude under both of its names, where it saves a whole embedding.
+            if name.ends_with(MAGNITUDE) && same(&first, all.get(&name))? {
+                continue;
+            }
             let message = format!("is there twice, the second time as `{key}`");
             return Err(Error::config(place, name, message));
         }
@@ -52,7 +59,7 @@ fn spelled(key: &str) -> String {
     let parts = parts.iter().enumerate().filter(|(i, part)| !(**part == "default" && *i >= named));
     let key = parts.map(|(_, part)| *part).collect::<Vec<_>>().join(".");
     match key.strip_suffix(".weight") {
-        Some(magnitude) if magnitude.ends_with(".lora_magnitude_vector") => magnitude.to_owned(),
+        Some(magnitude) if magnitude.ends_with(MAGNITUDE) => magnitude.to_owned(),
         _ => key,
     }
 }
@@ -90,12 +97,46 @@ fn check_beginnings(tensors: &BTreeMap<String, Tensor>, outline: &Outline, place
     Ok(())
 }
 
+/// The modules of PEFT's that hold the base's own weights, where it has wrapped them.
+const WRAPPERS: [&str; 3] = [".token_adapter.", ".base_layer.", ".original_module."];
+
 /// The base's parameter that a key names, if it does.
 pub(super) fn param_of(key: &str, outline: &Outline) -> Option<String> {
     [PREFIX, ONCE].into_iter().find_map(|prefix| {
-        let path = key.strip_prefix(prefix)?;
-        let plain = path.replacen(".base_layer.", ".", 1);
+        let path = key.strip_prefix(prefix)?.to_owned();
+        let plain = WRAPPERS.iter().fold(path, |path, wrapper| path.replacen(wrapper, ".", 1));
         outline.params.contains(&plain).then_some(plain)
+    })
+}
+
+/// Takes out the copies that PEFT writes a second time, under their names in its tree of modules, where it saves a whole
+/// embedding or head of which `modules_to_save` has a copy.
+///
+/// # Errors
+/// A second one with other values: there is no telling which one is meant.
+pub(super) fn drop_copies(tensors: &mut BTreeMap<String, Tensor>, place: &str) -> Result<()> {
+    let again: Vec<String> = tensors.keys().filter(|key| key.ends_with(COPY)).cloned().collect();
+    for key in again {
+        let first = key.replace(COPY, ".weight");
+        match tensors.get(&first) {
+            Some(own) if !same(own, tensors.get(&key))? => {
+                let message = format!("{place}: `{key}` and `{first}` should be equal");
+                return Err(Error::Input(message));
+            }
+            Some(_) => drop(tensors.remove(&key)),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// How the name of such a copy ends.
+const COPY: &str = ".modules_to_save.weight";
+
+fn same(one: &Tensor, other: Option<&Tensor>) -> Result<bool> {
+    Ok(match other {
+        Some(other) => one.kind() == other.kind() && one.size() == other.size() && one.f_equal(other)?,
+        None => false,
     })
 }
 

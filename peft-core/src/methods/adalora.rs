@@ -8,8 +8,9 @@ mod allocator;
 
 pub use adapter::AdaLora;
 
-use super::Method;
 use super::config::{Common, FileForm, PeftConfig, check_dropout, to_json, whole};
+use super::lora::Tie;
+use super::{Method, Overlay};
 use crate::site::{Outline, PREFIX, Site};
 use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
 use crate::{Adapter, Error, Init, Params, Result};
@@ -70,11 +71,16 @@ pub struct AdaLoraConfig {
     pub r: i64,
     pub use_rslora: bool,
     pub alpha_pattern: Patterns,
+    /// A copy of the word embedding (`modules_to_save`) is that of a head that is tied to it as well. Without it they part.
+    pub ensure_weight_tying: bool,
     #[serde(flatten)]
     pub common: Common,
     /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
     #[serde(skip)]
     pub sites: BTreeSet<String>,
+    /// What is tied; filled when the adapter is added.
+    #[serde(skip)]
+    pub tie: Option<Tie>,
 }
 
 impl Default for AdaLoraConfig {
@@ -101,8 +107,10 @@ impl Default for AdaLoraConfig {
             r: 8,
             use_rslora: false,
             alpha_pattern: Patterns::default(),
+            ensure_weight_tying: false,
             common: Common::default(),
             sites: BTreeSet::new(),
+            tie: None,
         }
     }
 }
@@ -194,7 +202,7 @@ impl PeftConfig for AdaLoraConfig {
     const TYPE: &'static str = "ADALORA";
     const DEFAULTS: &'static str = r#"{
         "alora_invocation_tokens": null, "arrow_config": null, "bias": "none", "corda_config": null,
-        "ensure_weight_tying": false, "eva_config": null, "kasa_config": null, "layer_replication": null,
+        "eva_config": null, "kasa_config": null, "layer_replication": null,
         "loftq_config": {}, "lora_bias": false, "lora_ga_config": null, "megatron_config": null,
         "megatron_core": "megatron.core", "monteclora_config": null, "qalora_group_size": 16,
         "target_parameters": null, "trainable_token_indices": null, "use_bdlora": null, "use_dora": false,
@@ -216,6 +224,11 @@ impl Method for AdaLoraConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.check()?;
+        let (saved, targets) = (&mut self.common.modules_to_save, &mut self.target_modules);
+        self.tie = match self.ensure_weight_tying {
+            true => Tie::of(NAME, saved, targets, outline)?,
+            false => None,
+        };
         self.common.prepare(NAME, outline)?;
         let found = Selection {
             exclude_modules: self.exclude_modules.as_ref(),
@@ -244,6 +257,11 @@ impl Method for AdaLoraConfig {
         Ok(Some(Box::new(AdaLora { a, e, b, scaling: self.scaling(), dropout: self.lora_dropout })))
     }
 
+    fn overlay(&self, param: &str) -> Option<Overlay> {
+        let copied = self.tie.as_ref().and_then(|tie| tie.copied(param));
+        self.common.overlay(PREFIX, copied.as_deref().unwrap_or(param))
+    }
+
     /// `w · mean over all A and B of ‖A Aᵀ − I‖ and ‖Bᵀ B − I‖`, in Frobenius norms.
     fn penalty(&self, params: &Params) -> Result<Option<Tensor>> {
         if self.orth_reg_weight == 0.0 {
@@ -267,13 +285,22 @@ impl Method for AdaLoraConfig {
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
-        RankAllocator::new(self, params).pruned()
+        let mut tensors = RankAllocator::new(self, params).pruned()?;
+        self.tie.iter().try_for_each(|tie| tie.export(&mut tensors))?;
+        Ok(tensors)
+    }
+
+    fn import(&self, place: &str, mut tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+        self.tie.iter().try_for_each(|tie| tie.import(place, &mut tensors))?;
+        Ok(tensors)
     }
 
     fn config(&self, params: &Params) -> Result<Option<Value>> {
         let pruned = RankAllocator::new(self, params).rank_pattern()?;
         let rank_pattern = pruned.or_else(|| self.rank_pattern.clone());
-        to_json(&Self { rank_pattern, ..self.clone() }).map(Some)
+        let mut json = to_json(&Self { rank_pattern, ..self.clone() })?;
+        self.tie.iter().for_each(|tie| tie.name_head(&mut json));
+        Ok(Some(json))
     }
 
     /// PEFT counts the rank of each layer, a number that is never trained, as a parameter.

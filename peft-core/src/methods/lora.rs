@@ -21,12 +21,13 @@ pub use plan::LoraPlan;
 pub use start::InitLora;
 pub use tie::Tie;
 
-use super::config::{Common, FileForm, PeftConfig};
+use super::config::{Common, FileForm, PeftConfig, to_json};
 use super::dora::{self, Dora, EmbeddingDora};
 use super::ranks::SiteRank;
 use super::{Counting, Factors, Method, Overlay};
 use crate::site::{Outline, PREFIX, Site};
 use crate::{Adapter, Params, Result};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use tch::Tensor;
 
@@ -58,7 +59,10 @@ impl Method for LoraConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         self.check()?;
-        let tie = self.tie(outline)?;
+        let tie = match self.ensure_weight_tying {
+            true => Tie::of(NAME, &mut self.common.modules_to_save, &mut self.target_modules, outline)?,
+            false => None,
+        };
         self.common.prepare(NAME, outline)?;
         self.resolve(outline, tie)
     }
@@ -122,7 +126,14 @@ impl Method for LoraConfig {
             bias::drop_copies(place, &mut tensors)?;
         }
         self.plan.tie.as_ref().map_or(Ok(()), |tie| tie.import(place, &mut tensors))?;
+        self.plan.tokens.import(place, &mut tensors)?;
         Ok(tensors)
+    }
+
+    fn config(&self, _: &Params) -> Result<Option<Value>> {
+        let mut json = to_json(self)?;
+        self.plan.tie.iter().for_each(|tie| tie.name_head(&mut json));
+        Ok(Some(json))
     }
 
     fn frozen(&self, name: &str) -> bool {

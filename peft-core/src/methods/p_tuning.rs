@@ -85,6 +85,7 @@ const MLP_LAYERS: i64 = 2;
 impl PeftConfig for PTuningConfig {
     const TYPE: &'static str = "P_TUNING";
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
+    const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
     fn common(&self) -> &Common {
         &self.common

@@ -76,6 +76,7 @@ const NAME: &str = "prefix tuning";
 impl PeftConfig for PrefixTuningConfig {
     const TYPE: &'static str = "PREFIX_TUNING";
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
+    const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
     fn common(&self) -> &Common {
         &self.common

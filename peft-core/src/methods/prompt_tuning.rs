@@ -73,6 +73,7 @@ const NAME: &str = "prompt tuning";
 impl PeftConfig for PromptTuningConfig {
     const TYPE: &'static str = "PROMPT_TUNING";
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
+    const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
     fn common(&self) -> &Common {
         &self.common

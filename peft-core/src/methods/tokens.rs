@@ -22,7 +22,14 @@ struct Chosen {
     /// Stored name of the rows.
     key: String,
     /// Where PEFT stores them once more: a tied head that follows.
-    again: Option<String>,
+    again: Option<Again>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Again {
+    key: String,
+    /// Whether every file has them; else those alone that have the whole embedding as well.
+    always: bool,
 }
 
 /// What a config says about its rows.
@@ -33,7 +40,7 @@ pub(super) struct Request<'a> {
     pub field: &'static str,
     /// Name of the rows at their site.
     pub leaf: &'static str,
-    /// Whether the file has them a second time, at a tied head.
+    /// Whether every file has them a second time, at a tied head.
     pub twice: bool,
     pub common: &'a Common,
 }
@@ -93,8 +100,8 @@ impl TokenRows {
         }
         let chosen = Chosen { indices: indices.to_vec(), key: key(site), again: None };
         for name in tied {
-            let again = ask.twice.then(|| key(name));
-            self.sites.insert(name.to_owned(), Chosen { again, ..chosen.clone() });
+            let again = Again { key: key(name), always: ask.twice };
+            self.sites.insert(name.to_owned(), Chosen { again: Some(again), ..chosen.clone() });
         }
         self.sites.insert(site.to_owned(), chosen);
         Ok(())
@@ -127,13 +134,14 @@ impl TokenRows {
     }
 
     /// PEFT stores the rows of a tied head again.
-    fn twins(&self) -> impl Iterator<Item = Twin> {
-        self.sites.values().filter_map(|c| Some(Twin::new(&c.key, c.again.as_ref()?)))
+    fn twins(&self, there: impl Fn(&Again) -> bool) -> impl Iterator<Item = Twin> {
+        let twice = self.sites.values().filter_map(|c| Some((&c.key, c.again.as_ref()?)));
+        twice.filter(move |(_, again)| there(again)).map(|(key, again)| Twin::new(key, &again.key))
     }
 
     /// The file's tensors.
     pub(super) fn export(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
-        self.twins().try_for_each(|twin| twin.export(tensors))
+        self.twins(|again| again.always).try_for_each(|twin| twin.export(tensors))
     }
 
     /// The inverse of [`TokenRows::export`].
@@ -141,7 +149,9 @@ impl TokenRows {
     /// # Errors
     /// Rows of a tied head that are missing, or differ from the embedding's.
     pub(super) fn import(&self, place: &str, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
-        self.twins().try_for_each(|twin| twin.import(place, tensors))
+        let names: BTreeSet<String> = tensors.keys().cloned().collect();
+        let there = |again: &Again| again.always || names.contains(&again.key);
+        self.twins(there).try_for_each(|twin| twin.import(place, tensors))
     }
 }
 

@@ -37,6 +37,8 @@ def write(folder, ids, values):
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 for folder in sorted(p.parent for p in [*HERE.glob("*/adapter_config.json"), *TIED.glob("*/adapter_config.json")]):
+    if folder.name.startswith("wrapped_"):
+        continue  # make_wrapped_cases.py
     if folder.name in ("automodel_adapter_bert", "llama_seqcls", "other_tasks_token_cls", "config_quirks_adapter_bom"):
         continue  # of other heads; and PEFT does not read a byte order mark
     model, ids = base("tied" if folder.parent == TIED else "llama"), IDS

@@ -56,6 +56,23 @@ fn of_several_adapters_all_are_written_or_none() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_is_no_directory_is_said_to_be_none() -> Result<()> {
+    let _serial = serial();
+    let dir = tempfile::tempdir()?;
+    let place = dir.path().join("place");
+    let peft = lora(2, 3.0, 5)?;
+    fs::write(&place, "a file")?;
+    refused("a file", peft.save("a", &place), &["place", "is no directory"])?;
+    #[cfg(unix)]
+    {
+        fs::remove_file(&place)?;
+        std::os::unix::fs::symlink("nowhere", &place)?;
+        refused("a link", peft.save("a", &place), &["place", "is no directory"])?;
+    }
+    Ok(())
+}
+
 /// transformers opens a model that has an adapter beside it with the adapter in it.
 #[test]
 fn adapters_and_models_are_kept_apart() -> Result<()> {

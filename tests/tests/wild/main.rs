@@ -5,6 +5,7 @@ mod adapters;
 mod beside;
 mod refused;
 mod resized;
+mod wrapped;
 
 use anyhow::{Context, Result};
 use peft_core::io::hub::{self, Head, HubModel};

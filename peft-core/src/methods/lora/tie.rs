@@ -4,13 +4,14 @@
 //! `ΔE = s · (B A)ᵀ` (`target_modules`) is the head's too, as a linear layer's with `A' = Bᵀ` and `B' = Aᵀ`. PEFT
 //! stores what the two share a second time, under the head's name.
 
-use super::{BASE, Lora, LoraConfig, NAME};
+use super::{BASE, Lora, LoraConfig};
 use crate::methods::ranks::SiteRank;
 use crate::methods::trainable_tokens::words;
 use crate::methods::twin::Twin;
 use crate::site::{Outline, PREFIX, Site};
 use crate::target::{Names, within};
 use crate::{Error, Params, Result};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use tch::Tensor;
 
@@ -33,22 +34,24 @@ enum Kind {
 /// The last parts of names by which PEFT knows an embedding and a head.
 const KNOWN: &[&str] = &["embed_tokens", "lm_head"];
 
-impl LoraConfig {
-    /// What is tied, if that is asked for. As in PEFT, the configuration names the embedding alone afterwards.
+impl Tie {
+    /// What is tied, where that is asked for, of what a configuration names. As in PEFT, it names the embedding alone
+    /// afterwards.
     ///
     /// # Errors
     /// [`Error::NoTarget`] for a model whose head is not tied.
-    pub(super) fn tie(&mut self, outline: &Outline) -> Result<Option<Tie>> {
-        if !self.ensure_weight_tying {
-            return Ok(None);
-        }
+    pub(in crate::methods) fn of(
+        method: &'static str,
+        modules_to_save: &mut Option<Vec<String>>,
+        target_modules: &mut Option<Names>,
+        outline: &Outline,
+    ) -> Result<Option<Self>> {
         let words = words(outline).to_owned();
         let weight = format!("{words}.weight");
         let Some(head) = outline.sites.iter().find(|s| s.tied.as_ref() == Some(&weight)) else {
             let (field, pattern) = ("ensure_weight_tying", "true".to_owned());
-            return Err(Error::NoTarget { method: NAME, field, pattern, close: Vec::new() });
+            return Err(Error::NoTarget { method, field, pattern, close: Vec::new() });
         };
-        let known = |name: &String| KNOWN.contains(&name.rsplit('.').next().unwrap_or_default());
         let (words, head) = (words.clone(), head.name.clone());
         let only_words = |names: &mut Vec<String>| {
             if !names.contains(&words) {
@@ -58,12 +61,12 @@ impl LoraConfig {
                 names.remove(at);
             }
         };
-        let kind = match (&mut self.common.modules_to_save, &mut self.target_modules) {
-            (Some(saved), _) if saved.iter().any(known) => {
+        let kind = match (modules_to_save, target_modules) {
+            (Some(saved), _) if saved.iter().any(|name| Self::knows(name)) => {
                 only_words(saved);
                 Kind::Copy
             }
-            (_, Some(Names::List(targets))) if targets.iter().any(known) => {
+            (_, Some(Names::List(targets))) if targets.iter().any(|name| Self::knows(name)) => {
                 only_words(targets);
                 Kind::Change
             }
@@ -71,16 +74,19 @@ impl LoraConfig {
         };
         Ok(Some(Tie { words, head, kind }))
     }
-}
 
-impl Tie {
+    /// Whether it is a name by which PEFT knows that there is something to tie.
+    pub(crate) fn knows(name: &str) -> bool {
+        KNOWN.contains(&name.rsplit('.').next().unwrap_or_default())
+    }
+
     /// The head, where a change of the embedding is its, too.
     pub(super) fn changed_head(&self) -> Option<&str> {
         (self.kind == Kind::Change).then_some(self.head.as_str())
     }
 
     /// The head's parameter is the embedding's, where a copy is the copy of both.
-    pub(super) fn copied<'s>(&'s self, param: &'s str) -> Option<String> {
+    pub(in crate::methods) fn copied<'s>(&'s self, param: &'s str) -> Option<String> {
         let head = self.kind == Kind::Copy && param.strip_suffix(".weight") == Some(&self.head);
         head.then(|| format!("{}.weight", self.words))
     }
@@ -128,13 +134,29 @@ impl Tie {
         twins
     }
 
+    /// Names the head in a file's configuration where PEFT, reading it, would else not know that there is something to
+    /// tie: it asks for names that it knows, and GPT-2's embedding has none of them.
+    pub(in crate::methods) fn name_head(&self, config: &mut Value) {
+        let field = match self.kind {
+            Kind::Copy => "modules_to_save",
+            Kind::Change => "target_modules",
+        };
+        if let (false, Some(Value::Array(names))) = (Self::knows(&self.words), config.get_mut(field)) {
+            names.push(self.head.as_str().into());
+        }
+    }
+
     /// Adds what PEFT stores twice.
-    pub(super) fn export(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    pub(in crate::methods) fn export(&self, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
         self.twins(tensors).iter().try_for_each(|twin| twin.export(tensors))
     }
 
     /// The inverse of [`Tie::export`].
-    pub(super) fn import(&self, place: &str, tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    pub(in crate::methods) fn import(
+        &self,
+        place: &str,
+        tensors: &mut BTreeMap<String, Tensor>,
+    ) -> Result<()> {
         self.twins(tensors).iter().try_for_each(|twin| twin.import(place, tensors))
     }
 }
