@@ -23,10 +23,16 @@ pub fn read_json(path: &Path) -> Result<Value> {
 
 /// How messages show a value: special numbers as Python writes them.
 pub(crate) fn shown(value: &Value) -> String {
-    match value.get(FLOAT).and_then(Value::as_str) {
-        Some(special) => special.to_owned(),
-        None => value.to_string(),
-    }
+    special(value).map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a value is `NaN`, `Infinity` or `-Infinity`.
+pub(crate) fn is_special(value: &Value) -> bool {
+    special(value).is_some()
+}
+
+fn special(value: &Value) -> Option<&str> {
+    value.get(FLOAT).and_then(Value::as_str)
 }
 
 /// The key under which transformers writes a special number.
