@@ -77,6 +77,14 @@ fn what_a_decoder_has_not_is_refused_by_name() -> Result<()> {
     wrong::<Qwen2>(json!({ "layer_types": mixed }), &["layer_types", "chunked_attention"])?;
     let mixed = ["full_attention", "sliding_attention"];
     wrong::<Qwen2>(json!({ "layer_types": mixed }), &["layer_types", "sliding_window"])?;
+    wrong::<Llama>(json!({ "rms_norm_eps": -1.0 }), &["rms_norm_eps", "below 0", "-1"])?;
+    wrong::<Llama>(
+        json!({ "rms_norm_eps": { "__float__": "NaN" } }),
+        &["rms_norm_eps: NaN", "no finite number"],
+    )?;
+    wrong::<Gpt2>(json!({ "layer_norm_epsilon": -1e-5 }), &["layer_norm_epsilon", "below 0"])?;
+    wrong::<Gpt2>(json!({ "num_hidden_layers": 0 }), &["num_hidden_layers", "positive"])?;
+    wrong::<Gpt2>(json!({ "n_layer": null }), &["n_layer", "missing"])?;
     wrong::<Gpt2>(json!({ "scale_attn_by_inverse_layer_idx": true }), &["scale_attn_by_inverse_layer_idx"])?;
     wrong::<Gpt2>(json!({ "n_head": 5 }), &["n_embd", "32", "5"])
 }
@@ -95,6 +103,7 @@ fn what_an_encoder_has_not_is_refused_by_name() -> Result<()> {
         let parts = ["classifier.weight", asked, "[3, 32]", "id2label", "num_labels", "config.json"];
         refused(&changes.to_string(), opened, &parts)?;
     }
+    wrong::<Bert>(json!({ "layer_norm_eps": -1.0 }), &["layer_norm_eps", "below 0"])?;
     wrong::<Bert>(json!({ "hidden_dropout_prob": 1.5 }), &["hidden_dropout_prob", "1.5"])
 }
 
@@ -120,6 +129,24 @@ fn missing_fields_have_transformers_defaults() -> Result<()> {
     let c = config::<Llama>(&json!({ "rope_parameters": null, "tie_word_embeddings": null }))??;
     ensure!(c.rope.theta == 10_000.0 && !c.tie_word_embeddings, "{c:?}");
     Ok(())
+}
+
+/// `attribute_map` of transformers: the general names are read, and count where both are there.
+#[test]
+fn gpt2s_sizes_by_either_name() -> Result<()> {
+    let both = json!({ "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16 });
+    let c = config::<Gpt2>(&both)??;
+    ensure!((c.n_layer, c.n_head, c.n_embd, c.n_positions) == (1, 2, 16, 64), "{c:?}");
+    let general = json!({
+        "n_layer": null, "n_head": null, "n_embd": null, "n_positions": null,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "max_position_embeddings": 64
+    });
+    let dir = edited("gpt2", &general)?;
+    assert_bits(
+        "general names",
+        &logits::<Gpt2>(dir.path(), &batch())?,
+        &logits::<Gpt2>(&golden("gpt2/base"), &batch())?,
+    )
 }
 
 #[test]

@@ -63,7 +63,9 @@ impl FamilyVisitor for Case<'_> {
 
         let expected = matrix(&case["greedy"])?;
         if let Some(settings) = case["settings"].as_object() {
-            io::write_json(&dir.path().join("generation_config.json"), &settings.clone().into())?;
+            let mut settings = settings.clone();
+            settings.insert("eos_token_id".into(), case["ends"].clone());
+            io::write_json(&dir.path().join("generation_config.json"), &settings.into())?;
         }
         let defaults = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
         let read = GenerationSettings::read(dir.path(), defaults)?;

@@ -43,6 +43,18 @@ fn ids_are_transformers() -> Result<()> {
     Ok(())
 }
 
+/// Whoever wrote the two files, they are the same vocabulary.
+#[test]
+fn byte_order_marks_and_line_ends() -> Result<()> {
+    let dir = changed("tokenizers/gpt2", &[])?;
+    for name in ["vocab.json", "merges.txt"] {
+        let text = std::fs::read_to_string(dir.path().join(name))?;
+        std::fs::write(dir.path().join(name), format!("\u{feff}{}", text.replace('\n', "\r\n")))?;
+    }
+    ensure!(compare(dir.path())? == 14, "other texts");
+    Ok(())
+}
+
 /// A copy of a golden, with files changed, or taken out where there is no content.
 fn changed(name: &str, files: &[(&str, Option<&str>)]) -> Result<TempDir> {
     let dir = tempfile::tempdir()?;

@@ -2,7 +2,7 @@
 
 use super::{GenerateConfig, LogitsProcessors, Sampling};
 use crate::io::token_ids::{GENERATION, TokenIds, ids};
-use crate::io::{directory, read_json, shown};
+use crate::io::{directory, read_object, shown};
 use crate::models::fields::Fields;
 use crate::{Result, Warning};
 use serde_json::Value;
@@ -123,17 +123,27 @@ fn asks_for_nothing(value: &Value, neutral: f64) -> bool {
 }
 
 impl GenerationSettings {
-    /// Reads `generation_config.json`, if there is one, and the ids of [`TokenIds`]; what both do not say is as in
-    /// `defaults`. Where tokens are drawn and the directory says nothing of `top_k`, it is 50, as in transformers.
+    /// Reads `generation_config.json`, or the same fields of `config.json` where that file is not there, as transformers
+    /// does; what is not said is as in `defaults`. Where tokens are drawn and the directory says nothing of `top_k`, it is
+    /// 50, as in transformers.
     ///
     /// # Errors
     /// A file that is malformed, and a setting that cannot be, by name.
     pub fn read(dir: &Path, defaults: GenerateConfig) -> Result<Self> {
-        let path = dir.join(GENERATION);
-        let json = if path.exists() { read_json(&path)? } else { Value::Object(serde_json::Map::new()) };
+        let (model, model_path) = directory::config(dir)?;
+        let own = Some(dir.join(GENERATION)).filter(|own| own.exists());
+        let (json, path) = match &own {
+            Some(own) => (read_object(own)?, own.clone()),
+            None => (settings_of(&model), model_path.clone()),
+        };
         let place = path.display().to_string();
         let f = Fields::new(&json, &place);
         let special = TokenIds::read(dir)?;
+        let eos = match &own {
+            Some(own) => ids(&json, "eos_token_id", own)?.unwrap_or_default(),
+            None => special.eos.clone(),
+        };
+        let endless = json.get("eos_token_id").is_none() && !special.eos.is_empty();
         let max_new_tokens = f.get("max_new_tokens")?;
         let max_length =
             if max_new_tokens.is_some() { None } else { f.get("max_length")?.or(defaults.max_length) };
@@ -141,7 +151,7 @@ impl GenerationSettings {
         let config = GenerateConfig {
             max_new_tokens: max_new_tokens.unwrap_or(defaults.max_new_tokens),
             max_length,
-            eos_token_ids: special.eos,
+            eos_token_ids: eos,
             pad_token_id: special.pad,
             processors: processors(&f, &path, defaults.processors)?,
             sampling: f.or("do_sample", defaults.sampling.is_some())?.then(|| sampling.clone()),
@@ -149,8 +159,14 @@ impl GenerationSettings {
         };
         config.check(&place)?;
         let mut warnings = not_applied(&f);
-        let (model, path) = directory::config(dir)?;
-        warnings.extend(misplaced(&Fields::new(&model, &path.display().to_string())));
+        warnings.extend(both(&f));
+        if own.is_some() {
+            let place = model_path.display().to_string();
+            let f = Fields::new(&model, &place);
+            let message = format!("ends no text, as in transformers: {GENERATION} names no end");
+            warnings.extend(endless.then(|| f.passed_over("eos_token_id", message)));
+            warnings.extend(misplaced(&f));
+        }
         Ok(Self { config, sampling, warnings })
     }
 }
@@ -180,7 +196,10 @@ fn processors(f: &Fields<'_>, path: &Path, defaults: LogitsProcessors) -> Result
         repetition_penalty: f.or("repetition_penalty", defaults.repetition_penalty)?,
         no_repeat_ngram_size: f.or("no_repeat_ngram_size", defaults.no_repeat_ngram_size)?,
         bad_words_ids: f.or("bad_words_ids", defaults.bad_words_ids)?,
-        min_length: f.or("min_length", defaults.min_length)?,
+        min_length: match f.get::<i64>("min_new_tokens")? {
+            Some(_) => 0,
+            None => f.or("min_length", defaults.min_length)?,
+        },
         min_new_tokens: f.or("min_new_tokens", defaults.min_new_tokens)?,
         forced_bos_token_id: f.token_id("forced_bos_token_id")?.or(defaults.forced_bos_token_id),
         forced_eos_token_id: several("forced_eos_token_id", defaults.forced_eos_token_id)?,
@@ -210,12 +229,30 @@ fn not_applied(f: &Fields<'_>) -> Vec<Warning> {
     warnings.collect()
 }
 
-/// Settings in `config.json`, where transformers 4 had them and 5 passes over them.
+/// Of two lengths, the one that counts new tokens comes first.
+fn both(f: &Fields<'_>) -> Vec<Warning> {
+    let said = |field: &str| f.json.get(field).filter(|value| !value.is_null());
+    let pairs = [("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")];
+    let warnings = pairs.into_iter().filter_map(|(field, first)| {
+        let (value, _) = said(field).zip(said(first))?;
+        Some(f.passed_over(field, format!("{} is not applied: {first} comes first", shown(value))))
+    });
+    warnings.collect()
+}
+
+/// The settings in a `config.json`. Its `use_cache` is not one of them: training leaves `false` there, which means nothing
+/// but time.
+fn settings_of(model: &Value) -> Value {
+    let mut fields = model.as_object().cloned().unwrap_or_default();
+    fields.retain(|field, _| SETTINGS.iter().any(|(name, ..)| name == field));
+    Value::Object(fields)
+}
+
+/// Settings in a `config.json` that transformers passes over, as there is a [`GENERATION`].
 fn misplaced(f: &Fields<'_>) -> Vec<Warning> {
     let asked = SETTINGS.iter().filter(|(_, means, _)| *means != Aside).filter_map(|(field, _, neutral)| {
         let value = f.json.get(field).filter(|value| !asks_for_nothing(value, *neutral))?;
-        let message =
-            format!("{} is not applied, as in transformers 5: settings belong in {GENERATION}", shown(value));
+        let message = format!("{} is not applied, as in transformers: there is a {GENERATION}", shown(value));
         Some(f.passed_over(field, message))
     });
     asked.collect()

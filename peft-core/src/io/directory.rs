@@ -1,6 +1,6 @@
 //! What lies at a path where a model's directory is expected.
 
-use super::{adapter, hub::CONFIG, read_json, settle};
+use super::{adapter, hub::CONFIG, read_json, read_object, settle};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::fs::File;
@@ -22,7 +22,7 @@ pub(crate) fn config(dir: &Path) -> Result<(Value, PathBuf)> {
     {
         return Err(Error::format(path, format!("is not there: {message}")));
     }
-    Ok((read_json(&path)?, path))
+    Ok((read_object(&path)?, path))
 }
 
 const HUB: &str = "a model is a directory of the Hub's form, with config.json and model.safetensors";

@@ -21,12 +21,29 @@ pub fn read_json(path: &Path) -> Result<Value> {
     parse(text).map_err(|e| Error::format(path, format!("{e}{}", what_else(text))))
 }
 
+/// As [`read_json`], of a file that is one object: fields are looked for in it, and a list would have none of them.
+pub(crate) fn read_object(path: &Path) -> Result<Value> {
+    let json = read_json(path)?;
+    let kind = match json {
+        Value::Object(_) if !is_special(&json) => return Ok(json),
+        Value::Array(_) => "a list",
+        _ => "a single value",
+    };
+    Err(Error::format(path, format!("is {kind}, expected an object: {{\"field\": value, ..}}")))
+}
+
 /// How messages show a value: special numbers as Python writes them.
 pub(crate) fn shown(value: &Value) -> String {
-    match value.get(FLOAT).and_then(Value::as_str) {
-        Some(special) => special.to_owned(),
-        None => value.to_string(),
-    }
+    special(value).map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a value is `NaN`, `Infinity` or `-Infinity`.
+pub(crate) fn is_special(value: &Value) -> bool {
+    special(value).is_some()
+}
+
+fn special(value: &Value) -> Option<&str> {
+    value.get(FLOAT).and_then(Value::as_str)
 }
 
 /// The key under which transformers writes a special number.
@@ -145,6 +162,18 @@ mod tests {
         refused(b"{\n\"a\": \"caf\xE9\"}", &["line 2", "0xE9", "Latin-1", "UTF-8"]);
         refused(b"<!DOCTYPE html>", &["web page"]);
         refused(b"version https://git-lfs.github.com/spec/v1\n", &["Git LFS"]);
+    }
+
+    #[test]
+    fn a_file_of_fields_is_an_object() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, what) in [("[{}]", "a list"), ("3", "a single value"), ("NaN", "a single value")] {
+            std::fs::write(file.path(), text).unwrap();
+            let error = read_object(file.path()).unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("expected an object"), "{error}");
+        }
+        std::fs::write(file.path(), "{}").unwrap();
+        assert_eq!(read_object(file.path()).unwrap(), json!({}));
     }
 
     /// What is read and written again is the same number, to the last bit, and of the same kind.

@@ -20,7 +20,7 @@ pub(crate) mod tokenizer;
 mod write;
 
 pub use json::read_json;
-pub(crate) use json::shown;
+pub(crate) use json::{is_special, read_object, shown};
 pub use place::IfExists;
 pub(crate) use saving::settle;
 pub use write::{write_atomically, write_json};

@@ -101,7 +101,7 @@ fn missing(dir: &Path) -> Error {
 
 /// The shard of each tensor, as the index has it.
 fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
-    let json = io::read_json(index)?;
+    let json = io::read_object(index)?;
     let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
         return Err(Error::format(index, "has no `weight_map`"));
     };

@@ -1,6 +1,6 @@
 //! Token ids that a model directory gives a meaning.
 
-use super::{directory, read_json, shown};
+use super::{directory, read_object, shown};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
@@ -26,7 +26,7 @@ impl TokenIds {
     pub fn read(dir: &Path) -> Result<Self> {
         let (mut eos, mut pad) = (None, None);
         let generation = dir.join(GENERATION);
-        let generation = generation.exists().then(|| Ok((read_json(&generation)?, generation)));
+        let generation = generation.exists().then(|| Ok((read_object(&generation)?, generation)));
         for (json, path) in
             generation.into_iter().chain([directory::config(dir)]).collect::<Result<Vec<_>>>()?
         {

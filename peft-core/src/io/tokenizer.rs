@@ -154,7 +154,7 @@ impl Class {
 /// A JSON file of the directory that need not be there.
 fn optional(dir: &Path, name: &str) -> Result<Option<Value>> {
     let path = dir.join(name);
-    path.exists().then(|| io::read_json(&path)).transpose()
+    path.exists().then(|| io::read_object(&path)).transpose()
 }
 
 /// Every merge of a `tokenizer.json` makes a token. The tokenizers crate relies on that, and panics where it is not so.

@@ -99,7 +99,7 @@ impl DecoderConfig {
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim,
-            rms_norm_eps: f.or("rms_norm_eps", 1e-6)?,
+            rms_norm_eps: f.epsilon("rms_norm_eps", 1e-6)?,
             rope: RopeConfig::read(f, head_dim, positions)?,
             hidden_act: f.or("hidden_act", HiddenAct::Silu)?,
             tie_word_embeddings: f.or("tie_word_embeddings", false)?,

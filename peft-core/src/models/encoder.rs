@@ -82,7 +82,7 @@ impl EncoderConfig {
             intermediate_size: f.size("intermediate_size")?,
             max_position_embeddings: f.size("max_position_embeddings")?,
             type_vocab_size: f.positive("type_vocab_size", f.or("type_vocab_size", 2)?)?,
-            layer_norm_eps: f.or("layer_norm_eps", 1e-12)?,
+            layer_norm_eps: f.epsilon("layer_norm_eps", 1e-12)?,
             hidden_act: f.or("hidden_act", HiddenAct::Gelu)?,
             hidden_dropout_prob: dropout,
             attention_probs_dropout_prob: f.dropout("attention_probs_dropout_prob", 0.1)?,

@@ -1,6 +1,6 @@
 //! Reading a `config.json`: every wrong or unsupported field is named.
 
-use crate::io::shown;
+use crate::io::{is_special, shown};
 use crate::{Error, Result, Warning};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -40,7 +40,9 @@ impl<'a> Fields<'a> {
             Some(value) => {
                 let read = serde_json::from_value(value.clone());
                 read.map(Some).map_err(|e| {
-                    self.wrong(field, format!("{} is not what is expected here ({e})", shown(value)))
+                    let shown = shown(value);
+                    let why = if is_special(value) { "it is no finite number".into() } else { e.to_string() };
+                    self.wrong(field, format!("{shown} is not what is expected here ({why})"))
                 })
             }
         }
@@ -78,6 +80,16 @@ impl<'a> Fields<'a> {
     /// Checks that a factor is positive.
     pub fn above_zero(&self, field: &str, value: f64) -> Result<f64> {
         if value > 0.0 { Ok(value) } else { Err(self.wrong(field, format!("should be above 0, is {value}"))) }
+    }
+
+    /// What a norm adds to a variance, or transformers' default: below 0 there would be roots of negative numbers.
+    pub fn epsilon(&self, field: &str, default: f64) -> Result<f64> {
+        let value = self.or(field, default)?;
+        if value >= 0.0 {
+            Ok(value)
+        } else {
+            Err(self.wrong(field, format!("should not be below 0, is {value}")))
+        }
     }
 
     /// A dropout probability, or transformers' default.

@@ -178,18 +178,23 @@ impl HubModel for Gpt2 {
         ] {
             f.only(field, only)?;
         }
-        let (n_embd, n_head) = (f.size("n_embd")?, f.size("n_head")?);
+        // Either name may be there, and the general one counts where both are, as in transformers.
+        let size = |own: &str, general: &str| match f.get(general)? {
+            Some(size) => f.positive(general, size),
+            None => f.size(own),
+        };
+        let (n_embd, n_head) = (size("n_embd", "hidden_size")?, size("n_head", "num_attention_heads")?);
         if n_embd.checked_rem(n_head) != Some(0) {
             return Err(f.wrong("n_embd", format!("{n_embd} is not a multiple of n_head {n_head}")));
         }
         Ok(Gpt2Config {
             vocab_size: f.size("vocab_size")?,
             n_embd,
-            n_layer: f.size("n_layer")?,
+            n_layer: size("n_layer", "num_hidden_layers")?,
             n_head,
             n_inner: f.positive("n_inner", f.or("n_inner", n_embd.saturating_mul(4))?)?,
-            n_positions: f.size("n_positions")?,
-            layer_norm_epsilon: f.or("layer_norm_epsilon", 1e-5)?,
+            n_positions: size("n_positions", "max_position_embeddings")?,
+            layer_norm_epsilon: f.epsilon("layer_norm_epsilon", 1e-5)?,
             activation_function: f.or("activation_function", HiddenAct::GeluNew)?,
             tie_word_embeddings: f.or("tie_word_embeddings", true)?,
             resid_pdrop: f.dropout("resid_pdrop", 0.1)?,

@@ -75,6 +75,62 @@ fn generation_settings_have_transformers_defaults() -> Result<()> {
     Ok(())
 }
 
+/// Of two lengths transformers takes the one that counts new tokens.
+#[test]
+fn new_tokens_come_before_whole_lengths() -> Result<()> {
+    let read = |json: Value| -> Result<GenerationSettings> {
+        Ok(GenerationSettings::read(generation(json, json!({}))?.path(), GenerateConfig::default())?)
+    };
+    for new in [0, 2] {
+        let both = read(json!({ "min_length": 9, "min_new_tokens": new }))?;
+        let p = &both.config.processors;
+        ensure!((p.min_length, p.min_new_tokens) == (0, new), "{p:?}");
+        warned(&both.warnings, &[&["min_length", "9", "min_new_tokens comes first"]])?;
+    }
+    let null =
+        read(json!({ "min_length": 9, "min_new_tokens": null, "max_length": 20, "max_new_tokens": null }))?;
+    ensure!(null.config.processors.min_length == 9 && null.warnings.is_empty(), "{null:?}");
+    let most = read(json!({ "max_length": 20, "max_new_tokens": 5 }))?;
+    warned(&most.warnings, &[&["max_length", "20", "max_new_tokens comes first"]])
+}
+
+/// transformers makes the settings of `config.json` where there is no other file, and else takes none of them from it.
+#[test]
+fn settings_of_a_configuration_count_where_they_are_alone() -> Result<()> {
+    let config = json!({
+        "repetition_penalty": 1.7, "min_length": 12, "suppress_tokens": [77], "eos_token_id": [2, 3], "use_cache": false,
+        "num_beams": 3, "hidden_size": 32, "task_specific_params": { "text-generation": { "max_length": 50 } }
+    });
+    let dir = tempfile::tempdir()?;
+    io::write_json(&dir.path().join("config.json"), &config)?;
+    let alone = GenerationSettings::read(dir.path(), GenerateConfig::default())?;
+    let (c, p) = (&alone.config, &alone.config.processors);
+    ensure!((p.repetition_penalty, p.min_length) == (1.7, 12) && p.suppress_tokens == [77], "{p:?}");
+    ensure!(c.eos_token_ids == [2, 3] && c.use_cache && c.max_length.is_none(), "{c:?}");
+    warned(&alone.warnings, &[&["config.json: num_beams", "not applied"]])?;
+
+    io::write_json(&dir.path().join("generation_config.json"), &json!({ "bos_token_id": 1 }))?;
+    let beside = GenerationSettings::read(dir.path(), GenerateConfig::default())?;
+    ensure!(beside.config == GenerateConfig { pad_token_id: 2, ..Default::default() }, "{beside:?}");
+    let passed = |field| [field, "as in transformers", "generation_config.json"];
+    let parts = [
+        passed("config.json: eos_token_id"),
+        passed("config.json: min_length"),
+        passed("config.json: repetition_penalty"),
+        passed("config.json: suppress_tokens"),
+        passed("config.json: num_beams"),
+    ];
+    warned(&beside.warnings, &parts.each_ref().map(|parts| parts.as_slice()))
+}
+
+#[test]
+fn a_list_is_no_settings() -> Result<()> {
+    let dir = generation(json!([1, 2]), json!({}))?;
+    let read = GenerationSettings::read(dir.path(), GenerateConfig::default());
+    refused("a list", read, &["generation_config.json", "a list", "expected an object"])?;
+    Ok(())
+}
+
 /// Every setting is applied, asks for nothing, or is named.
 #[test]
 fn what_is_not_applied_is_named() -> Result<()> {

@@ -220,7 +220,7 @@ fn typed(dir: &Path) -> Result<bool> {
     if !path.exists() {
         return Ok(true);
     }
-    let json = io::read_json(&path)?;
+    let json = io::read_object(&path)?;
     let names = json.get("model_input_names").and_then(Value::as_array);
     Ok(names.is_none_or(|names| names.iter().any(|name| name == "token_type_ids")))
 }

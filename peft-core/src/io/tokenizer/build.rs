@@ -132,12 +132,18 @@ fn pieces(path: &Path, unknown: &str) -> Result<WordPiece> {
     model.map_err(|e| Error::format(path, e))
 }
 
+/// A text without its byte order mark.
+fn read(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
 /// Byte-level BPE: ids by word, and the pairs that are merged, the first ones first.
 fn pairs(words: &Path, path: &Path) -> Result<BPE> {
-    let text = std::fs::read_to_string(words).map_err(|e| Error::file(words, e))?;
+    let text = read(words)?;
     let vocab: BTreeMap<String, u32> = serde_json::from_str(&text)
         .map_err(|e| Error::format(words, format!("{e} (expected ids by token)")))?;
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    let text = read(path)?;
     let mut merges = Merges::new();
     for (number, line) in (1..).zip(text.lines()) {
         if line.starts_with("#version") || line.is_empty() {
