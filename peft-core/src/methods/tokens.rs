@@ -85,7 +85,10 @@ impl TokenRows {
             return Err(wrong(format!("needs token indices, each once, and has {indices:?}")));
         }
         if let Some(i) = distinct.iter().find(|i| !(0..vocab).contains(*i)) {
-            return Err(wrong(format!("token {i} is outside the vocabulary of {vocab}")));
+            let message = format!(
+                "token {i} is outside the vocabulary of {vocab}; for new tokens, resize the base first"
+            );
+            return Err(wrong(message));
         }
         let key = |site: &str| format!("{PREFIX}{site}.{}", ask.leaf);
         let weight = format!("{site}.weight");
