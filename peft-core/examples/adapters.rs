@@ -39,13 +39,13 @@ struct Options {
     #[arg(long, value_name = "NAME", requires = "rank")]
     to_lora: Option<String>,
     /// Rank of that LoRA
-    #[arg(long)]
+    #[arg(long, requires = "to_lora")]
     rank: Option<i64>,
     /// Writes a model directory with this adapter folded in
     #[arg(long, value_name = "NAME", requires = "out")]
     merge: Option<String>,
     /// Where --merge writes
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "merge")]
     out: Option<PathBuf>,
     /// Writes all adapters, each into a folder of its name
     #[arg(long, value_name = "DIR")]
@@ -84,6 +84,11 @@ impl FamilyVisitor for &Options {
         let head = self.classes.map_or(Head::Stored, Head::Classes);
         let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, tch::Device::Cpu, head)?;
         common::warn(warnings);
+        ensure!(
+            self.classes.is_none() || !peft.outline().dims.causal,
+            "--classes: {} is a causal model, and no classifier",
+            self.model.display()
+        );
         common::load(&mut peft, &[&self.adapters[..], &self.more].concat())?;
 
         if !self.combine.is_empty() {

@@ -91,7 +91,8 @@ impl<M: Model> Peft<M> {
             let params = self.params(name)?;
             let build = Build::new::<M>(self.base(), self.config(), self.active(&[name])?);
             build.run::<M>(self.config())?;
-            let dtype = |kind: Kind| io::hub::dtype(kind).map_or_else(|| format!("{kind:?}"), str::to_owned);
+            let dtype =
+                |kind: Kind| io::dtypes::dtype(kind).map_or_else(|| format!("{kind:?}"), str::to_owned);
             let dtypes: BTreeSet<String> = params.tensors().values().map(|t| dtype(t.kind())).collect();
             Ok(AdapterStatus {
                 name: name.to_owned(),

@@ -4,6 +4,7 @@
 use super::place::IfExists;
 use super::saving::{Saving, whole};
 use super::write::json;
+use crate::methods::peft_type;
 use crate::{Error, Result, io};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> 
         return Err(Error::format(config, message));
     }
     let json = io::read_json(&config)?;
+    // What the configuration is of says more than that there are no such tensors.
+    peft_type(&json, &config.display().to_string())?;
     let [tensors, pickle] = [TENSORS, PICKLE].map(|name| dir.join(name));
     let path = if pickle.exists() && !tensors.exists() { pickle } else { tensors };
     Ok((json, io::tensors::read(&path)?, path))

@@ -17,10 +17,8 @@ pub(crate) fn config(dir: &Path) -> Result<(Value, PathBuf)> {
         return Err(Error::format(dir, format!("is {}", file(dir))));
     }
     settle(dir, CONFIG)?;
-    if !path.exists()
-        && let Some(message) = other(dir)
-    {
-        return Err(Error::format(path, format!("is not there: {message}")));
+    if !path.exists() {
+        return Err(Error::format(path, format!("is not there: {}", other(dir))));
     }
     Ok((read_object(&path)?, path))
 }
@@ -46,17 +44,17 @@ fn file(path: &Path) -> String {
     }
 }
 
-/// What a directory without a `config.json` is instead; `None` for nothing that is known.
-fn other(dir: &Path) -> Option<String> {
+/// What a directory without a `config.json` is instead.
+fn other(dir: &Path) -> String {
     let has = |name: &str| dir.join(name).exists();
     if !dir.exists() {
         let text = dir.to_string_lossy();
         let hub = !text.starts_with(['.', '/']) && text.split('/').count() == 2;
         let hint = format!("; for a model of the Hub, fetch it first: hf download {text} --local-dir <dir>");
-        return Some(format!(
+        return format!(
             "there is no such directory (No such file or directory){}",
             if hub { &hint } else { "" }
-        ));
+        );
     }
     if has(adapter::CONFIG) {
         let mlx = read_json(&dir.join(adapter::CONFIG))
@@ -66,21 +64,21 @@ fn other(dir: &Path) -> Option<String> {
         } else {
             "open its base, and load it with Peft::load"
         };
-        return Some(format!("only adapter_config.json is, so this is an adapter and no model; {whose}"));
+        return format!("only adapter_config.json is, so this is an adapter and no model; {whose}");
     }
     if let Some(name) = gguf(dir) {
-        return Some(format!("{name} is, {GGUF}"));
+        return format!("{name} is, {GGUF}");
     }
-    let wrong = if has("params.json") {
+    let what = if has("params.json") {
         "params.json is, so this is Meta's own form of a Llama; fetch the model in the Hub's (its name there ends with -hf)"
     } else if has("model_index.json") {
         "model_index.json is, so this is a pipeline of diffusers and no language model"
     } else if has("snapshots") {
         "this is a folder of the Hub's cache; the model is in one of its snapshots"
     } else {
-        return None;
+        return format!("there is no such file here (No such file or directory); {HUB}");
     };
-    Some(wrong.to_owned())
+    what.to_owned()
 }
 
 /// The name of a GGUF file in a directory.

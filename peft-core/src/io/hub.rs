@@ -1,5 +1,6 @@
 //! Hub model directories: `config.json`, `model.safetensors` or its shards (or `pytorch_model.bin`), `tokenizer.json`.
 
+use super::dtypes::{self, dtype};
 pub use super::model_dir::{save, save_with, writable};
 use super::quantised::{self, Plan};
 use super::shards::WeightFiles;
@@ -153,7 +154,7 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     };
     let (mut unused, mut tensors, mut packed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let mut repeated = files.repeated.clone();
-    let mut again = BTreeSet::new();
+    let (mut again, mut broken) = (BTreeSet::new(), None);
     for path in &files.paths {
         io::tensors::read_each(path, |name, tensor| {
             if again.contains(&name) {
@@ -164,6 +165,10 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
                 unused.push(name);
                 return Ok(());
             };
+            if broken.is_none() && !dtypes::finite(&tensor)? {
+                let message = "has values that are NaN or infinite: what is computed with them is so, too";
+                broken = Some(Warning::new(path.display(), &name, message));
+            }
             let twice = match plan.quantise(&own, &tensor, kind)? {
                 Some(weight) => packed.insert(own.clone(), weight).is_some(),
                 None => tensors.insert(own.clone(), tensor).is_some(),
@@ -177,13 +182,16 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     heads::check::<M>(head, &config, (&json, &json_place), |name| tensors.contains_key(name))?;
     let mut warnings = M::passed_over(&json, &json_place)?;
     warnings.extend(files.warnings.iter().cloned());
-    warnings.extend(other_dtype((&json, &json_place), kind, &M::dims(&config).word_embedding, &tensors));
-    if let Some(kind) = kind {
+    warnings.extend(broken);
+    let words = &M::dims(&config).word_embedding;
+    let (one, warning) = dtypes::of_all((&json, &json_place), words, &tensors, kind);
+    warnings.extend(warning);
+    if let Some(kind) = one {
         for t in tensors.values_mut().filter(|t| is_float(t)) {
             *t = t.f_to_kind(kind)?;
         }
     }
-    let kind = tensors.get(&M::dims(&config).word_embedding).map_or(Kind::Float, Tensor::kind);
+    let kind = tensors.get(words).map_or(Kind::Float, Tensor::kind);
     let mut fresh = Vec::new();
     for (name, tensor) in drawn {
         let stored = tensors.get(&name).map(Tensor::size);
@@ -201,22 +209,6 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
     let peft = Peft::new(params, config.clone()).map_err(explain)?;
     Ok(Opened { peft, unused, fresh, warnings })
-}
-
-/// transformers casts to the dtype that `config.json` names; here tensors have the file's own, unless one is asked for.
-fn other_dtype(
-    (json, place): (&Value, &str),
-    asked: Option<Kind>,
-    words: &str,
-    tensors: &BTreeMap<String, Tensor>,
-) -> Option<Warning> {
-    let field =
-        ["dtype", "torch_dtype"].into_iter().find(|field| json.get(field).is_some_and(Value::is_string))?;
-    let named = json.get(field).and_then(Value::as_str)?;
-    let stored = tensors.get(words).and_then(|t| dtype(t.kind())).filter(|stored| *stored != named)?;
-    let message =
-        format!("says {named}, and the tensors are {stored}: they stay so, unless another is asked for");
-    asked.is_none().then(|| Warning::new(place, field, message))
 }
 
 /// Files of models with a tied head may have it a second time, but not as something else.
@@ -243,15 +235,4 @@ fn same_classes(file: &Path, name: &str, found: Vec<i64>, wanted: &Tensor) -> Re
     }
     let hint = "; the file's head is for other classes: ask for a fresh one to replace it".to_owned();
     Err(Error::Shape { place: file.display().to_string(), name: name.to_owned(), expected, found, hint })
-}
-
-/// What `config.json` calls a dtype of floats.
-pub(crate) fn dtype(kind: Kind) -> Option<&'static str> {
-    Some(match kind {
-        Kind::Float => "float32",
-        Kind::BFloat16 => "bfloat16",
-        Kind::Half => "float16",
-        Kind::Double => "float64",
-        _ => return None,
-    })
 }

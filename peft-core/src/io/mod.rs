@@ -3,6 +3,7 @@
 
 pub mod adapter;
 pub(crate) mod directory;
+pub(crate) mod dtypes;
 mod heads;
 pub mod hub;
 mod json;

@@ -1,6 +1,7 @@
 //! Writing Hub model directories.
 
-use super::hub::{CONFIG, HubModel, dtype};
+use super::dtypes::dtype;
+use super::hub::{CONFIG, HubModel};
 use super::place::{IfExists, is_there};
 use super::quantised;
 use super::saving::Saving;

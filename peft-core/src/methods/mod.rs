@@ -13,7 +13,7 @@ pub use config::{Common, FileForm, PeftConfig, to_json};
 pub use dora::{Dora, EmbeddingDora};
 pub use ranks::SiteRank;
 pub use read::from_json;
-pub(crate) use read::{Read, from_file};
+pub(crate) use read::{Read, from_file, peft_type};
 pub use tokens::{Rows, TokenRows};
 pub(crate) use twin::Twin;
 

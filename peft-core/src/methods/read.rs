@@ -78,7 +78,8 @@ pub(crate) fn from_file(config: Value, place: &str, warnings: &mut Vec<Warning>)
     Ok(read)
 }
 
-fn read_any(config: Value, place: &str) -> Result<Read> {
+/// The `peft_type` of a configuration, or what the configuration is of instead.
+pub(crate) fn peft_type<'a>(config: &'a Value, place: &str) -> Result<&'a str> {
     let Some(fields) = config.as_object() else {
         return Err(Error::config(
             place,
@@ -97,6 +98,11 @@ fn read_any(config: Value, place: &str) -> Result<Read> {
         };
         return Err(Error::config(place, "peft_type", message));
     };
+    Ok(kind)
+}
+
+fn read_any(config: Value, place: &str) -> Result<Read> {
+    let kind = peft_type(&config, place)?;
     match TABLE.iter().find(|(name, _)| *name == kind) {
         Some((_, read)) => read(config, place),
         None => {

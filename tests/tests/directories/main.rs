@@ -2,6 +2,7 @@
 //! named.
 
 mod classes;
+mod dtypes;
 mod rope;
 mod settings;
 mod shards;

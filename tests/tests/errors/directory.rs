@@ -65,7 +65,7 @@ fn what_is_no_model_directory_is_named() -> Result<()> {
         ("params.json", "{}", ["Meta", "Hub"]),
         ("model_index.json", "{}", ["model_index.json", "diffusers"]),
         ("snapshots", "", ["cache", "snapshots"]),
-        ("README.md", "", ["config.json", "No such file"]),
+        ("README.md", "", ["model.safetensors", "No such file"]),
     ] {
         let dir = tempfile::tempdir()?;
         std::fs::write(dir.path().join(file), contents)?;

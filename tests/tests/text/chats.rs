@@ -65,11 +65,43 @@ fn chats_of_files() -> Result<()> {
             r#"{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}"#,
             &["image", "only text"],
         ),
+        (r#"{"messages": [{"role": "user", "content": [{"type": "text"}]}]}"#, &["a part", "only text"]),
+        (
+            r#"{"images": ["a.png"], "messages": [{"role": "user", "content": "a"}]}"#,
+            &["`images`", "only text"],
+        ),
         (r#"{"conversations": [{"from": "bing", "value": "a"}]}"#, &["`from` is `bing`", "human"]),
         (r#"{"messages": [{"role": "user", "content": "a"}], "tools": ["f"]}"#, &["`tools`", "JSON schemas"]),
     ] {
         refused(text, read(text)?, &[parts, &["a.jsonl", "line 1"]].concat())?;
     }
+    Ok(())
+}
+
+/// Marks for what is not to be learned change nothing here, and that is said.
+#[test]
+fn marks_of_messages() -> Result<()> {
+    for (text, mark) in [
+        (
+            r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]}"#,
+            "weight",
+        ),
+        (r#"{"conversations": [{"from": "human", "value": "a", "train": false}]}"#, "train"),
+        (
+            r#"{"prompt": [{"role": "user", "content": "a"}], "completion": [{"role": "assistant", "content": "b", "weight": 0}]}"#,
+            "weight",
+        ),
+    ] {
+        let found = Corpus::read(given("a.jsonl", text)?.as_ref())?.warnings;
+        let [warning] = found.as_slice() else { anyhow::bail!("{text}: {found:?}") };
+        ensure!(
+            warning.field == mark && warning.to_string().contains("all of a chat is learned"),
+            "{warning}"
+        );
+    }
+    let plain = r#"{"messages": [{"role": "user", "content": "a", "weight": null}], "images": []}"#;
+    let found = Corpus::read(given("a.jsonl", plain)?.as_ref())?.warnings;
+    ensure!(found.iter().all(|warning| warning.field == "images"), "{found:?}");
     Ok(())
 }
 

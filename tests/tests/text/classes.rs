@@ -25,6 +25,8 @@ fn labels_by_their_kind() -> Result<()> {
         "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"a\", \"label\": 1.0}\n{\"text\": \"a\", \"label\": -1}",
     )??;
     ensure!(mixed.labels() == ["-1", "1"], "{mixed:?}");
+    let said = mixed.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+    ensure!(said.len() == 1 && said[0].contains("label: is -1 in 1 of 3 rows"), "{said:?}");
     let text = "{\"text\": \"a\", \"label\": 0}\n{\"text\": \"a\", \"label\": ";
     for (label, parts) in [
         ("2.8", &["`label` is 2.8", "regression"][..]),

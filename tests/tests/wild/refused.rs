@@ -117,6 +117,12 @@ fn configurations_that_are_something_else() -> Result<()> {
         let dir = tests::copied(&case("init_kinds_orthogonal"))?;
         std::fs::write(dir.path().join(CONFIG), text)?;
         refused(text, llama()?.load("a", dir.path()), &[&[CONFIG], parts].concat())?;
+        // The tensors of other programs have other names.
+        std::fs::rename(
+            dir.path().join("adapter_model.safetensors"),
+            dir.path().join("adapters.safetensors"),
+        )?;
+        refused(text, llama()?.load("a", dir.path()), &[&[CONFIG], parts].concat())?;
     }
     Ok(())
 }

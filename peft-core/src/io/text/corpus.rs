@@ -1,7 +1,7 @@
 //! What a causal model learns to write, whatever form the file has.
 
 use super::dataset;
-use super::messages::{messages, tools};
+use super::messages::{marks, messages, tools};
 use super::records::{Record, records, unread};
 use super::source;
 use crate::{Error, Result, Warning};
@@ -89,6 +89,13 @@ impl Form {
     }
 
     fn of(record: &Record) -> Result<Self> {
+        let pictures = ["image", "images"].into_iter().find(|name| match record.get(name) {
+            Some(Value::Array(all)) => !all.is_empty(),
+            other => other.is_some(),
+        });
+        if let Some(name) = pictures {
+            return Err(record.wrong(format!("`{name}`: only text is supported")));
+        }
         let complete = |form: &Form| form.fields().0.iter().all(|field| record.has(field));
         if let Some(form) = Self::ALL.into_iter().find(complete) {
             return Ok(form);
@@ -160,6 +167,7 @@ impl Corpus {
         let (needed, others) = form.fields();
         let mut warnings = unread(path, &records, &[needed, others].concat(), &form.to_string());
         warnings.extend(joined(path, &rows));
+        warnings.extend(needed.iter().flat_map(|field| marks(path, &records, field)));
         Ok(Self { path: path.to_owned(), form, rows, warnings })
     }
 }

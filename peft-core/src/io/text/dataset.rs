@@ -59,7 +59,16 @@ impl Dataset {
             return Err(Error::format(path, message));
         }
         let what = "labelled texts";
-        let warnings = unread(path, &records, &[&names.fields()[..], &["label"]].concat(), what);
+        let mut warnings = unread(path, &records, &[&names.fields()[..], &["label"]].concat(), what);
+        let hidden = rows.iter().filter(|row| row.label == "-1").count();
+        if hidden > 0 {
+            let message = format!(
+                "is -1 in {hidden} of {} rows: that is a class like the others here, the first one; where it stands for no \
+                 label (SNLI), leave those rows out",
+                rows.len()
+            );
+            warnings.push(Warning::new(path.display(), "label", message));
+        }
         Ok(Self { path: path.to_owned(), rows, warnings })
     }
 

@@ -1,8 +1,9 @@
 //! The messages of a chat, and its tools.
 
 use super::records::{Record, brief};
-use crate::Result;
+use crate::{Result, Warning};
 use serde_json::{Map, Value};
+use std::path::Path;
 
 /// The tools of a chat; tables have them as a string of JSON.
 pub(super) fn tools(record: &Record) -> Result<Option<Value>> {
@@ -27,6 +28,17 @@ pub(super) fn messages(record: &Record, field: &str, sharegpt: bool) -> Result<V
         .collect()
 }
 
+/// Marks of messages that are not to be learned, as OpenAI's files have them and others.
+const MARKS: &[&str] = &["weight", "train"];
+
+/// The marks that messages of these rows have. Nothing is done about them: a chat is learned as a whole.
+pub(super) fn marks(path: &Path, records: &[Record], field: &str) -> Vec<Warning> {
+    let all = || records.iter().filter_map(|record| record.get(field)?.as_array()).flatten();
+    let marked = |mark: &&&str| all().any(|message| message.get(**mark).is_some_and(|v| !v.is_null()));
+    let message = "of messages is not read: all of a chat is learned";
+    MARKS.iter().filter(marked).map(|mark| Warning::new(path.display(), mark, message)).collect()
+}
+
 fn message(record: &Record, place: &str, message: &Value, sharegpt: bool) -> Result<Value> {
     let wrong = |what: String| Err(record.wrong(format!("{place}: {what}")));
     let Value::Object(fields) = message else {
@@ -42,7 +54,10 @@ fn message(record: &Record, place: &str, message: &Value, sharegpt: bool) -> Res
     match content {
         Value::String(_) => {}
         Value::Array(parts) => {
-            let text = |part: &&Value| part.get("type").and_then(Value::as_str) == Some("text");
+            let text = |part: &&Value| {
+                part.get("type").is_some_and(|kind| kind == "text")
+                    && part.get("text").is_some_and(Value::is_string)
+            };
             if let Some(other) = parts.iter().find(|part| !text(part)) {
                 return wrong(format!(
                     "`{what}` has a part {}: only text is supported",

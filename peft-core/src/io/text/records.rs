@@ -155,7 +155,10 @@ fn parse<'de, T: Deserialize<'de>>(json: &'de str) -> std::result::Result<T, (St
         // serde counts lines within this one.
         let text = e.to_string();
         let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-        (what.to_owned(), e.column())
+        let half = what.contains("hex escape");
+        let half =
+            if half { r": \uD800 to \uDFFF are halves of a character, and one alone is none" } else { "" };
+        (format!("{what}{half}"), e.column())
     })
 }
 
