@@ -24,7 +24,7 @@ struct Options {
     #[arg(long = "adapter", value_name = "[NAME=]DIR")]
     more: Vec<Given>,
     /// Classes of a classifier, if the model's file has no head
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     classes: Option<i64>,
     /// Adds `combined`, made of these adapters and their weights: french=0.7,legal=0.3
     #[arg(long, value_delimiter = ',', value_name = "NAME=WEIGHT,...", value_parser = weighted)]
@@ -33,13 +33,13 @@ struct Options {
     #[arg(long, default_value = "linear", requires = "combine")]
     how: String,
     /// Share of values that is kept, for ties, dare and magnitude_prune
-    #[arg(long, requires = "combine")]
+    #[arg(long, requires = "combine", allow_negative_numbers = true)]
     density: Option<f64>,
     /// Adds NAME-lora, a LoRA of --rank that changes the weights as NAME does
     #[arg(long, value_name = "NAME", requires = "rank")]
     to_lora: Option<String>,
     /// Rank of that LoRA
-    #[arg(long, requires = "to_lora")]
+    #[arg(long, requires = "to_lora", allow_negative_numbers = true)]
     rank: Option<i64>,
     /// Writes a model directory with this adapter folded in
     #[arg(long, value_name = "NAME", requires = "out")]

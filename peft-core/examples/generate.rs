@@ -26,7 +26,7 @@ struct Options {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', allow_hyphen_values = true)]
     rows: Vec<String>,
     /// New tokens at most [default: what generation_config.json says, or 40]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     tokens: Option<i64>,
     /// Draw tokens instead of taking the likeliest [default: what generation_config.json says]
     #[arg(long)]
@@ -35,13 +35,13 @@ struct Options {
     #[arg(long, conflicts_with = "sample")]
     greedy: bool,
     /// [default: what generation_config.json says, or 1]
-    #[arg(long, conflicts_with = "greedy")]
+    #[arg(long, conflicts_with = "greedy", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Draw from that many likeliest tokens, 0 for all [default: what generation_config.json says, or 50]
-    #[arg(long, conflicts_with = "greedy")]
+    #[arg(long, conflicts_with = "greedy", allow_negative_numbers = true)]
     top_k: Option<i64>,
     /// Draw from the likeliest tokens that have this probability together
-    #[arg(long, conflicts_with = "greedy")]
+    #[arg(long, conflicts_with = "greedy", allow_negative_numbers = true)]
     top_p: Option<f64>,
     #[arg(long, conflicts_with = "greedy")]
     seed: Option<u64>,

@@ -2,7 +2,7 @@
 
 use crate::build::Build;
 use crate::load::{Carried, Kept};
-use crate::methods::Method;
+use crate::methods::{FileForm, Method};
 use crate::model::Model;
 use crate::params::is_float;
 use crate::peft::Adapted;
@@ -17,6 +17,7 @@ impl<M: Model> Peft<M> {
     /// A name that is taken, a configuration that is wrong, a target that matches nothing.
     pub fn add(&mut self, name: &str, method: impl Into<Box<dyn Method>>) -> Result<()> {
         let method = self.prepare(name, method.into())?;
+        self.check_task(method.as_ref(), method.name())?;
         let params = Params::new(format!("adapter `{name}`"), self.base().device());
         self.attach(name, method, params)
     }
@@ -33,6 +34,7 @@ impl<M: Model> Peft<M> {
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<()> {
         let method = self.prepare(name, method.into())?;
+        self.check_task(method.as_ref(), method.name())?;
         let params = self.fit(method.as_ref(), &Carried::default(), format!("adapter `{name}`"), tensors)?;
         self.attach(name, method, params)
     }
@@ -50,6 +52,18 @@ impl<M: Model> Peft<M> {
         let adapted = self.complete(name, Adapted { method, params, kept, carried })?;
         self.adapters.insert(name.to_owned(), adapted);
         Ok(())
+    }
+
+    /// The adapter must be for what this model's head does: a file that says otherwise is for another model.
+    pub(crate) fn check_task(&self, method: &dyn Method, place: &str) -> Result<()> {
+        let own = self.outline().dims.task();
+        match method.file().and_then(FileForm::task).filter(|task| *task != own) {
+            None => Ok(()),
+            Some(task) => {
+                let message = format!("the adapter is for {task}, and this model is for {own}");
+                Err(Error::config(place, "task_type", message))
+            }
+        }
     }
 
     pub(crate) fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {

@@ -11,7 +11,7 @@ pub(crate) use carried::Carried;
 pub(crate) use fields::Kept;
 pub(crate) use keys::vocabulary_of;
 
-use crate::model::{Model, TaskType};
+use crate::model::Model;
 use crate::{Error, Peft, Result, Warning, io};
 use fields::Fields;
 use serde_json::Value;
@@ -68,9 +68,8 @@ impl<M: Model> Peft<M> {
         places: &Places,
     ) -> Result<Vec<Warning>> {
         let mut warnings = Vec::new();
-        let task = config.get("task_type").cloned().unwrap_or_default();
         let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
-        self.check_task(&task, &places.config)?;
+        self.check_task(method.as_ref(), &places.config)?;
         let place = &places.tensors;
         let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
         for (key, t) in &tensors {
@@ -86,16 +85,5 @@ impl<M: Model> Peft<M> {
         tensors.extend(carried.tensors);
         self.attach_read(name, method, tensors, (kept, carried.own), place)?;
         Ok(warnings)
-    }
-
-    /// The adapter must be for what this model's head does.
-    fn check_task(&self, task: &Value, place: &str) -> Result<()> {
-        let Ok(Some(task)) = serde_json::from_value::<Option<TaskType>>(task.clone()) else { return Ok(()) };
-        let own = self.outline().dims.task();
-        if task == own {
-            return Ok(());
-        }
-        let message = format!("the adapter is for {task}, and this model is for {own}");
-        Err(Error::config(place, "task_type", message))
     }
 }

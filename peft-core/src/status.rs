@@ -153,7 +153,11 @@ impl<M: Model> Peft<M> {
             found.push((name.to_owned(), path));
         }
         if found.is_empty() {
-            let message = format!("has no {}, nor a sub-folder with one", io::adapter::CONFIG);
+            let model = match dir.join(io::hub::CONFIG).exists() {
+                true => ": this is a model and no adapter",
+                false => "",
+            };
+            let message = format!("has no {}, nor a sub-folder with one{model}", io::adapter::CONFIG);
             return Err(Error::format(dir, message));
         }
         let mut loaded = Loaded::default();

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::Peft;
-use peft_core::io::adapter::CONFIG;
+use peft_core::io::adapter;
 use peft_core::io::hub::HubModel;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub fn load<M: HubModel>(peft: &mut Peft<M>, given: &[Given]) -> Result<Vec<Stri
                 warn(peft.load(name, dir)?);
                 names.push(name.clone());
             }
-            None if dir.join(CONFIG).exists() => {
+            None if adapter::exists(dir)? => {
                 let folder = dir.canonicalize().with_context(|| dir.display().to_string())?;
                 let name = folder.file_name().and_then(|n| n.to_str());
                 let name = name.with_context(|| format!("{}: give it a name, NAME=DIR", dir.display()))?;

@@ -1,8 +1,8 @@
 //! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`
 //! (or `adapter_model.bin`, which is read and not written).
 
-use super::place::IfExists;
-use super::saving::{Saving, whole};
+use super::place::{IfExists, Occupant};
+use super::saving::{Saving, settle, whole};
 use super::write::json;
 use crate::methods::peft_type;
 use crate::{Error, Result, io};
@@ -38,10 +38,19 @@ fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> 
     Ok((json, io::tensors::read(&path)?, path))
 }
 
-/// What a save is not to be mixed with: an adapter, of course; and beside a model's configuration transformers would put
-/// the adapter into that model unasked.
-const OTHERS: &[(&str, &str)] =
-    &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter"), (io::hub::CONFIG, "a model")];
+/// What a save is in the way of.
+const OWN: &[Occupant] = &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter")];
+/// What it is not to be mixed with.
+const OTHERS: &[Occupant] = &[(io::hub::CONFIG, "a model")];
+
+/// Whether there is an adapter in `dir`, one whose save was killed included: that is finished first.
+///
+/// # Errors
+/// A save that cannot be finished.
+pub fn exists(dir: &Path) -> Result<bool> {
+    settle(dir, CONFIG)?;
+    Ok(dir.join(CONFIG).exists())
+}
 
 /// Tries whether an adapter can be saved in `dir`: makes the directory, and a file in it that is gone at once. Long work
 /// asks that before it begins.
@@ -53,10 +62,10 @@ pub fn writable(dir: &Path, if_exists: IfExists) -> Result<()> {
 }
 
 fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
-    if_exists.check(dir, OTHERS)?;
+    if_exists.check(dir, OWN, OTHERS)?;
     let saving = Saving::begin(dir, CONFIG)?;
     // Somebody else may have saved while this one waited.
-    if_exists.check(dir, OTHERS)?;
+    if_exists.check(dir, OWN, OTHERS)?;
     Ok(saving)
 }
 
@@ -75,5 +84,7 @@ pub fn write(
     let mut saving = begin(dir, if_exists)?;
     saving.put(TENSORS, |file| io::tensors::put(&dir.join(TENSORS), file, tensors))?;
     saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, config))?;
+    // Of the old one, for whoever reads that first.
+    saving.remove(PICKLE);
     saving.commit()
 }

@@ -183,6 +183,12 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     let mut warnings = M::passed_over(&json, &json_place)?;
     warnings.extend(files.warnings.iter().cloned());
     warnings.extend(broken);
+    let adapter = dir.join(io::adapter::CONFIG);
+    if adapter.exists() {
+        let message =
+            "is beside the model, and is not applied: transformers does that unasked, here Peft::load does";
+        warnings.push(Warning::new(dir.display(), io::adapter::CONFIG, message));
+    }
     let words = &M::dims(&config).word_embedding;
     let (one, warning) = dtypes::of_all((&json, &json_place), words, &tensors, kind);
     warnings.extend(warning);

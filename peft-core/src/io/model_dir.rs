@@ -2,7 +2,7 @@
 
 use super::dtypes::dtype;
 use super::hub::{CONFIG, HubModel};
-use super::place::{IfExists, is_there};
+use super::place::{IfExists, Occupant, is_there};
 use super::quantised;
 use super::saving::Saving;
 use super::shards::{INDEX, PICKLE, PICKLE_INDEX, WEIGHTS};
@@ -27,15 +27,16 @@ const BESIDE: &[&str] = &[
     "chat_template.json",
 ];
 
-/// What a save is not to be mixed with: a model; and an adapter, which transformers would put into the model unasked.
-const OTHERS: &[(&str, &str)] = &[
+/// What a save is in the way of.
+const OWN: &[Occupant] = &[
     (CONFIG, "a model"),
     (WEIGHTS, "a model"),
     (INDEX, "a model"),
     (PICKLE, "a model"),
     (PICKLE_INDEX, "a model"),
-    (io::adapter::CONFIG, "an adapter"),
 ];
+/// What it is not to be mixed with.
+const OTHERS: &[Occupant] = &[(io::adapter::CONFIG, "an adapter")];
 
 /// Tries whether a model can be saved in `dir`: makes the directory, and a file in it that is gone at once. Long work
 /// asks that before it begins.
@@ -47,10 +48,10 @@ pub fn writable(dir: &Path, if_exists: IfExists) -> Result<()> {
 }
 
 fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
-    if_exists.check(dir, OTHERS)?;
+    if_exists.check(dir, OWN, OTHERS)?;
     let saving = Saving::begin(dir, CONFIG)?;
     // Somebody else may have saved while this one waited.
-    if_exists.check(dir, OTHERS)?;
+    if_exists.check(dir, OWN, OTHERS)?;
     Ok(saving)
 }
 
@@ -65,8 +66,9 @@ pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> R
     save_with(peft, dir, source, IfExists::Refuse)
 }
 
-/// As [`save`], over a model that is there if `if_exists` says so. Its shards and their index go, and so do those of its
-/// tokenizer's files that `source` has not; without `source` these stay.
+/// As [`save`], over a model that is there if `if_exists` says so. Its shards, their index and its pickles go, and so do
+/// those of its tokenizer's files that `source` has not; without `source` these stay. A directory with an adapter is refused
+/// in any case.
 ///
 /// # Errors
 /// As [`save`].
@@ -104,7 +106,7 @@ pub fn save_with<M: HubModel>(
     }
     saving.put(WEIGHTS, |file| io::tensors::put(&dir.join(WEIGHTS), file, &tensors))?;
     saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, &config))?;
-    shards(dir)?.iter().for_each(|name| saving.remove(name));
+    others(dir)?.iter().for_each(|name| saving.remove(name));
     match (if_exists, saving.replaced()) {
         (IfExists::Refuse, Some(path)) => Err(Error::Occupied { path, what: "another file" }),
         _ => saving.commit(),
@@ -116,33 +118,38 @@ fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// The index and the shards of a model that is in several files. Some readers would take those for the newer ones, or
-/// read all that there are.
-fn shards(dir: &Path) -> Result<Vec<String>> {
+/// Other weights of a model than its one file: the index and the shards of a model that is in several, and the pickles of an
+/// older form. Some readers would take those for the newer ones, or read all that there are.
+fn others(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
+    let kinds = [("model-", ".safetensors", INDEX), ("pytorch_model-", ".bin", PICKLE_INDEX)];
     for entry in std::fs::read_dir(dir).map_err(|e| Error::file(dir, e))? {
         let name = entry.map_err(|e| Error::file(dir, e))?.file_name();
         // model-00001-of-00002.safetensors, as transformers calls and clears them.
-        let middle = name.to_str().and_then(|n| n.strip_prefix("model-")?.strip_suffix(".safetensors"));
         let number = |n: &str| n.len() == 5 && n.bytes().all(|b| b.is_ascii_digit());
-        if middle.and_then(|m| m.split_once("-of-")).is_some_and(|(a, b)| number(a) && number(b)) {
+        let shard = |n: &str, (start, end, _): (&str, &str, &str)| {
+            let middle = n.strip_prefix(start).and_then(|n| n.strip_suffix(end));
+            middle.and_then(|m| m.split_once("-of-")).is_some_and(|(a, b)| number(a) && number(b))
+        };
+        if name.to_str().is_some_and(|n| n == PICKLE || kinds.into_iter().any(|kind| shard(n, kind))) {
             names.extend(name.into_string());
         }
     }
-    let index = dir.join(INDEX);
-    if is_there(&index) {
-        let json = io::read_json(&index).unwrap_or_default();
+    for (_, end, index) in kinds {
+        let path = dir.join(index);
+        if !is_there(&path) {
+            continue;
+        }
+        let json = io::read_json(&path).unwrap_or_default();
         let map = json.get("weight_map").and_then(Value::as_object);
         let listed = map.into_iter().flat_map(|m| m.values()).filter_map(Value::as_str);
         // Files beside the index, and nothing else.
         let own = |name: &&str| {
             let parts: Vec<_> = Path::new(name).components().collect();
-            matches!(parts.as_slice(), [Component::Normal(_)])
-                && name.ends_with(".safetensors")
-                && *name != WEIGHTS
+            matches!(parts.as_slice(), [Component::Normal(_)]) && name.ends_with(end) && *name != WEIGHTS
         };
         names.extend(listed.filter(own).map(str::to_owned));
-        names.push(INDEX.to_owned());
+        names.push(index.to_owned());
     }
     names.sort();
     names.dedup();

@@ -22,15 +22,27 @@ impl IfExists {
         if yes { Self::Replace } else { Self::Refuse }
     }
 
-    /// Refuses a directory that has one of these files: name and what it belongs to.
-    pub(crate) fn check(self, dir: &Path, files: &[(&str, &'static str)]) -> Result<()> {
-        let there = files.iter().find(|(name, _)| is_there(&dir.join(name)));
-        match (self, there) {
-            (Self::Refuse, Some((name, what))) => Err(Error::Occupied { path: dir.join(name), what }),
+    /// Refuses a directory that has one of these files: name and what it belongs to. Those of `others` are refused in any
+    /// case: an adapter beside a model is one with it to transformers, which puts it in unasked.
+    pub(crate) fn check(self, dir: &Path, own: &[Occupant], others: &[Occupant]) -> Result<()> {
+        let there = |files: &[Occupant]| files.iter().find(|(name, _)| is_there(&dir.join(name))).copied();
+        match (self, there(own), there(others)) {
+            (Self::Refuse, Some((name, what)), _) | (Self::Refuse, None, Some((name, what))) => {
+                Err(Error::Occupied { path: dir.join(name), what })
+            }
+            (Self::Replace, _, Some((name, what))) => {
+                let message = format!(
+                    "is of {what}: transformers takes an adapter and a model in one directory for one; save to another"
+                );
+                Err(Error::format(dir.join(name), message))
+            }
             _ => Ok(()),
         }
     }
 }
+
+/// A file, and what it belongs to.
+pub(crate) type Occupant = (&'static str, &'static str);
 
 /// Whether anything has that name, a link that leads nowhere included.
 pub(crate) fn is_there(path: &Path) -> bool {

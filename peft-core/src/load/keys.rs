@@ -22,7 +22,7 @@ pub(super) fn plain(
     warnings: &mut Vec<Warning>,
 ) -> Result<BTreeMap<String, Tensor>> {
     check_beginnings(&tensors, outline, place)?;
-    let mut all = BTreeMap::new();
+    let (mut all, mut spellings) = (BTreeMap::new(), BTreeMap::<String, String>::new());
     // The first one that is spelled otherwise, as it is read, and how many there are.
     let mut other: Option<(String, String, usize)> = None;
     for (key, tensor) in tensors {
@@ -36,9 +36,10 @@ pub(super) fn plain(
             if name.ends_with(MAGNITUDE) && same(&first, all.get(&name))? {
                 continue;
             }
-            let message = format!("is there twice, the second time as `{key}`");
-            return Err(Error::config(place, name, message));
+            let both = [spellings.get(&name).unwrap_or(&name).as_str(), &key].join("` and `");
+            return Err(Error::config(place, &name, format!("is there twice, as `{both}`")));
         }
+        spellings.insert(name, key);
     }
     if let Some((key, name, count)) = other {
         let message = format!("read as `{name}`; {count} names of the file are spelled in such another way");

@@ -124,7 +124,7 @@ impl Method for AdaptionPromptConfig {
     fn config(&self, _: &Params) -> Result<Option<Value>> {
         let mut json = to_json(self)?;
         if let (None, Some(fields)) = (&self.common.modules_to_save, json.as_object_mut()) {
-            fields.remove("modules_to_save");
+            fields.shift_remove("modules_to_save");
         }
         Ok(Some(json))
     }

@@ -121,6 +121,8 @@ pub trait FileForm {
     fn overlay(&self, param: &str) -> Option<Overlay>;
     /// `adapter_config.json`.
     fn json(&self) -> Result<Value>;
+    /// What the adapter is for, if the file says so.
+    fn task(&self) -> Option<TaskType>;
 }
 
 impl<C: PeftConfig> FileForm for C {
@@ -130,6 +132,10 @@ impl<C: PeftConfig> FileForm for C {
 
     fn json(&self) -> Result<Value> {
         to_json(self)
+    }
+
+    fn task(&self) -> Option<TaskType> {
+        self.common().task_type
     }
 }
 

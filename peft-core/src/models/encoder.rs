@@ -113,7 +113,7 @@ impl EncoderConfig {
         let ids: Map<String, Value> = classes.map(|i| (name(i), i.into())).collect();
         json = patched(&json, [("id2label", names.into()), ("label2id", ids.into())]);
         if let Some(fields) = json.as_object_mut() {
-            fields.remove("num_labels"); // id2label says it
+            fields.shift_remove("num_labels"); // id2label says it
         }
         json
     }

@@ -162,3 +162,40 @@ fn places_are_tried_without_a_trace() -> Result<()> {
     }
     Ok(())
 }
+
+/// An adapter and a model in one directory are one to transformers: that is refused even where replacing is asked for; and
+/// what is replaced leaves no weights of an older form behind.
+#[test]
+fn an_adapter_and_a_model_are_not_mixed() -> Result<()> {
+    let root = tempfile::tempdir()?;
+    let (model, adapter) = (root.path().join("model"), root.path().join("adapter"));
+    let mut peft = hub::open::<Bert>(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    peft.load("a", golden("bert/lora"))?;
+    hub::save(&peft, &model, None)?;
+    peft.save("a", &adapter)?;
+    for if_exists in [IfExists::Refuse, IfExists::Replace] {
+        let parts = ["a model", hub::CONFIG];
+        refused("into a model", peft.save_with("a", &model, if_exists), &parts)?;
+        let parts = ["an adapter", "adapter_config.json"];
+        refused("into an adapter", hub::save_with(&peft, &adapter, None, if_exists), &parts)?;
+    }
+    let old = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"];
+    for name in old {
+        fs::write(model.join(name), "{}")?;
+    }
+    fs::write(adapter.join("adapter_model.bin"), "old")?;
+    hub::save_with(&peft, &model, None, IfExists::Replace)?;
+    peft.save_with("a", &adapter, IfExists::Replace)?;
+    for path in old.map(|name| model.join(name)).iter().chain([&adapter.join("adapter_model.bin")]) {
+        ensure!(!path.exists(), "{} is left", path.display());
+    }
+    // What somebody else has put there is said.
+    fs::copy(adapter.join("adapter_config.json"), model.join("adapter_config.json"))?;
+    let opened = hub::open::<Bert>(&model, Device::Cpu, Head::Stored)?;
+    ensure!(
+        opened.warnings.iter().any(|w| w.to_string().contains("is not applied")),
+        "{:?}",
+        opened.warnings
+    );
+    Ok(())
+}

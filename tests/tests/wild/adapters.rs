@@ -4,7 +4,7 @@ use crate::{case, expected, llama, logits, text, tied};
 use anyhow::{Context, Result, ensure};
 use peft_core::io::{self, tensors};
 use peft_core::methods::LoraConfig;
-use peft_core::models::Llama;
+use peft_core::models::{Bert, Gpt2, Llama};
 use peft_core::target::Names;
 use peft_core::{Batch, Method, Peft};
 use serde_json::Value;
@@ -40,6 +40,51 @@ fn as_python(base: fn() -> Result<Peft<Llama>>, name: &str, said: &[&str]) -> Re
     let fields = |all: &str| all.lines().filter(|l| l.contains(CONFIG)).count();
     ensure!(fields(&again) == fields(&warnings), "{name}: {again}");
     assert_close("merged", &logits(&peft.merged(&["a"])?, &[], &batch)?, &found, 1e-5)
+}
+
+/// What PEFT wrote is written back: both files, byte by byte, of every method and family of the goldens.
+#[test]
+fn what_peft_wrote_is_written_back() -> Result<()> {
+    fn family<M: io::hub::HubModel>(name: &str) -> Result<usize> {
+        let (mut peft, mut count) = (crate::open::<M>(name)?, 0);
+        for entry in std::fs::read_dir(tests::golden(name))? {
+            let from = entry?.path();
+            if !from.join(CONFIG).exists() {
+                continue;
+            }
+            peft.load("a", &from)?;
+            let dir = tempfile::tempdir()?;
+            peft.save("a", dir.path())?;
+            for file in [CONFIG, TENSORS] {
+                let [one, two] = [&from, &dir.path().to_owned()].map(|dir| std::fs::read(dir.join(file)));
+                ensure!(sorted(&one?) == sorted(&two?), "{} is not {file} as it was", from.display());
+            }
+            peft.delete("a")?;
+            count += 1;
+        }
+        Ok(count)
+    }
+    let _serial = serial();
+    let count = family::<Llama>("llama")? + family::<Gpt2>("gpt2")? + family::<Bert>("bert")?;
+    ensure!(count > 60, "{count} adapters");
+    Ok(())
+}
+
+/// The lines of a text, those of lists that are sets in Python in one order.
+fn sorted(bytes: &[u8]) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(bytes) else { return bytes.to_owned() };
+    let (mut lines, mut list): (Vec<&str>, Vec<&str>) = Default::default();
+    for line in text.lines() {
+        match line.strip_prefix("    \"") {
+            Some(_) if !line.contains(": ") => list.push(line.trim_end_matches(',')),
+            _ => {
+                list.sort_unstable();
+                lines.append(&mut list);
+                lines.push(line);
+            }
+        }
+    }
+    lines.join("\n").into_bytes()
 }
 
 /// The same fields with the same values; lists are sets.

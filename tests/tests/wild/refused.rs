@@ -4,6 +4,7 @@ use crate::{case, llama, open};
 use anyhow::{Result, ensure};
 use peft_core::Peft;
 use peft_core::io::{self, tensors};
+use peft_core::methods::{Common, LoraConfig};
 use peft_core::models::{Bert, Llama};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -24,6 +25,9 @@ fn adapters_for_other_heads() -> Result<()> {
     refused("no head", bert()?.load("a", case("automodel_adapter_bert")), &words)?;
     let words = [CONFIG, "task_type", "SEQ_CLS", "CAUSAL_LM"];
     refused("classes", llama()?.load("a", case("llama_seqcls")), &words)?;
+    // Nor is one added that no model of its task would have made.
+    let config = LoraConfig { common: Common::classifier(), ..LoraConfig::default() };
+    refused("added", llama()?.add("a", config), &["task_type", "SEQ_CLS", "CAUSAL_LM"])?;
     // The same words where the task is not said: the names are of a model without a head.
     let dir = tests::copied(&case("automodel_adapter_bert"))?;
     edit(dir.path(), json!({ "task_type": null }))?;
