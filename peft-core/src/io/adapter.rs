@@ -62,11 +62,7 @@ pub fn writable(dir: &Path, if_exists: IfExists) -> Result<()> {
 }
 
 fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
-    if_exists.check(dir, OWN, OTHERS)?;
-    let saving = Saving::begin(dir, CONFIG)?;
-    // Somebody else may have saved while this one waited.
-    if_exists.check(dir, OWN, OTHERS)?;
-    Ok(saving)
+    Saving::begin_beside(dir, CONFIG, if_exists, [OWN, OTHERS])
 }
 
 /// Writes both files as one: a directory has all of the old adapter, all of the new, or, for the moment in between,

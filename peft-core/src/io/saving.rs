@@ -9,7 +9,7 @@
 //!
 //! The log is locked as long as its writer lives, so a second one waits, and what is left of a dead one is known as such.
 
-use super::place::{Folder, is_there};
+use super::place::{Folder, IfExists, Occupant, is_there};
 use super::stage::{Log, Stage, gone};
 use crate::{Error, Result};
 use std::ffi::OsStr;
@@ -43,6 +43,21 @@ impl Saving {
         saving.committed = false;
         saving.stage.clear()?;
         saving.log.set_len(0).map_err(|e| Error::file(&saving.stage.path, e))?;
+        Ok(saving)
+    }
+
+    /// As [`Saving::begin`], unless one of the files is in the way: those of its `own` kind where `if_exists` says so, those
+    /// of `others` in any case.
+    pub(crate) fn begin_beside(
+        dir: &Path,
+        gate: &str,
+        if_exists: IfExists,
+        [own, others]: [&[Occupant]; 2],
+    ) -> Result<Self> {
+        if_exists.check(dir, own, others)?;
+        let saving = Self::begin(dir, gate)?;
+        // Somebody else may have saved while this one waited.
+        if_exists.check(dir, own, others)?;
         Ok(saving)
     }
 
