@@ -12,6 +12,7 @@ pub(crate) use fields::Kept;
 pub(crate) use keys::vocabulary_of;
 
 use crate::model::Model;
+use crate::params::is_finite;
 use crate::{Error, Peft, Result, Warning, io};
 use fields::Fields;
 use serde_json::Value;
@@ -73,7 +74,7 @@ impl<M: Model> Peft<M> {
         let place = &places.tensors;
         let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
         for (key, t) in &tensors {
-            if !bool::try_from(t.f_isfinite()?.f_all()?)? {
+            if !is_finite(t)? {
                 let message = "has values that are NaN or infinite: the training of this adapter went wrong";
                 return Err(Error::config(place, key, message));
             }

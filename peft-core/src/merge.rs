@@ -9,6 +9,7 @@
 use crate::build::Active;
 use crate::layer::{Base, Layer, Weights};
 use crate::model::Model;
+use crate::params::is_finite;
 use crate::quant::{Nf4, Requantised};
 use crate::watch::{Copied, Place, Watch};
 use crate::{Error, Params, Peft, Result};
@@ -214,7 +215,7 @@ impl Watch for Fold<'_> {
 
 fn finite(tensors: &[&Tensor]) -> Result<bool> {
     for t in tensors {
-        if !bool::try_from(t.f_isfinite()?.f_all()?)? {
+        if !is_finite(t)? {
             return Ok(false);
         }
     }

@@ -261,6 +261,16 @@ pub(crate) fn is_float(t: &Tensor) -> bool {
     matches!(t.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 
+/// Whether no value is NaN or infinite. What are no floats are numbers.
+pub(crate) fn is_finite(t: &Tensor) -> Result<bool> {
+    if !is_float(t) || t.numel() == 0 {
+        return Ok(true);
+    }
+    // The least and the greatest are NaN where any is; nothing as large as the tensor is made.
+    let (least, greatest) = t.f_aminmax(None, false)?;
+    Ok(least.f_double_value(&[])?.is_finite() && greatest.f_double_value(&[])?.is_finite())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

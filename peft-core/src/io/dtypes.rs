@@ -1,7 +1,6 @@
 //! The dtype of a model, and whether its numbers are any.
 
-use crate::params::is_float;
-use crate::{Result, Warning};
+use crate::Warning;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
@@ -47,14 +46,4 @@ pub(super) fn of_all(
         Warning::new(place, field, message)
     });
     (None, warning)
-}
-
-/// Whether no value is NaN or infinite. What are no floats are numbers.
-pub(super) fn finite(t: &Tensor) -> Result<bool> {
-    if !is_float(t) || t.numel() == 0 {
-        return Ok(true);
-    }
-    // The least and the greatest are NaN where any is; nothing as large as the tensor is made.
-    let (least, greatest) = t.f_aminmax(None, false)?;
-    Ok(least.f_double_value(&[])?.is_finite() && greatest.f_double_value(&[])?.is_finite())
 }

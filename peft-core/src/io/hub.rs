@@ -7,7 +7,7 @@ use super::shards::WeightFiles;
 pub use super::token_ids::TokenIds;
 use super::{directory, heads};
 use crate::model::Model;
-use crate::params::is_float;
+use crate::params::{is_finite, is_float};
 use crate::quant::{self, Nf4Config};
 use crate::{Error, Params, Peft, Result, Warning, io};
 use serde_json::Value;
@@ -165,7 +165,7 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
                 unused.push(name);
                 return Ok(());
             };
-            if broken.is_none() && !dtypes::finite(&tensor)? {
+            if broken.is_none() && !is_finite(&tensor)? {
                 let message = "has values that are NaN or infinite: what is computed with them is so, too";
                 broken = Some(Warning::new(path.display(), &name, message));
             }
