@@ -6,7 +6,7 @@ use anyhow::Result;
 use peft_core::io::hub;
 use peft_core::methods::Common;
 use peft_core::models::{Bert, Gpt2, Llama, Qwen2, Tiny, TinyConfig};
-use peft_core::{Batch, Peft, TaskType};
+use peft_core::{Batch, NewRows, Peft, TaskType};
 use tch::{Device, Kind, Tensor};
 
 const fn target(name: &'static str, inp: i64, out: i64) -> Target {
@@ -158,7 +158,7 @@ impl Subject for Llama {
     }
 
     fn batch() -> Result<(Batch, Tensor)> {
-        next_tokens()
+        next_tokens(96)
     }
 }
 
@@ -205,24 +205,29 @@ impl Subject for Gpt2 {
     }
 
     fn batch() -> Result<(Batch, Tensor)> {
-        next_tokens()
+        next_tokens(96)
     }
 }
 
 /// Those that have a bias.
 const QWEN2_TARGETS: &[Target] = &[target("q_proj", 32, 32), target("v_proj", 32, 16)];
 
+/// The vocabulary that the model is resized to, from 96.
+const RESIZED: i64 = 101;
+
 impl Subject for Qwen2 {
     const NAME: &'static str = "Qwen2";
 
     fn base() -> Result<Peft<Self>> {
-        Ok(hub::open::<Qwen2>(&golden("qwen2/base"), Device::Cpu, hub::Head::Stored)?.peft)
+        let peft = hub::open::<Qwen2>(&golden("qwen2/base"), Device::Cpu, hub::Head::Stored)?.peft;
+        tch::manual_seed(7);
+        Ok(peft.resized(RESIZED, NewRows::Drawn)?)
     }
 
-    /// Those of the golden's `config.json`; the head is tied to the word embedding, whose names are those that PEFT treats
-    /// apart.
+    /// Those of the golden's `config.json`, with a vocabulary of another size; the head is tied to the word embedding, whose
+    /// names are those that PEFT treats apart.
     fn sizes() -> Sizes {
-        let (d, f, n, keys, words) = (32, 64, 2, 16, 96 * 32);
+        let (d, f, n, keys, words) = (32, 64, 2, 16, RESIZED * 32);
         let biases = d + 2 * keys;
         let layer = 2 * d * d + 2 * keys * d + biases + 3 * f * d + 2 * d;
         Sizes {
@@ -233,7 +238,7 @@ impl Subject for Qwen2 {
             causal: true,
             all: words + n * layer + d,
             targets: QWEN2_TARGETS,
-            words: target("model.embed_tokens", 96, d),
+            words: target("model.embed_tokens", RESIZED, d),
             lm_head: Some("lm_head"),
             tied: true,
             head: 0,
@@ -254,13 +259,13 @@ impl Subject for Qwen2 {
     }
 
     fn batch() -> Result<(Batch, Tensor)> {
-        next_tokens()
+        next_tokens(RESIZED)
     }
 }
 
 /// Random tokens to predict, padded on the right.
-fn next_tokens() -> Result<(Batch, Tensor)> {
-    let (ids, _) = random(96, 3);
+fn next_tokens(vocab: i64) -> Result<(Batch, Tensor)> {
+    let (ids, _) = random(vocab, 3);
     let mask = right_padded(&ids)?;
     let labels = ids.masked_fill(&mask.eq(0), -100);
     Ok((Batch { ids, mask: Some(mask), token_types: None }, labels))
