@@ -1,7 +1,8 @@
 //! How an adapter comes to a model: fresh, or from tensors. How it comes from a directory is in [`load`](crate::load).
 
 use crate::build::Build;
-use crate::load::{Carried, Kept};
+use crate::carried::Carried;
+use crate::kept::Kept;
 use crate::methods::{FileForm, Method};
 use crate::model::Model;
 use crate::params::is_float;

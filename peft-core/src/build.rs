@@ -1,6 +1,6 @@
 //! One run of a model's constructor: what it is given, and what it leaves behind.
 
-use crate::load::Carried;
+use crate::carried::Carried;
 use crate::methods::{Counting, Method, Overlay};
 use crate::model::{Dims, Model};
 use crate::scope::Scope;

@@ -3,12 +3,10 @@
 //! versions, weights of the base beside the adapter's. What is passed over is said, and what changes a number is done or
 //! refused.
 
-mod carried;
+mod beside;
 mod fields;
 mod keys;
 
-pub(crate) use carried::Carried;
-pub(crate) use fields::Kept;
 pub(crate) use keys::vocabulary_of;
 
 use crate::model::Model;
@@ -82,7 +80,7 @@ impl<M: Model> Peft<M> {
         keys::check_vocabulary(&tensors, self.outline(), place)?;
         keys::drop_copies(&mut tensors, place)?;
         let mut tensors = method.import(place, tensors)?;
-        let carried = Carried::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
+        let carried = beside::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
         tensors.extend(carried.tensors);
         self.attach_read(name, method, tensors, (kept, carried.own), place)?;
         Ok(warnings)

@@ -1,8 +1,9 @@
 //! A frozen base with named adapters over it.
 
 use crate::build::{Active, Build};
+use crate::carried::Carried;
 use crate::io::IfExists;
-use crate::load::{Carried, Kept};
+use crate::kept::Kept;
 use crate::methods::Method;
 use crate::model::Model;
 use crate::site::Outline;

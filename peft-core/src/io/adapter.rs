@@ -4,7 +4,7 @@
 use super::place::{IfExists, Occupant};
 use super::saving::{Saving, settle, whole};
 use super::write::json;
-use crate::methods::peft_type;
+use crate::methods::read::peft_type;
 use crate::{Error, Result, io};
 use serde_json::Value;
 use std::collections::BTreeMap;

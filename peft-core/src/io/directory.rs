@@ -1,6 +1,6 @@
 //! What lies at a path where a model's directory is expected.
 
-use super::{adapter, hub::CONFIG, read_json, read_object, settle};
+use super::{adapter, hub_model::CONFIG, read_json, read_object, settle};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! Which head a directory's model has, and what is said where it is another one.
 
-use super::hub::{Head, HubModel};
+use super::hub_model::{Head, HubModel};
 use super::shards::WeightFiles;
 use crate::{Error, Result};
 use serde_json::Value;

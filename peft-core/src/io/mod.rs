@@ -6,6 +6,7 @@ pub(crate) mod directory;
 pub(crate) mod dtypes;
 mod heads;
 pub mod hub;
+mod hub_model;
 mod json;
 mod model_dir;
 mod pickle;

@@ -1,7 +1,7 @@
 //! Writing Hub model directories.
 
 use super::dtypes::dtype;
-use super::hub::{CONFIG, HubModel};
+use super::hub_model::{CONFIG, HubModel};
 use super::place::{IfExists, Occupant, is_there};
 use super::quantised;
 use super::saving::Saving;

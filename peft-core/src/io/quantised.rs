@@ -1,6 +1,6 @@
 //! Hub model directories with weights in 4 bits: quantising while reading, `quantization_config` in `config.json`.
 
-use super::hub::HubModel;
+use super::hub_model::HubModel;
 use super::tensors;
 use crate::quant::{self, Nf4, Nf4Config, weight_name};
 use crate::site::SiteKind;

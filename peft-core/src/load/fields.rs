@@ -1,31 +1,12 @@
 //! `adapter_config.json` of another program, for one model.
 
-use crate::methods::{Method, Read, from_file};
+use crate::kept::Kept;
+use crate::methods::Method;
+use crate::methods::read::{Read, from_file};
 use crate::site::Outline;
 use crate::{Error, Result, Warning};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-
-/// What the method itself does not write again: fields as the file had them, and entries of lists and tables that mean
-/// nothing in this model.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Kept(Map<String, Value>);
-
-impl Kept {
-    /// Puts it back into the method's own `adapter_config.json`.
-    pub fn restore(&self, config: &mut Value) {
-        let Some(fields) = config.as_object_mut() else { return };
-        for (field, kept) in &self.0 {
-            match (fields.get_mut(field), kept) {
-                (Some(Value::Array(own)), Value::Array(lost)) => {
-                    own.extend(lost.iter().filter(|v| !own.contains(v)).cloned().collect::<Vec<_>>());
-                }
-                (Some(Value::Object(own)), Value::Object(lost)) => own.extend(lost.clone()),
-                _ => drop(fields.insert(field.clone(), kept.clone())),
-            }
-        }
-    }
-}
 
 /// The fields, less what was passed over.
 #[derive(Debug)]
@@ -54,7 +35,7 @@ impl<'a> Fields<'a> {
             let Read { mut method, kept, .. } = from_file(self.config.clone(), self.place, &mut said)?;
             let Err(error) = method.prepare(outline) else {
                 warnings.append(&mut said);
-                self.kept.0.extend(kept);
+                self.kept.extend(kept);
                 return Ok((method, self.kept));
             };
             let Error::NoTarget { field, ref pattern, .. } = error else { return Err(error) };
@@ -80,21 +61,21 @@ impl<'a> Fields<'a> {
                 }
                 let lost = entries.remove(at);
                 self.forget(SUBSET, &lost);
-                self.lost(field, Value::Array(vec![lost]));
+                self.kept.lost(field, Value::Array(vec![lost]));
             }
             Value::Object(entries) => {
                 // A number is for some places; a list (AdaLoRA's ranks, tokens of a layer) has tensors of its own.
                 entries.get(pattern).filter(|value| value.is_number())?;
                 let lost = entries.shift_remove_entry(pattern)?;
-                self.lost(field, Value::Object(Map::from_iter([lost])));
+                self.kept.lost(field, Value::Object(Map::from_iter([lost])));
             }
             flag @ Value::Bool(true) => {
                 *flag = Value::Bool(false);
-                self.lost(field, Value::Bool(true));
+                self.kept.lost(field, Value::Bool(true));
             }
             text @ Value::String(_) if !NEEDED.contains(&field) => {
                 let text = std::mem::replace(text, Value::Array(Vec::new()));
-                self.lost(field, text);
+                self.kept.lost(field, text);
             }
             _ => return None,
         }
@@ -106,15 +87,7 @@ impl<'a> Fields<'a> {
         let Some(Value::Array(entries)) = self.config.get_mut(field) else { return };
         if let Some(at) = entries.iter().position(|v| v == name) {
             let lost = entries.remove(at);
-            self.lost(field, Value::Array(vec![lost]));
-        }
-    }
-
-    fn lost(&mut self, field: &str, lost: Value) {
-        match (self.kept.0.get_mut(field), lost) {
-            (Some(Value::Array(all)), Value::Array(more)) => all.extend(more),
-            (Some(Value::Object(all)), Value::Object(more)) => all.extend(more),
-            (_, lost) => drop(self.kept.0.insert(field.to_owned(), lost)),
+            self.kept.lost(field, Value::Array(vec![lost]));
         }
     }
 }

@@ -6,11 +6,13 @@
 
 mod archive;
 mod machine;
+mod refusal;
 mod value;
 mod view;
 
 use crate::{Error, Result};
 use archive::Archive;
+use refusal::{Refusal, Refused, broken, foreign};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -20,40 +22,6 @@ use view::View;
 
 /// How many times all bytes of a file may be asked for: names can share bytes (tied weights), within reason.
 const SHARED: usize = 16;
-
-/// What is wrong with a file, without its name.
-#[derive(Debug)]
-struct Refusal {
-    what: String,
-    /// Whether PyTorch may read it all the same, and so make safetensors of it.
-    foreign: bool,
-}
-
-type Refused<T> = std::result::Result<T, Refusal>;
-
-impl Refusal {
-    /// Says where.
-    fn at(mut self, place: &str) -> Self {
-        self.what = format!("{place}: {}", self.what);
-        self
-    }
-}
-
-impl<S: Into<String>> From<S> for Refusal {
-    fn from(what: S) -> Self {
-        Self { what: what.into(), foreign: false }
-    }
-}
-
-/// What nobody can read.
-fn broken<T>(what: impl Into<String>) -> Refused<T> {
-    Err(what.into().into())
-}
-
-/// What is not read here.
-fn foreign<T>(what: impl Into<String>) -> Refused<T> {
-    Err(Refusal { what: what.into(), foreign: true })
-}
 
 /// Whether a file of this name is read here: `.bin`, and PyTorch's other endings.
 pub(super) fn is_named(path: &Path) -> bool {

@@ -1,7 +1,7 @@
 //! A tensor of a file: which bytes of which storage it is.
 
 use super::archive::Archive;
-use super::{Refusal, Refused, broken};
+use super::refusal::{Refusal, Refused, broken};
 use tch::{Kind, Tensor};
 
 /// A tensor has no more dimensions.
