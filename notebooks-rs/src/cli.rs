@@ -3,7 +3,7 @@
 use crate::{Page, Section, find};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use peft_core::DeviceChoice;
+use peft_core::device::DeviceChoice;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::process::ExitCode;

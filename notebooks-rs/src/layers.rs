@@ -1,10 +1,9 @@
 //! A model that is nothing but named parts, so that a lesson can look at one layer at a time.
 
 use anyhow::{Context, Result};
-use peft_core::{
-    Attention, Batch, Block, Body, Dims, Heads, Init, Input, Layer, Model, Params, Pass, Peft, Prompt, Role,
-    Scope, Softmax,
-};
+use peft_core::build::Scope;
+use peft_core::seam::{Attention, Block, Body, Dims, Heads, Init, Input, Layer, Prompt, Role, Softmax};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};
 

@@ -11,7 +11,8 @@ use common::{PORTABLE, alone, close, golden, number, once, recorded_kind, run, s
 use notebooks_rs::lesson000::{Lesson, TECHNIQUES, compare, task};
 use notebooks_rs::{Page, Setting};
 use peft_bench::sweep::{On, Sweep};
-use peft_core::{PREFIX, models::TinyConfig};
+use peft_core::models::TinyConfig;
+use peft_core::seam::PREFIX;
 use peft_plot::Panel;
 use serde_json::Value;
 use std::sync::Arc;

@@ -58,7 +58,7 @@ fn methods_have_the_recorded_sizes_and_rates() -> Result<()> {
     ensure!(methods.rows.len() == METHODS.len() + 1 && differences.rows.len() == 8);
     for ((name, recorded), row) in METHODS.iter().zip(&methods.rows) {
         let trainable = golden["methods"][recorded]["trainable"].as_i64().context("trainable")?;
-        ensure!(row[1] == peft_core::commas(trainable), "{row:?}");
+        ensure!(row[1] == peft_core::report::commas(trainable), "{row:?}");
         ensure!(number(&page, &format!("transfer.{name}.trainable"))? == trainable as f64, "{name}");
         ensure!(row[2] == format!("{:.2}%", 100.0 * trainable as f64 / 28_740.0), "{row:?}");
         let lr = golden["lr"][recorded].as_f64().context("lr")?;
@@ -120,7 +120,7 @@ fn whole(page: &Page, seeds: &[i64]) -> Result<()> {
             "unadapted" => [title, "0", "0.00%", "", &accuracy, ""].map(str::to_owned).to_vec(),
             _ => vec![
                 title.into(),
-                peft_core::commas(fact("trainable")? as i64),
+                peft_core::report::commas(fact("trainable")? as i64),
                 format!("{:.2}%", 100.0 * fact("trainable")? / 28_740.0),
                 fact("lr")?.to_string(),
                 accuracy,

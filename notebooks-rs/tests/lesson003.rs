@@ -10,7 +10,8 @@ use notebooks_rs::lesson003::{
     Cell2, Cell3, Cell4, GATE, Gated, HEADS, LORA, Matrix, PROMPT, cell6, inputs, lesson_gradients, output,
 };
 use notebooks_rs::measure::relative_change;
-use peft_core::{PREFIX, commas};
+use peft_core::report::commas;
+use peft_core::seam::PREFIX;
 use peft_plot::{BarGroup, Figure, Panel, Point};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

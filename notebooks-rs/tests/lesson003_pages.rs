@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use common::{alone, close, golden, number, numbers, run, same_curves, same_lines, strings};
 use notebooks_rs::lesson003::{Gated, SWEEP};
 use notebooks_rs::{Page, Setting};
-use peft_core::commas;
+use peft_core::report::commas;
 use peft_plot::Panel;
 use tch::Device;
 

@@ -4,11 +4,12 @@ use anyhow::{Context, Result};
 use peft_core::Model;
 use peft_core::methods::{
     AdaLoraConfig, BeftConfig, Bias, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig,
-    HiddenPrefixConfig, Ia3Config, InitLora, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, Method,
-    OftConfig, PTuningConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig,
-    VeraConfig, ZeroInitAttentionConfig,
+    HiddenPrefixConfig, Ia3Config, InitLora, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OftConfig,
+    PTuningConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig, VeraConfig,
+    ZeroInitAttentionConfig,
 };
 use peft_core::models::{Bert, Tiny};
+use peft_core::seam::Method;
 use peft_core::target::Names;
 
 /// One method with its settings on the two tasks.

@@ -3,7 +3,7 @@
 use crate::cases::{CASES, Case};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use peft_core::DeviceChoice;
+use peft_core::device::DeviceChoice;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

@@ -7,8 +7,9 @@ use crate::synthetic::{Synthetic, pretrain};
 use crate::task::Task;
 use crate::text::Text;
 use anyhow::Result;
+use peft_core::device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 use peft_core::train::{Trainer, cross_entropy};
-use peft_core::{DeviceChoice, Error, Model, Pass, Peft, peak_memory, reset_peak_memory, synchronize};
+use peft_core::{Error, Model, Pass, Peft};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 

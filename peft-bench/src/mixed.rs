@@ -1,11 +1,12 @@
 //! Serving several adapters over one base: what each way costs.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::HubModel;
+use peft_core::generate::KvCache;
+use peft_core::hub::HubModel;
 use peft_core::methods::LoraConfig;
 use peft_core::models::Llama;
 use peft_core::target::Names;
-use peft_core::{Batch, KvCache, Model, Params, Pass, Peft};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use serde::Serialize;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};

@@ -6,7 +6,7 @@ use crate::results::{Mean, Run, median};
 use comfy_table::{
     CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets::UTF8_FULL_CONDENSED,
 };
-use peft_core::commas;
+use peft_core::report::commas;
 
 fn table(header: &[&str], left: usize) -> Table {
     let mut table = Table::new();

@@ -3,9 +3,10 @@
 use crate::cases::{ADAPTER, Case, Subject};
 use crate::task::{Shuffle, Task};
 use anyhow::{Context, Result};
-use peft_core::io::hub::{self, Head};
-use peft_core::io::text::{Dataset, Encoded, TextEncoder};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::models::Bert;
+use peft_core::text::{Dataset, Encoded, TextEncoder};
 use peft_core::train::{AdamConfig, Schedule};
 use peft_core::{Batch, Peft};
 use serde::{Deserialize, Serialize};

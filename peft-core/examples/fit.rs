@@ -6,12 +6,14 @@ mod common;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use peft_core::TaskType;
 use peft_core::estimate::{Blueprint, Estimate, Need, Setup, Storage, human_bytes, recommend};
 use peft_core::methods::{
     BottleneckConfig, Common, FullConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig,
 };
+use peft_core::report::commas;
+use peft_core::seam::Method;
 use peft_core::target::Names;
-use peft_core::{Method, TaskType, commas};
 use std::path::Path;
 
 /// Says what fine-tuning a model takes, before it is downloaded

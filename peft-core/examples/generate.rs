@@ -5,10 +5,13 @@ mod common;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::Given;
-use peft_core::io::hub::{self, Head, HubModel};
-use peft_core::io::text::TextEncoder;
+use peft_core::Batch;
+use peft_core::device::DeviceChoice;
+use peft_core::generate::{GenerateConfig, GenerationSettings, Sampling, generate};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel};
 use peft_core::models::{FamilyVisitor, family_of};
-use peft_core::{Batch, DeviceChoice, GenerateConfig, GenerationSettings, Sampling, generate};
+use peft_core::text::TextEncoder;
 use std::path::PathBuf;
 
 /// Generates text with a causal language model and its adapters

@@ -1,6 +1,6 @@
 //! Choosing a device by name, with CUDA loaded at run time.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use peft_sys::CudaError;
 use std::str::FromStr;
 use tch::Device;

@@ -44,7 +44,7 @@
 //! ```
 //!
 //! - [`methods`]: the methods, one file each, and the [`Method`] trait that each of them implements.
-//! - [`models`]: the architectures; [`io::hub`] opens them from Hub directories.
+//! - [`models`]: the architectures; [`hub`] opens them from Hub directories.
 //! - [`generate`]: text from a causal model.
 //! - [`quant`]: bases in 4 bits.
 //! - [`estimate`]: how much is trained and whether it fits, from a configuration alone.
@@ -68,62 +68,36 @@
     )
 )]
 
-mod assembly;
-mod attach;
-mod attention;
-mod build;
-mod cache;
-mod carried;
-mod changes;
-pub mod combine;
-mod convert;
-mod device;
+pub mod device;
 mod error;
 pub mod estimate;
-mod generate;
-mod init;
+pub mod generate;
+pub mod hub;
 pub mod io;
-mod kept;
-mod layer;
-mod load;
-mod low_rank;
-mod merge;
 pub mod methods;
-mod model;
 pub mod models;
-mod params;
 mod peft;
 pub mod quant;
-mod report;
-mod resize;
-mod rows;
-mod scope;
-mod site;
-mod status;
+mod run;
+pub mod seam;
 pub mod target;
+pub mod text;
 pub mod train;
 mod warning;
-mod watch;
 
-pub use attention::{
-    Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
-};
-pub use cache::KvCache;
-pub use convert::{Conversion, SiteShare};
-pub use device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
+/// What a model is built from. For authors of models.
+pub mod build {
+    pub use crate::run::scope::Scope;
+    pub use crate::seam::{
+        Attention, Block, Body, Heads, Init, Kernel, Layer, Project, Role, Softmax, causal_mask,
+    };
+}
+
 pub use error::{Error, Result};
-pub use generate::{GenerateConfig, GenerationSettings, LogitsProcessors, Sampling, generate};
-pub use init::Init;
-pub use layer::{Adapter, Base, Block, Body, Inner, Kernel, Layer, Pass, Weights};
-pub use low_rank::LowRank;
-pub use merge::{MergeOptions, Merged, Quantised};
-pub use methods::Method;
-pub use model::{Batch, Dims, Input, Model, Prompt, TaskType};
-pub use params::Params;
-pub use peft::Peft;
-pub use report::{Report, ReportRow, commas};
-pub use resize::NewRows;
-pub use scope::Scope;
-pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
-pub use status::{AdapterStatus, DEFAULT, Loaded, Status};
+pub use peft::{
+    AdapterStatus, Conversion, Loaded, MergeOptions, Merged, NewRows, Peft, Quantised, Report, ReportRow,
+    SiteShare, Status, combine, report,
+};
+pub use run::model::Model;
+pub use seam::{Batch, Params, Pass, TaskType};
 pub use warning::Warning;

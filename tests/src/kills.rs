@@ -4,7 +4,8 @@
 use crate::trace::{Call, calls};
 use crate::{golden, same_bits, serial, subject, subject::Subject};
 use anyhow::{Context, Result, bail, ensure};
-use peft_core::io::hub::{self, Head};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter, tensors, write_json};
 use peft_core::models::{Bert, Tiny};
 use serde_json::json;

@@ -5,11 +5,13 @@ mod start;
 
 use crate::{golden_tensors, relative_error, several};
 use anyhow::{Context, Result, bail, ensure};
-use peft_core::io::hub::{self, HubModel};
+use peft_core::hub;
+use peft_core::hub::HubModel;
 use peft_core::methods::from_json;
 use peft_core::models::{FamilyVisitor, family};
+use peft_core::seam::Method;
 use peft_core::train::{cross_entropy, next_token_loss};
-use peft_core::{Batch, Method, Pass, Peft, io};
+use peft_core::{Batch, Pass, Peft, io};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The lessons' model written out a second time, in plain tensor operations, with places to change it: what a method's
 //! formula says, computed without the crate's seam.
 
-use peft_core::Role;
 use peft_core::models::TinyConfig;
+use peft_core::seam::Role;
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 

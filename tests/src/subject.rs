@@ -6,9 +6,10 @@ use crate::table::{Config, Row, rows};
 use anyhow::{Result, bail};
 use peft_core::methods::{Common, LoraConfig};
 use peft_core::models::Tiny;
+use peft_core::seam::Method;
 use peft_core::target::Names;
 use peft_core::train::{cross_entropy, next_token_loss};
-use peft_core::{Batch, Method, Model, Params, Pass, Peft};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::Tensor;
 

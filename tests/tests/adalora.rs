@@ -1,12 +1,13 @@
 //! AdaLoRA's allocator: against Python's on given numbers, and from training to a pruned file.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::{self, hub, tensors};
+use peft_core::io::tensors;
 use peft_core::methods::AdaLoraConfig;
 use peft_core::models::{Llama, Tiny};
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
 use peft_core::{Params, Peft};
+use peft_core::{hub, io};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};

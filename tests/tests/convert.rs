@@ -1,10 +1,11 @@
 //! Adapters of any mergeable method as LoRA of a chosen rank.
 
 use anyhow::{Result, ensure};
+use peft_core::Peft;
 use peft_core::methods::{FullConfig, LoraConfig, PrefixTuningConfig};
 use peft_core::models::Tiny;
+use peft_core::seam::Method;
 use peft_core::target::Names;
-use peft_core::{Method, Peft};
 use tests::on_every_model;
 use tests::subject::{Subject, logits, move_away, moved};
 use tests::table::{Merge, Row};

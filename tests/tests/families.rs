@@ -1,9 +1,12 @@
 //! The model families against transformers and PEFT, what their `config.json` may say, and what is written of them.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head, HubModel};
-use peft_core::io::{self, tensors};
-use peft_core::methods::{self, LoraConfig};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel};
+use peft_core::io;
+use peft_core::io::tensors;
+use peft_core::methods;
+use peft_core::methods::LoraConfig;
 use peft_core::models::{Bert, EncoderConfig, Gpt2, Llama, Mistral, Qwen2, Roberta, RopeType};
 use peft_core::{Batch, Error, Model, Params, Pass, Peft};
 use serde_json::{Value, json};

@@ -2,12 +2,13 @@
 //! (`tests/golden/generate`) and against themselves.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head, HubModel};
-use peft_core::methods::{self, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
+use peft_core::generate::{GenerateConfig, GenerationSettings, KvCache, Sampling, generate};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel};
+use peft_core::methods;
+use peft_core::methods::{LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::models::{Bert, FamilyVisitor, Gpt2, Llama, Mistral, family};
-use peft_core::{
-    Batch, GenerateConfig, GenerationSettings, KvCache, Model, Pass, Peft, Sampling, generate, io,
-};
+use peft_core::{Batch, Model, Pass, Peft, io};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, assert_close, edited, golden, refused, serial};

@@ -1,7 +1,7 @@
 //! Folding adapters into the base: exact, rounded once, and never broken in silence.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub;
+use peft_core::hub;
 use peft_core::methods::LoraConfig;
 use peft_core::models::{Gpt2, Tiny};
 use peft_core::target::Names;

@@ -2,12 +2,13 @@
 
 use anyhow::{Result, ensure};
 use peft_core::combine::Combination;
-use peft_core::io::hub;
+use peft_core::generate::KvCache;
+use peft_core::hub;
 use peft_core::methods::{BottleneckConfig, Common, FullConfig, LoraConfig, PromptTuningConfig};
 use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::quant::Nf4Config;
 use peft_core::target::Names;
-use peft_core::{Batch, KvCache, Model, Pass, Peft};
+use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 use tests::on_every_model;
 use tests::subject::{Subject, logits, move_away, moved};

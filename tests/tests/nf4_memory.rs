@@ -2,7 +2,8 @@
 //! one at a time.
 
 use anyhow::{Result, ensure};
-use peft_core::io::hub::{self, Head, Options};
+use peft_core::hub;
+use peft_core::hub::{Head, Options};
 use peft_core::io::{read_json, tensors, write_json};
 use peft_core::methods::LoraConfig;
 use peft_core::models::Llama;

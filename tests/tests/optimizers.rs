@@ -1,7 +1,6 @@
 //! LoRA+ and LoRA-FA against PEFT's (`tests/golden/llama/x_optim`), and what groups of parameters add to a trainer.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::{self, hub};
 use peft_core::methods::{Common, LoraConfig, TrainableTokensConfig};
 use peft_core::models::Llama;
 use peft_core::target::Names;
@@ -9,6 +8,7 @@ use peft_core::train::{
     Adam, AdamConfig, Decay, Group, LoraFa, LoraPlus, Product, Schedule, Trainer, next_token_loss,
 };
 use peft_core::{Batch, Model, Pass, Peft};
+use peft_core::{hub, io};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Device, Kind, Tensor};

@@ -1,11 +1,11 @@
 //! Numbers of Python PEFT 0.21.2 (`tests/golden`): logits, merged logits, loss, every gradient, files, counts.
 
 use anyhow::{Result, bail, ensure};
-use peft_core::io::{self, hub};
 use peft_core::methods::{Common, LoraConfig};
 use peft_core::models::Bert;
 use peft_core::target::Names;
 use peft_core::{Batch, Model, Pass, Peft};
+use peft_core::{hub, io};
 use tch::{Device, Tensor};
 use tests::parity::{compare, folder_name};
 use tests::{assert_close, golden, golden_tensors, serial};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::io::read_json;
-use peft_core::io::text::TextEncoder;
+use peft_core::text::TextEncoder;
 use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;

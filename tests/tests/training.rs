@@ -1,11 +1,13 @@
 //! The training step: resuming, clipping, schedules.
 
 use anyhow::{Result, ensure};
-use peft_core::methods::{AdaLoraConfig, LoraConfig, Method};
+use peft_core::io::tensors;
+use peft_core::methods::{AdaLoraConfig, LoraConfig};
 use peft_core::models::{Tiny, TinyConfig};
+use peft_core::seam::Method;
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
-use peft_core::{Batch, Model, Pass, Peft, io::tensors};
+use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 
 const SCHEDULE: Schedule = Schedule::Linear { warmup: 3, total: 12 };

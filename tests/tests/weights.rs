@@ -1,12 +1,14 @@
 //! What (IA)³, VeRA and the methods that copy parameters of the base do beyond the laws that all methods share.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, HubModel};
+use peft_core::hub;
+use peft_core::hub::HubModel;
 use peft_core::io::tensors;
 use peft_core::methods::{BitFitConfig, Common, Ia3Config, PartialConfig, VeraConfig};
 use peft_core::models::{Bert, Gpt2, Llama, Tiny};
+use peft_core::seam::Method;
 use peft_core::target::{LayerIndices, Names};
-use peft_core::{Method, Model, Pass, Peft};
+use peft_core::{Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 use tests::subject::{Subject, logits};
 use tests::{assert_bits, assert_close, golden, serial};

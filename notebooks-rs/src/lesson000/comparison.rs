@@ -6,7 +6,7 @@ use super::transfer::{task, transfer};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_bench::sweep::Sweep;
-use peft_core::commas;
+use peft_core::report::commas;
 
 /// 2.6 Side-by-Side Comparison.
 pub fn comparison(setting: Setting, page: &mut Page) -> Result<()> {

@@ -5,9 +5,12 @@ use crate::measure::{max_abs, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};
-use peft_core::methods::{BottleneckConfig, Method, PrefixTuningConfig};
+use peft_core::methods::{BottleneckConfig, PrefixTuningConfig};
 use peft_core::models::Tiny;
-use peft_core::{Batch, Model, PREFIX, Pass, commas};
+use peft_core::report::commas;
+use peft_core::seam::Method;
+use peft_core::seam::PREFIX;
+use peft_core::{Batch, Model, Pass};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 
 fn technique(key: &str) -> Result<&'static Technique> {

@@ -6,9 +6,10 @@ use peft_core::methods::{
     BottleneckConfig, FullConfig, HiddenPrefixConfig, LoraConfig, Placement, PromptTuningConfig,
 };
 use peft_core::models::{Tiny, TinyConfig};
+use peft_core::seam::PREFIX;
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
-use peft_core::{Batch, Model, PREFIX, Params, Pass, Peft};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 
 /// Sequence length, number of examples, and how many of them are trained on.

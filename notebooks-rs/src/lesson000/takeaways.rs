@@ -4,9 +4,11 @@ use super::sections::{count, start};
 use super::setup::TECHNIQUES;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_core::Error;
 use peft_core::estimate::{Blueprint, Setup};
-use peft_core::methods::{BottleneckConfig, LoraConfig, Method, PrefixTuningConfig, PromptTuningConfig};
-use peft_core::{Error, commas};
+use peft_core::methods::{BottleneckConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
+use peft_core::report::commas;
+use peft_core::seam::Method;
 
 /// What the lesson says of a technique, and how it is used on a model of 7 billion parameters.
 struct Claim {

@@ -12,7 +12,7 @@ use peft_bench::record::Message;
 use peft_bench::results::{Difference, Results, Summary, UNADAPTED};
 use peft_bench::sweep::{On, Place, SCRATCH, Sweep};
 use peft_bench::synthetic::PRETRAIN_STEPS;
-use peft_core::commas;
+use peft_core::report::commas;
 use tch::Device;
 
 /// The lesson's methods, DoRA, and prefix tuning as published: the benchmark's name, and a reader's.

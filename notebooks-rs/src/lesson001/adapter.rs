@@ -8,7 +8,9 @@ use anyhow::{Result, bail};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, BottleneckInit, Placement};
 use peft_core::models::{Tiny, TinyConfig};
-use peft_core::{Batch, Init, Model, PREFIX, Pass, Peft, Report, Role, commas};
+use peft_core::report::commas;
+use peft_core::seam::{Init, PREFIX, Role};
+use peft_core::{Batch, Model, Pass, Peft, Report};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::{Kind, Tensor};
 

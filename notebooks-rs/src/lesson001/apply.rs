@@ -5,7 +5,9 @@ use crate::layers::{Layers, LayersConfig};
 use crate::measure::row;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::{PREFIX, Peft, SiteKind, commas};
+use peft_core::Peft;
+use peft_core::report::commas;
+use peft_core::seam::{PREFIX, SiteKind};
 use std::collections::BTreeMap;
 
 /// Width of the two attentions, and classes of the head.

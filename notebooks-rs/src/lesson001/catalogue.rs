@@ -4,10 +4,11 @@ use super::text::{Example, PAD, Text};
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::estimate::Blueprint;
-use peft_core::io::hub::HubModel;
+use peft_core::hub::HubModel;
 use peft_core::models::Llama;
+use peft_core::seam::{Init, SiteKind};
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
-use peft_core::{Batch, Init, Model, Params, Pass, Peft, SiteKind};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 

@@ -7,8 +7,10 @@ use crate::layers::{Layers, LayersConfig};
 use crate::measure::{max_abs, norm, randn, row, small};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_core::Peft;
 use peft_core::methods::LoraConfig;
-use peft_core::{Init, PREFIX, Peft, commas};
+use peft_core::report::commas;
+use peft_core::seam::{Init, PREFIX};
 use tch::{Kind, Tensor};
 
 const K: i64 = 64;

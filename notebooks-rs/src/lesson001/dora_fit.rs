@@ -8,8 +8,9 @@ use crate::measure::{randn, row};
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;
+use peft_core::report::commas;
+use peft_core::seam::PREFIX;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
-use peft_core::{PREFIX, commas};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::{Kind, Tensor};
 

@@ -1,10 +1,10 @@
 //! The lesson's box of methods: what each entry is in the library.
 
-use peft_core::Method;
 use peft_core::methods::{
     AdaLoraConfig, BitFitConfig, BottleneckConfig, DiffPruningConfig, Ia3Config, LoraConfig, PartialConfig,
     PrefixTuningConfig, PromptTuningConfig,
 };
+use peft_core::seam::Method;
 use peft_core::target::Names;
 
 /// Steps of each method.

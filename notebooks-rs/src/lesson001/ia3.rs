@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::Ia3Config;
 use peft_core::models::Llama;
+use peft_core::report::commas;
+use peft_core::seam::PREFIX;
 use peft_core::target::Names;
-use peft_core::{Model, PREFIX, Pass, Peft, commas};
+use peft_core::{Model, Pass, Peft};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::{Device, Kind, Tensor};
 

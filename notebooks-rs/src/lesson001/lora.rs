@@ -7,8 +7,10 @@ use crate::measure::{max_abs, norm, randn, row, small, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;
+use peft_core::report::commas;
+use peft_core::seam::{Init, PREFIX};
 use peft_core::target::Names;
-use peft_core::{Init, PREFIX, Pass, Peft, commas};
+use peft_core::{Pass, Peft};
 use tch::{Kind, Tensor};
 
 /// Inputs and outputs of the linear layer.

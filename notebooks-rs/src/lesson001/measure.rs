@@ -2,7 +2,8 @@
 
 use crate::layers::Layers;
 use anyhow::{Context, Result};
-use peft_core::{PREFIX, Params, Pass, Peft};
+use peft_core::seam::PREFIX;
+use peft_core::{Params, Pass, Peft};
 use tch::Tensor;
 
 /// The tensor `leaf` of an adapter at `site`.

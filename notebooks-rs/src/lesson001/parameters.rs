@@ -6,11 +6,10 @@
 use super::memory::{half, lora, packed, qlora};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Result, ensure};
-use peft_core::commas;
 use peft_core::estimate::{Blueprint, Memory, Optimizer, Setup};
-use peft_core::methods::{
-    BottleneckConfig, Ia3Config, LoraConfig, Method, PrefixTuningConfig, PromptTuningConfig,
-};
+use peft_core::methods::{BottleneckConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
+use peft_core::report::commas;
+use peft_core::seam::Method;
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 use tch::Kind;
 

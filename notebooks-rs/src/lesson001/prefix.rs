@@ -8,9 +8,10 @@ use crate::layers::{Layers, LayersConfig};
 use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
+use peft_core::Peft;
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::PrefixTuningConfig;
-use peft_core::{Peft, commas};
+use peft_core::report::commas;
 use tch::{Device, Kind, Tensor};
 
 /// Sizes of the recorded class, and rows of the recorded call.

@@ -8,7 +8,9 @@ use crate::layers::{Layers, LayersConfig};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::methods::{PromptInit, PromptTuningConfig};
-use peft_core::{Init, Pass, Peft, commas};
+use peft_core::report::commas;
+use peft_core::seam::Init;
+use peft_core::{Pass, Peft};
 use tch::{Device, Kind, Tensor};
 
 /// Sizes of the recorded class: virtual tokens, width, vocabulary.

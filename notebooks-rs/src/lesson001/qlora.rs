@@ -9,8 +9,9 @@ use peft_core::estimate::{Blueprint, Setup, Storage};
 use peft_core::methods::LoraConfig;
 use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
+use peft_core::report::commas;
 use peft_core::target::Names;
-use peft_core::{Batch, MergeOptions, Model, Params, Pass, Peft, Quantised, commas};
+use peft_core::{Batch, MergeOptions, Model, Params, Pass, Peft, Quantised};
 use peft_plot::{Axis, BarGroup, Bars, Figure, Lines, Panel, Series};
 use tch::{Kind, Tensor};
 

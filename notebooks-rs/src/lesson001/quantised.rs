@@ -3,10 +3,11 @@
 use crate::Page;
 use crate::measure::row;
 use anyhow::Result;
+use peft_core::Peft;
 use peft_core::estimate::{Blueprint, Storage};
 use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
-use peft_core::{Peft, commas};
+use peft_core::report::commas;
 use tch::{Kind, Tensor};
 
 /// Of the bars and of the table.

@@ -4,13 +4,15 @@ use super::catalogue::{self, Arguments, Warmup};
 use super::text::Text;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_core::Peft;
 use peft_core::methods::{
-    BottleneckConfig, FullConfig, LoraConfig, Method, PrefixTuningConfig, PromptInit, PromptTuningConfig,
+    BottleneckConfig, FullConfig, LoraConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
 };
 use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
+use peft_core::report::commas;
+use peft_core::seam::Method;
 use peft_core::target::Names;
-use peft_core::{Peft, commas};
 use peft_plot::{Axis, Figure, Panel, Point, Points};
 use tch::Kind;
 

@@ -2,10 +2,11 @@
 
 use crate::Setting;
 use anyhow::Result;
-use peft_core::io::hub::HubModel;
+use peft_core::hub::HubModel;
 use peft_core::models::Llama;
+use peft_core::seam::Init;
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
-use peft_core::{Batch, Init, Model, Params, Pass, Peft};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 

@@ -5,7 +5,7 @@ use super::task::{Task, open_gates, ranks};
 use crate::measure::row;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::commas;
+use peft_core::report::commas;
 use peft_plot::{Axis, Figure, Panel, Point, Points};
 
 /// 1.2 PEFT Method Classification.

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result};
 use peft_core::Batch;
-use peft_core::io::text::{Dataset, Row, TextEncoder};
 use peft_core::io::write_json;
+use peft_core::text::{Dataset, Row, TextEncoder};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

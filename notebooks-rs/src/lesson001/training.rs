@@ -7,8 +7,8 @@ use super::text::Example;
 use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result, bail};
-use peft_core::commas;
-use peft_core::io::hub;
+use peft_core::hub;
+use peft_core::report::commas;
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::{Device, Tensor};
 

@@ -1,6 +1,6 @@
 //! `compare_peft_methods`: how many parameters each method trains, by closed formulas.
 
-use peft_core::commas;
+use peft_core::report::commas;
 
 /// Sizes of a model and of the methods; defaults are the lesson's, those of a model of 7B.
 #[derive(Debug, Clone, Copy)]

@@ -7,8 +7,9 @@ use crate::layers::{Layers, LayersConfig};
 use crate::measure::small;
 use anyhow::{Context, Result};
 use peft_core::methods::{Activation, BottleneckConfig, LoraConfig, Placement};
+use peft_core::seam::{Method, PREFIX};
 use peft_core::target::Names;
-use peft_core::{Method, PREFIX, Params, Peft};
+use peft_core::{Params, Peft};
 use tch::{Device, Kind, Tensor};
 
 /// A tensor of ours as the library wants it, under the name that it has there.

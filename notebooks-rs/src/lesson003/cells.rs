@@ -7,8 +7,9 @@ use crate::Setting;
 use crate::layers::{Layers, LayersConfig};
 use anyhow::Result;
 use peft_core::methods::{FullConfig, Gate, LoraConfig, PartialConfig, ZeroInitAttentionConfig};
+use peft_core::seam::{Init, PREFIX};
 use peft_core::target::Names;
-use peft_core::{Init, PREFIX, Params, Peft};
+use peft_core::{Params, Peft};
 use tch::{Device, Kind, Tensor};
 
 /// d, the width of everything.

@@ -4,7 +4,8 @@ use super::cells::{Cell2, LORA};
 use super::llama::{HALF, LLAMA_7B, SINGLE, gigabytes};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::{Model, Peft, Report, commas};
+use peft_core::report::commas;
+use peft_core::{Model, Peft, Report};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 
 /// The lesson's `count_parameters`: all parameters and the trainable ones, with the named adapters.

@@ -10,8 +10,10 @@ use crate::layers::Layers;
 use crate::measure::relative_change;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_core::Peft;
 use peft_core::quant::{Nf4, Nf4Config};
-use peft_core::{PREFIX, Peft, commas};
+use peft_core::report::commas;
+use peft_core::seam::PREFIX;
 use tch::{Device, Kind, Tensor};
 
 /// "Parameter reduction" of an adapter of LLaMA-7B, in percent.

@@ -6,7 +6,9 @@ use crate::layers::Layers;
 use crate::measure::max_abs;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
-use peft_core::{PREFIX, Pass, Peft, Report, commas};
+use peft_core::report::commas;
+use peft_core::seam::PREFIX;
+use peft_core::{Pass, Peft, Report};
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 use tch::{Device, Kind, Tensor};
 

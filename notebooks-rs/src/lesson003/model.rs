@@ -6,8 +6,9 @@ use super::llama::{SINGLE, mebibytes};
 use crate::layers::Layers;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_core::report::commas;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
-use peft_core::{Batch, Model, Pass, Peft, commas};
+use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Kind, Tensor};
 
 /// What the lesson trains: LoRA, and the layer norms, which it does not freeze.

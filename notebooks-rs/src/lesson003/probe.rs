@@ -1,6 +1,7 @@
 //! A look at the attention weights of a forward pass, of any model of the library: a method that changes nothing.
 
-use peft_core::{AttentionAdapter, AttentionInner, Heads, Method, Params, Place, Result, Site};
+use peft_core::seam::{AttentionAdapter, AttentionInner, Heads, Method, Place, Site};
+use peft_core::{Params, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Kind, Tensor};
 

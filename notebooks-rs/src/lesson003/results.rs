@@ -5,7 +5,7 @@ use super::llama::{HALF, LLAMA_7B, gigabytes, mebibytes};
 use super::paper::{BEST, RESULTS};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::commas;
+use peft_core::report::commas;
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 
 /// Tokens and layers of LLaMA-Adapter's prefix in LLaMA-7B.

@@ -7,7 +7,8 @@ use crate::layers::Layers;
 use crate::measure::{max_abs, norm, relative_change};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
-use peft_core::{Pass, Peft, commas};
+use peft_core::report::commas;
+use peft_core::{Pass, Peft};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::{Kind, Tensor};
 

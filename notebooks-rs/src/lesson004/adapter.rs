@@ -7,9 +7,12 @@ use crate::layers::{Layers, LayersConfig};
 use crate::measure::{max_abs, norm};
 use crate::{Page, Setting};
 use anyhow::Result;
+use peft_core::Pass;
 use peft_core::estimate::{Blueprint, Setup};
-use peft_core::methods::{BottleneckConfig, LoraConfig, Method, Placement};
-use peft_core::{Pass, Role, commas};
+use peft_core::methods::{BottleneckConfig, LoraConfig, Placement};
+use peft_core::report::commas;
+use peft_core::seam::Method;
+use peft_core::seam::Role;
 use peft_plot::{Figure, Panel};
 use tch::Tensor;
 

@@ -7,11 +7,12 @@ use super::{lines, series};
 use crate::layers::{Layers, LayersConfig};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
+use peft_core::Pass;
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::LoraConfig;
+use peft_core::report::commas;
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
-use peft_core::{Pass, commas};
 use peft_plot::{Figure, Panel, Series};
 use tch::{Device, Kind, Reduction, Tensor};
 

@@ -7,8 +7,9 @@ use super::{lines, percent, series};
 use crate::measure::{max_abs, norm};
 use crate::{Page, Setting};
 use anyhow::Result;
+use peft_core::Pass;
 use peft_core::methods::LoraConfig;
-use peft_core::{Pass, commas};
+use peft_core::report::commas;
 use peft_plot::{Figure, Panel, Series};
 use tch::{Kind, Tensor};
 

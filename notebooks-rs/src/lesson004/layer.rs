@@ -6,8 +6,10 @@ use crate::measure::torch_size;
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;
+use peft_core::report::commas;
+use peft_core::seam::{Init, LowRank, PREFIX, Role};
 use peft_core::target::Names;
-use peft_core::{Init, LowRank, PREFIX, Params, Pass, Peft, Role, commas};
+use peft_core::{Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 
 /// Inputs, outputs, rows of x; the rank, which is an adapter's width as well; alpha; the lesson's dropout.

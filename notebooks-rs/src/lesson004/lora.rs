@@ -5,9 +5,10 @@ use super::{gaussian_start, lines, percent, series};
 use crate::measure::{max_abs, norm};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
+use peft_core::Pass;
 use peft_core::methods::{InitLora, LoraConfig};
+use peft_core::seam::LowRank;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
-use peft_core::{LowRank, Pass};
 use peft_plot::{Figure, Panel};
 use tch::{Device, Kind, Reduction, Tensor};
 

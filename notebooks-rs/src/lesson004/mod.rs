@@ -15,7 +15,7 @@ mod transfer;
 
 use crate::{Document, Section};
 use anyhow::Result;
-use peft_core::PREFIX;
+use peft_core::seam::PREFIX;
 use peft_plot::{Axis, Lines, Series};
 use tch::{Device, Kind, Tensor};
 

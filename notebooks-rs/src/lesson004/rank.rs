@@ -7,7 +7,7 @@ use super::transfer::{FULL, FULL_LR, LORA_LR, MATRICES, Start, Steps, Transfer};
 use super::{lines, percent, series};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
-use peft_core::commas;
+use peft_core::report::commas;
 use peft_plot::{Figure, Panel};
 
 /// Short trainings; longer ones give better models and the same picture.

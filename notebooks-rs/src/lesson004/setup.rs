@@ -2,9 +2,9 @@
 
 use crate::{Mistake, Page, Setting};
 use anyhow::{Result, anyhow};
-use peft_core::commas;
 use peft_core::estimate::{Blueprint, Estimate, Memory, Optimizer, Setup, Storage};
 use peft_core::methods::LoraConfig;
+use peft_core::report::commas;
 use peft_core::target::Names;
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 use tch::{Device, Kind};

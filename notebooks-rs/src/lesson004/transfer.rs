@@ -10,9 +10,10 @@ use peft_bench::synthetic::{Rows, draw};
 use peft_bench::task::Shuffle;
 use peft_core::methods::{FullConfig, LoraConfig};
 use peft_core::models::{Tiny, TinyConfig};
+use peft_core::seam::PREFIX;
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
-use peft_core::{Batch, Model, PREFIX, Pass, Peft};
+use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Kind, Tensor};
 
 /// Rows of a step.

@@ -88,7 +88,7 @@ impl Facts<'_> {
         };
         let value = self.value(fact)?.abs();
         if format == "," {
-            return Ok(Some(peft_core::commas(value as i64)));
+            return Ok(Some(peft_core::report::commas(value as i64)));
         }
         // Nothing is printed as `0`, or as `0.0e0`.
         if value == 0.0 && format.ends_with('e') {

@@ -15,8 +15,10 @@ use common::{
 };
 use notebooks_rs::measure::small;
 use notebooks_rs::{Page, Setting};
+use peft_core::Pass;
 use peft_core::methods::LoraConfig;
-use peft_core::{PREFIX, Pass, commas};
+use peft_core::report::commas;
+use peft_core::seam::PREFIX;
 use peft_plot::Panel;
 use serde_json::Value;
 use tch::{Device, Tensor};

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use common::{alone, figure, golden, number, run, same_bits, same_lines};
 use notebooks_rs::lesson001::{flow, prefix, prompt, ranking, selection};
 use notebooks_rs::{Page, Setting};
-use peft_core::commas;
+use peft_core::report::commas;
 use peft_plot::Panel;
 use serde_json::Value;
 use tch::{Device, Tensor};

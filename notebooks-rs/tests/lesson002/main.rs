@@ -19,7 +19,7 @@ use notebooks_rs::lesson002::sections::lora::{batch, example};
 use notebooks_rs::lesson002::tensors::{Source, norm};
 use notebooks_rs::measure::small;
 use notebooks_rs::page::Table;
-use peft_core::commas;
+use peft_core::report::commas;
 use peft_plot::Panel;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};

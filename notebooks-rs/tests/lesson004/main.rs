@@ -18,7 +18,8 @@ use common::{
 };
 use notebooks_rs::lesson004::{Spectrum, Test, Trace, redirected, similarity};
 use notebooks_rs::{Page, Setting};
-use peft_core::{Pass, commas};
+use peft_core::Pass;
+use peft_core::report::commas;
 use tch::{Device, Kind, Tensor};
 
 /// Whether the page has the figures of these names, and each can be drawn.

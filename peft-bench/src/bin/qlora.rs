@@ -3,14 +3,16 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use peft_bench::results::median;
-use peft_core::io::hub::{self, Head, Options as Open};
+use peft_core::device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
+use peft_core::hub;
+use peft_core::hub::{Head, Options as Open};
 use peft_core::io::{tensors, write_json};
 use peft_core::methods::LoraConfig;
 use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
-use peft_core::{Batch, DeviceChoice, Model, Pass, Peft, peak_memory, reset_peak_memory, synchronize};
+use peft_core::{Batch, Model, Pass, Peft};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;

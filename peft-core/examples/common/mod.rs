@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::Peft;
+use peft_core::hub::HubModel;
 use peft_core::io::adapter;
-use peft_core::io::hub::HubModel;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

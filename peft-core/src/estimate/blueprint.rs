@@ -1,15 +1,17 @@
 //! A model without numbers.
 
-use super::memory::{Memory, Setup, Storage, bytes};
+use crate::error::{Error, Result};
+use crate::estimate::memory::{Memory, Setup, Storage, bytes};
+use crate::hub::HubModel;
 use crate::io::directory;
-use crate::io::hub::HubModel;
-use crate::methods::Method;
-use crate::model::Model;
 use crate::models::{FamilyVisitor, family, model_type};
-use crate::peft::Adapted;
-use crate::quant::weight_name;
-use crate::site::Outline;
-use crate::{Error, Params, Peft, Report, Result, commas};
+use crate::peft::quantised::linears;
+use crate::peft::report::{Report, commas};
+use crate::peft::{Adapted, Peft};
+use crate::run::model::Model;
+use crate::seam::method::Method;
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, SiteOutline};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -170,8 +172,8 @@ impl Blueprint {
         let quantised: BTreeSet<String> = match storage {
             Storage::Dense(_) => BTreeSet::new(),
             Storage::Nf4 { config, .. } => {
-                let linears = config.linears(self.outline(), |name| numels.contains_key(name))?;
-                linears.into_iter().map(weight_name).collect()
+                let linears = linears(config, self.outline(), |name| numels.contains_key(name))?;
+                linears.into_iter().map(SiteOutline::weight).collect()
             }
         };
         let each = numels.iter().map(|(name, numel)| storage.bytes(*numel, quantised.contains(name)));

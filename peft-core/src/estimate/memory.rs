@@ -1,7 +1,7 @@
 //! Bytes, from numbers of parameters.
 
+use crate::error::{Error, Result};
 use crate::quant::{Nf4, Nf4Config};
-use crate::{Error, Result};
 use std::fmt;
 use tch::Kind;
 

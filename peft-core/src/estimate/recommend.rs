@@ -1,11 +1,13 @@
 //! Which method, over which base? A rule that says its reasons.
 
-use super::memory::{human_bytes, positive};
-use super::{Blueprint, Estimate, Setup, Storage};
-use crate::methods::{Common, FullConfig, Ia3Config, LoraConfig, Method};
-use crate::model::TaskType;
+use crate::error::{Error, Result};
+use crate::estimate::memory::{human_bytes, positive};
+use crate::estimate::{Blueprint, Estimate, Setup, Storage};
+use crate::methods::{Common, FullConfig, Ia3Config, LoraConfig};
+use crate::peft::report::commas;
+use crate::seam::dims::TaskType;
+use crate::seam::method::Method;
 use crate::target::Names;
-use crate::{Error, Result, commas};
 use std::fmt;
 use tch::Kind;
 

@@ -8,12 +8,13 @@ pub use processors::LogitsProcessors;
 pub use sampling::Sampling;
 pub use settings::GenerationSettings;
 
-use crate::cache::KvCache;
-use crate::layer::Pass;
-use crate::model::{Batch, Model};
-use crate::{Error, Result};
-use processors::Text;
-use sampling::{Draws, drawn};
+use crate::error::{Error, Result};
+use crate::generate::processors::Text;
+use crate::generate::sampling::{Draws, drawn};
+use crate::run::model::Model;
+use crate::seam::batch::Batch;
+pub use crate::seam::cache::KvCache;
+use crate::seam::pass::Pass;
 use tch::{Device, Kind, Tensor};
 
 /// How text is generated.

@@ -1,6 +1,6 @@
 //! Drawing a token.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use tch::{Kind, Tensor};
 
 /// How a token is drawn: from `softmax(logits / temperature)`, cut to the `top_k` likeliest tokens, then to the fewest

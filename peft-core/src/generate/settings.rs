@@ -1,10 +1,11 @@
 //! `generation_config.json`: what is applied of it, and what is said of the rest.
 
-use super::{GenerateConfig, LogitsProcessors, Sampling};
+use crate::error::Result;
+use crate::generate::{GenerateConfig, LogitsProcessors, Sampling};
+use crate::io::fields::Fields;
 use crate::io::token_ids::{GENERATION, TokenIds, ids};
 use crate::io::{directory, read_object, shown};
-use crate::models::fields::Fields;
-use crate::{Result, Warning};
+use crate::warning::Warning;
 use serde_json::Value;
 use std::path::Path;
 
@@ -189,8 +190,9 @@ fn sampling(f: &Fields<'_>, defaults: Option<&Sampling>) -> Result<Sampling> {
 }
 
 fn processors(f: &Fields<'_>, path: &Path, defaults: LogitsProcessors) -> Result<LogitsProcessors> {
-    let several =
-        |field: &str, default: Vec<i64>| Ok::<_, crate::Error>(ids(f.json, field, path)?.unwrap_or(default));
+    let several = |field: &str, default: Vec<i64>| {
+        Ok::<_, crate::error::Error>(ids(f.json, field, path)?.unwrap_or(default))
+    };
     Ok(LogitsProcessors {
         sequence_bias: f.or("sequence_bias", defaults.sequence_bias)?,
         repetition_penalty: f.or("repetition_penalty", defaults.repetition_penalty)?,

@@ -1,11 +1,12 @@
 //! Adapter directories as PEFT has them: `adapter_config.json` and `adapter_model.safetensors`
 //! (or `adapter_model.bin`, which is read and not written).
 
-use super::place::{IfExists, Occupant};
-use super::saving::{Saving, settle, whole};
-use super::write::json;
-use crate::methods::read::peft_type;
-use crate::{Error, Result, io};
+use crate::error::{Error, Result};
+use crate::io;
+use crate::io::directory;
+use crate::io::folder::{IfExists, Occupant};
+use crate::io::saving::{Saving, settle, whole};
+use crate::io::write::json;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,15 +20,15 @@ pub const TENSORS: &str = "adapter_model.safetensors";
 const PICKLE: &str = "adapter_model.bin";
 
 /// The configuration and the tensors of an adapter directory, of one save, as they are there, and the tensors' file. What
-/// they mean is for [`Peft::load`](crate::Peft::load) to say. A save that was killed between the two files is finished first.
+/// they mean is for [`Peft::load`](crate::peft::Peft::load) to say. A save that was killed between the two files is finished first.
 pub fn read(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
     whole(dir, CONFIG, || read_files(dir))
 }
 
 fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
     let config = dir.join(CONFIG);
-    if !config.exists() && dir.join(io::hub::CONFIG).exists() {
-        let message = "is not there, only config.json: this is a model and no adapter; open it with io::hub";
+    if !config.exists() && dir.join(directory::CONFIG).exists() {
+        let message = "is not there, only config.json: this is a model and no adapter; open it with hub::open";
         return Err(Error::format(config, message));
     }
     let json = io::read_json(&config)?;
@@ -41,7 +42,7 @@ fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> 
 /// What a save is in the way of.
 const OWN: &[Occupant] = &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter")];
 /// What it is not to be mixed with.
-const OTHERS: &[Occupant] = &[(io::hub::CONFIG, "a model")];
+const OTHERS: &[Occupant] = &[(directory::CONFIG, "a model")];
 
 /// Whether there is an adapter in `dir`, one whose save was killed included: that is finished first.
 ///
@@ -83,4 +84,27 @@ pub fn write(
     // Of the old one, for whoever reads that first.
     saving.remove(PICKLE);
     saving.commit()
+}
+
+/// The `peft_type` of a configuration, or what the configuration is of instead.
+pub(crate) fn peft_type<'a>(config: &'a Value, place: &str) -> Result<&'a str> {
+    let Some(fields) = config.as_object() else {
+        return Err(Error::config(
+            place,
+            "peft_type",
+            "is missing: the configuration should be a JSON object",
+        ));
+    };
+    let Some(kind) = fields.get("peft_type").and_then(Value::as_str) else {
+        let mlx = ["fine_tune_type", "lora_parameters", "num_layers"].iter().any(|f| fields.contains_key(*f));
+        let message = match mlx {
+            true => {
+                "is missing: this is an adapter of MLX, and no one of PEFT's; its tensors have other names and \
+                     shapes, so it has to be converted first"
+            }
+            false => "is missing, or not a string",
+        };
+        return Err(Error::config(place, "peft_type", message));
+    };
+    Ok(kind)
 }

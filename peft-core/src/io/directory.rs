@@ -1,7 +1,7 @@
 //! What lies at a path where a model's directory is expected.
 
-use super::{adapter, hub_model::CONFIG, read_json, read_object, settle};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::io::{adapter, read_json, read_object, settle};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -23,10 +23,13 @@ pub(crate) fn config(dir: &Path) -> Result<(Value, PathBuf)> {
     Ok((read_object(&path)?, path))
 }
 
+/// Name of the configuration of a model directory.
+pub const CONFIG: &str = "config.json";
+
 const HUB: &str = "a model is a directory of the Hub's form, with config.json and model.safetensors";
 
 /// What to do with a file of llama.cpp.
-pub(super) const GGUF: &str = "in llama.cpp's format; fetch the model in the Hub's form, or convert it with transformers: \
+pub(crate) const GGUF: &str = "in llama.cpp's format; fetch the model in the Hub's form, or convert it with transformers: \
                                from_pretrained(dir, gguf_file=name), save_pretrained(new_dir)";
 
 /// What a file is that stands for a model.
@@ -82,7 +85,7 @@ fn other(dir: &Path) -> String {
 }
 
 /// The name of a GGUF file in a directory.
-pub(super) fn gguf(dir: &Path) -> Option<String> {
+pub(crate) fn gguf(dir: &Path) -> Option<String> {
     let entries = std::fs::read_dir(dir).ok()?;
     let mut names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.find(|name| name.ends_with(".gguf"))

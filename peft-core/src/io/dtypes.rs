@@ -1,6 +1,6 @@
 //! The dtype of a model, and whether its numbers are any.
 
-use crate::Warning;
+use crate::warning::Warning;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
@@ -20,7 +20,7 @@ pub(crate) fn dtype(kind: Kind) -> Option<&'static str> {
 /// The dtype that all floats are cast to: the one that is `asked` for; else none, so that each keeps its own, unless they
 /// are of several: no layer computes with those, and transformers casts them all to what `config.json` says. `words` is
 /// the word embedding. And what is to be said.
-pub(super) fn of_all(
+pub(crate) fn of_all(
     (json, place): (&Value, &str),
     words: &str,
     tensors: &BTreeMap<String, Tensor>,

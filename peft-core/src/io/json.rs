@@ -1,6 +1,6 @@
 //! JSON files, as Python's `json` reads them.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use fancy_regex::{Captures, Regex};
 use serde_json::Value;
 use std::path::Path;

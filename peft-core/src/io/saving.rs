@@ -9,9 +9,9 @@
 //!
 //! The log is locked as long as its writer lives, so a second one waits, and what is left of a dead one is known as such.
 
-use super::place::{Folder, IfExists, Occupant, is_there};
-use super::stage::{Log, Stage, gone};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::io::folder::{Folder, IfExists, Occupant, is_there};
+use crate::io::stage::{Log, Stage, gone};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};

@@ -1,7 +1,7 @@
 //! The folder `.<gate>.saving`, in which files wait for their places, and its log.
 
-use super::place::{Folder, is_there};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::io::folder::{Folder, is_there};
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -13,53 +13,53 @@ const LOG: &str = "log";
 
 /// What belongs together.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Log {
+pub(crate) struct Log {
     /// Whether a gate was there, which is moved aside first.
-    pub(super) replaces: bool,
+    pub(crate) replaces: bool,
     /// Those to put in their places before the gate.
-    pub(super) files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// Those of the old that the new has not.
-    pub(super) remove: Vec<String>,
+    pub(crate) remove: Vec<String>,
 }
 
 /// The folder in which files wait.
 #[derive(Debug)]
-pub(super) struct Stage {
-    pub(super) dir: PathBuf,
-    pub(super) gate: OsString,
-    pub(super) path: PathBuf,
+pub(crate) struct Stage {
+    pub(crate) dir: PathBuf,
+    pub(crate) gate: OsString,
+    pub(crate) path: PathBuf,
 }
 
 impl Stage {
-    pub(super) fn new(dir: &Path, gate: &OsStr) -> Self {
+    pub(crate) fn new(dir: &Path, gate: &OsStr) -> Self {
         let mut name = OsString::from(".");
         name.push(gate);
         name.push(".saving");
         Self { dir: dir.to_owned(), gate: gate.to_owned(), path: dir.join(name) }
     }
 
-    pub(super) fn gate(&self) -> PathBuf {
+    pub(crate) fn gate(&self) -> PathBuf {
         self.dir.join(&self.gate)
     }
 
-    pub(super) fn new_file(&self, name: &OsStr) -> PathBuf {
+    pub(crate) fn new_file(&self, name: &OsStr) -> PathBuf {
         let mut name = name.to_owned();
         name.push(".new");
         self.path.join(name)
     }
 
-    pub(super) fn old_gate(&self) -> PathBuf {
+    pub(crate) fn old_gate(&self) -> PathBuf {
         let mut name = self.gate.clone();
         name.push(".old");
         self.path.join(name)
     }
 
-    pub(super) fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         Folder::open(&self.path)?.sync()
     }
 
     /// The log, as its only owner.
-    pub(super) fn claim(&self) -> Result<File> {
+    pub(crate) fn claim(&self) -> Result<File> {
         let path = self.path.join(LOG);
         let file = |e| Error::file(self.gate(), e);
         // Again only where another one has ended in between.
@@ -98,7 +98,7 @@ impl Stage {
     }
 
     /// The log of a save that is decided, but not at its end: a configuration is still waiting.
-    pub(super) fn unfinished(&self) -> Option<Log> {
+    pub(crate) fn unfinished(&self) -> Option<Log> {
         let log: Log = serde_json::from_slice(&fs::read(self.path.join(LOG)).ok()?).ok()?;
         let own = |name: &String| {
             matches!(Path::new(name).components().collect::<Vec<_>>().as_slice(), [Component::Normal(_)])
@@ -111,7 +111,7 @@ impl Stage {
     }
 
     /// Removes what waits here.
-    pub(super) fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         for entry in fs::read_dir(&self.path).map_err(|e| Error::file(&self.path, e))? {
             let path = entry.map_err(|e| Error::file(&self.path, e))?.path();
             if !path.ends_with(LOG) {
@@ -122,7 +122,7 @@ impl Stage {
     }
 
     /// Removes the folder. What cannot be removed changes nothing, and is tried again by the next save.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let _ = self.clear();
         let _ = fs::remove_file(self.path.join(LOG));
         let _ = fs::remove_dir(&self.path);
@@ -130,7 +130,7 @@ impl Stage {
 }
 
 /// Nothing to remove is as good as removed.
-pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
+pub(crate) fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

@@ -1,8 +1,8 @@
 //! Files of tensors: safetensors, read through a memory map and written atomically; and what `torch.save` wrote, read
 //! without running any of it.
 
-use super::pickle;
-use crate::{Error, Result, io::write_atomically};
+use crate::error::{Error, Result};
+use crate::io::{pickle, write_atomically};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -84,7 +84,7 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
 
 /// The bytes of such a file, one tensor after another: the largest of them is what is held beside the tensors. (The
 /// crate's own functions write to a path, or into memory.)
-pub(super) fn put(path: &Path, file: &mut BufWriter<File>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+pub(crate) fn put(path: &Path, file: &mut BufWriter<File>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let mut all =
         tensors.iter().map(|(name, t)| Ok((dtype_of(name, t)?, name, t))).collect::<Result<Vec<_>>>()?;
     // The order of the format: by alignment, widest first, then by name.

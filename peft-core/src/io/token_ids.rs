@@ -1,7 +1,7 @@
 //! Token ids that a model directory gives a meaning.
 
-use super::{directory, read_object, shown};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::io::{directory, read_object, shown};
 use serde_json::Value;
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Single files, written whole or not at all.
 
-use super::saving::Saving;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::io::saving::Saving;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
@@ -29,7 +29,7 @@ pub fn write_json(path: &Path, value: &Value) -> Result<()> {
 }
 
 /// The text of a JSON file, as Python's `json.dumps(.., indent=2)` has it.
-pub(super) fn json(path: &Path, file: &mut BufWriter<File>, value: &Value) -> Result<()> {
+pub(crate) fn json(path: &Path, file: &mut BufWriter<File>, value: &Value) -> Result<()> {
     let mut out = Serializer::with_formatter(file, Python(PrettyFormatter::new()));
     value
         .serialize(&mut out)

@@ -1,6 +1,7 @@
 //! What low-rank methods have in common: a thin product beside a layer.
 
-use crate::{Inner, Result};
+use crate::error::Result;
+use crate::seam::layer::Inner;
 use tch::Tensor;
 
 /// `inner(x) + down(x) Bᵀ`, B `[out, r]`; `down` maps `[rows, in]`, in the dtype of B, to `[rows, r]`. The product is

@@ -6,12 +6,14 @@
 //! own projections, without positions and without a mask. The gate starts at 0. In GPT-2 PEFT adds the second term
 //! behind the output projection.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, check_positive, to_json};
-use crate::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
-use crate::site::{Outline, Place, Site, SiteKind};
+use crate::error::{Error, Result};
+use crate::methods::config::{Common, PeftConfig, check_positive, to_json};
+use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
+use crate::seam::init::Init;
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, Place, Site, SiteKind};
 use crate::target::closest;
-use crate::{Error, Init, Params, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;

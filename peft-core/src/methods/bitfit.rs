@@ -3,11 +3,11 @@
 //!
 //! PEFT has no file form for it; this one is our own. The trained biases are copies that stand for the base's.
 
-use super::config::{Common, FileForm, PeftConfig};
-use super::{Method, Overlay};
-use crate::site::{Outline, PREFIX};
+use crate::error::{Error, Result};
+use crate::methods::config::{Common, PeftConfig};
+use crate::seam::method::{FileForm, Method, Overlay};
+use crate::seam::site::{Outline, PREFIX};
 use crate::target::Names;
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 

@@ -1,10 +1,10 @@
 //! `adapter_config.json`: what all methods' files have in common, and how one is written. How one is read is in
 //! [`read`](super::read).
 
-use super::{Counting, Method, Overlay};
-use crate::model::TaskType;
-use crate::site::{Outline, PREFIX};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::seam::dims::TaskType;
+use crate::seam::method::{Counting, FileForm, Method, Overlay};
+use crate::seam::site::{Outline, PREFIX};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -106,23 +106,13 @@ pub trait PeftConfig: Method + Serialize + DeserializeOwned + Clone + 'static {
     /// refused by name when a file has another value.
     const DEFAULTS: &'static str = "{}";
     /// Fields that change no number of an adapter whose tensors are there, as JSON: with the values of which that is true,
-    /// or `true` for all of them. They say how training began, say. [`Peft::load`](crate::Peft::load) takes and keeps
+    /// or `true` for all of them. They say how training began, say. [`Peft::load`](crate::peft::Peft::load) takes and keeps
     /// them; an adapter that is added fresh may not have them.
     const INERT: &'static str = "{}";
     /// What the names of whole modules start with in the file.
     const PREFIX: &'static str = PREFIX;
     /// The fields that every adapter has.
     fn common(&self) -> &Common;
-}
-
-/// What a [`PeftConfig`] gives a [`Method`], without its type.
-pub trait FileForm {
-    /// The overlay of a parameter that is in `modules_to_save`.
-    fn overlay(&self, param: &str) -> Option<Overlay>;
-    /// `adapter_config.json`.
-    fn json(&self) -> Result<Value>;
-    /// What the adapter is for, if the file says so.
-    fn task(&self) -> Option<TaskType>;
 }
 
 impl<C: PeftConfig> FileForm for C {

@@ -3,10 +3,10 @@
 //! The trained parameters are copies that shadow the base's, so the base stays as it is and can serve other adapters
 //! beside this one; merging gives an ordinary model.
 
-use super::config::{Common, FileForm, PeftConfig};
-use super::{Method, Overlay};
-use crate::Result;
-use crate::site::Outline;
+use crate::error::Result;
+use crate::methods::config::{Common, PeftConfig};
+use crate::seam::method::{FileForm, Method, Overlay};
+use crate::seam::site::Outline;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.

@@ -5,12 +5,15 @@
 //! ([`PrefixTuningConfig`](super::PrefixTuningConfig)) the keys and values are tied to the frozen projections, and
 //! queries are computed for the prefix and thrown away.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, check_tokens};
-use crate::attention::open_keys;
-use crate::layer::Pass;
-use crate::site::{Outline, Place, Role, Site};
-use crate::{Adapter, Error, Init, Inner, Params, Result};
+use crate::error::{Error, Result};
+use crate::methods::config::{Common, PeftConfig, check_tokens};
+use crate::seam::attention::open_keys;
+use crate::seam::init::Init;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::pass::Pass;
+use crate::seam::site::{Outline, Place, Role, Site};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 

@@ -3,11 +3,15 @@
 //!
 //! `y = l ⊙ (W x + b)`, and at a feed-forward layer `y = W (l ⊙ x) + b`.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig};
-use crate::site::{Outline, Site};
+use crate::error::{Error, Result};
+use crate::methods::config::{Common, PeftConfig};
+use crate::seam::init::Init;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, Site};
 use crate::target::{Names, Selected, Selection, closest, defaults};
-use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::Tensor;

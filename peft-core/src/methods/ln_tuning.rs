@@ -4,10 +4,10 @@
 //! `y = norm(x) ⊙ w' + b'`, with copies w', b' of the norm's own weight and bias. They keep the base's dtype. Of two
 //! adapters at one norm, the one named last counts.
 
-use super::config::{Common, FileForm, PeftConfig};
-use super::{Counting, Method, Overlay};
-use crate::Result;
-use crate::site::{Outline, PREFIX, SiteKind};
+use crate::error::Result;
+use crate::methods::config::{Common, PeftConfig};
+use crate::seam::method::{Counting, FileForm, Method, Overlay};
+use crate::seam::site::{Outline, PREFIX, SiteKind};
 use crate::target::{LayerFilter, Names, Selection, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -3,13 +3,17 @@
 //!
 //! `y = W x + b + s · (W₁ₐ W₁ᵦ ⊙ W₂ₐ W₂ᵦ) x`, with `s = alpha/r`: a rank of up to r² from two products of rank r.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, whole};
-use super::lycoris::Dropout;
-use super::ranks::{Ranks, SiteRank};
-use crate::site::{Outline, Site};
+use crate::error::Result;
+use crate::methods::config::{Common, PeftConfig, whole};
+use crate::methods::lycoris::Dropout;
+use crate::methods::ranks::{Ranks, SiteRank};
+use crate::seam::init::Init;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, Site};
 use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
-use crate::{Adapter, Init, Inner, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};

@@ -1,8 +1,9 @@
 //! What LoHa and LoKr have in common: their two kinds of dropout, as in LyCORIS (Yeh et al. 2023,
 //! <https://arxiv.org/abs/2309.14859>).
 
-use super::config::check_dropout;
-use crate::{Pass, Result};
+use crate::error::Result;
+use crate::methods::config::check_dropout;
+use crate::seam::pass::Pass;
 use tch::{Device, Kind, Tensor};
 
 /// Dropout of rows of ΔW, and of ΔW as a whole.

@@ -4,16 +4,20 @@
 //! `W₃ relu(W₂ relu(W₁ e + b₁) + b₂) + b₃`, or a bidirectional LSTM with two linear layers above it,
 //! `W₂ relu(W₁ LSTM(e) + b₁) + b₂`. The network is for training: its output is what is kept.
 
-use super::Method;
-use super::config::{
-    Common, FileForm, PeftConfig, WRAPPED_ONCE, check_dropout, check_positive, check_tokens, fill,
+use crate::error::{Error, Result};
+use crate::methods::config::{
+    Common, PeftConfig, WRAPPED_ONCE, check_dropout, check_positive, check_tokens, fill,
 };
-use super::virtual_tokens::{
+use crate::methods::virtual_tokens::{
     EMBEDDINGS, Linear, SoftPrompt, Vectors, encoder_embedding, export, has_encoder,
 };
-use crate::model::{Dims, Prompt};
-use crate::site::Outline;
-use crate::{Error, Init, Params, Pass, Result};
+use crate::seam::batch::Prompt;
+use crate::seam::dims::Dims;
+use crate::seam::init::Init;
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::pass::Pass;
+use crate::seam::site::Outline;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -31,8 +35,8 @@ use tch::Tensor;
 /// | in the file: f(e) | `[num_virtual_tokens, d]` | `prompt_embeddings` | |
 ///
 /// The file has f(e) alone, as PEFT's has. An adapter from a file trains it further as it is, like prompt tuning; to
-/// keep the encoder, keep the tensors of [`Peft::params`](crate::Peft::params) and hand them to
-/// [`Peft::add_with`](crate::Peft::add_with).
+/// keep the encoder, keep the tensors of [`Peft::params`](crate::peft::Peft::params) and hand them to
+/// [`Peft::add_with`](crate::peft::Peft::add_with).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PTuningConfig {

@@ -4,13 +4,17 @@
 //! `softmax(Q [P_k; K]ᵀ/√d) [P_v; V]`. With `prefix_projection` they are trained through a network (section 4.3),
 //! `P = W₂ tanh(W₁ e + b₁) + b₂`.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_positive, check_tokens, fill};
-use super::virtual_tokens::{EMBEDDINGS, Linear, encoder_embedding, export, has_encoder};
-use crate::attention::{AttentionAdapter, AttentionInner, Heads};
-use crate::model::{Dims, Input, Prompt};
-use crate::site::{Outline, Place, Site};
-use crate::{Init, Params, Pass, Result};
+use crate::error::Result;
+use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_positive, check_tokens, fill};
+use crate::methods::virtual_tokens::{EMBEDDINGS, Linear, encoder_embedding, export, has_encoder};
+use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads};
+use crate::seam::batch::{Input, Prompt};
+use crate::seam::dims::Dims;
+use crate::seam::init::Init;
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::pass::Pass;
+use crate::seam::site::{Outline, Place, Site};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -29,7 +33,7 @@ use tch::Tensor;
 /// enter attention as they are (no projection, no rotation); real tokens get the positions n, n + 1, ...
 ///
 /// The file has P alone. An adapter from a file trains P further as it is; to keep the projection, keep the tensors of
-/// [`Peft::params`](crate::Peft::params) and hand them to [`Peft::add_with`](crate::Peft::add_with).
+/// [`Peft::params`](crate::peft::Peft::params) and hand them to [`Peft::add_with`](crate::peft::Peft::add_with).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PrefixTuningConfig {

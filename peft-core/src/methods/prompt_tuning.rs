@@ -2,13 +2,16 @@
 //!
 //! `n` trained vectors are put before the word embeddings: `[P; E(x)]`. Everything else is frozen.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
-use super::virtual_tokens::{EMBEDDINGS, SoftPrompt};
-use crate::io::tokenizer;
-use crate::model::{Dims, Prompt};
-use crate::site::Outline;
-use crate::{Error, Init, Params, Result};
+use crate::error::{Error, Result};
+use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
+use crate::methods::virtual_tokens::{EMBEDDINGS, SoftPrompt};
+use crate::seam::batch::Prompt;
+use crate::seam::dims::Dims;
+use crate::seam::init::Init;
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::site::Outline;
+use crate::text::tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;

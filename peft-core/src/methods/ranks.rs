@@ -1,8 +1,8 @@
 //! Rank and scale of every site: `r`, `alpha` and their patterns, as LoRA, LoHa and LoKr have them.
 
-use super::config::{check_finite, check_positive};
+use crate::error::{Error, Result};
+use crate::methods::config::{check_finite, check_positive};
 use crate::target::Patterns;
-use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Rank of one site, and its scale.

@@ -2,9 +2,12 @@
 //! value that this crate has no code for is an error. What another program wrote is taken as PEFT takes it: what changes
 //! no number is kept for the next file, and said.
 
-use super::config::{DESCRIPTIVE, PeftConfig, defaults};
-use super::{Method, TABLE};
-use crate::{Error, Result, Warning};
+use crate::error::{Error, Result};
+use crate::io::adapter::peft_type;
+use crate::methods::TABLE;
+use crate::methods::config::{DESCRIPTIVE, PeftConfig, defaults};
+use crate::seam::method::Method;
+use crate::warning::Warning;
 use serde_json::{Map, Value};
 
 type Reader = fn(Value, &str) -> Result<Read>;
@@ -76,29 +79,6 @@ pub(crate) fn from_file(config: Value, place: &str, warnings: &mut Vec<Warning>)
         }
     }
     Ok(read)
-}
-
-/// The `peft_type` of a configuration, or what the configuration is of instead.
-pub(crate) fn peft_type<'a>(config: &'a Value, place: &str) -> Result<&'a str> {
-    let Some(fields) = config.as_object() else {
-        return Err(Error::config(
-            place,
-            "peft_type",
-            "is missing: the configuration should be a JSON object",
-        ));
-    };
-    let Some(kind) = fields.get("peft_type").and_then(Value::as_str) else {
-        let mlx = ["fine_tune_type", "lora_parameters", "num_layers"].iter().any(|f| fields.contains_key(*f));
-        let message = match mlx {
-            true => {
-                "is missing: this is an adapter of MLX, and no one of PEFT's; its tensors have other names and \
-                     shapes, so it has to be converted first"
-            }
-            false => "is missing, or not a string",
-        };
-        return Err(Error::config(place, "peft_type", message));
-    };
-    Ok(kind)
 }
 
 fn read_any(config: Value, place: &str) -> Result<Read> {

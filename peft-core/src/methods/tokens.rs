@@ -3,10 +3,14 @@
 //! `E[i] = row` for the chosen i; despite PEFT's name for them, `trainable_tokens_delta`, the rows replace those of E. A
 //! head that is tied to E follows. Adapters that are active together have tokens of their own each.
 
-use super::config::Common;
-use super::twin::Twin;
-use crate::site::{Outline, PREFIX, Site, SiteKind};
-use crate::{Adapter, Error, Init, Inner, Params, Result, Weights};
+use crate::error::{Error, Result};
+use crate::methods::config::Common;
+use crate::seam::init::Init;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, PREFIX, Site, SiteKind};
+use crate::seam::twin::Twin;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 

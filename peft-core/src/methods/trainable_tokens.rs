@@ -3,12 +3,14 @@
 //!
 //! `E[i] = row` for each chosen token i, and the same in a head that is tied to E.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, to_json};
-use super::tokens::{Request, TokenRows};
-use crate::site::{Outline, Site, SiteKind};
+use crate::error::Result;
+use crate::methods::config::{Common, PeftConfig, to_json};
+use crate::methods::tokens::{Request, TokenRows};
+use crate::seam::layer::Adapter;
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, Site, SiteKind};
 use crate::target::{LayerFilter, Names, Selection};
-use crate::{Adapter, Params, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -3,11 +3,16 @@
 //!
 //! `y = W x + b + λ_b ⊙ (B (λ_d ⊙ (A drop(x))))`, with the first `in` columns of A and the first `out` rows of B.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, check_dropout, check_finite, check_positive};
-use crate::site::{Outline, Site};
+use crate::error::Result;
+use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite, check_positive};
+use crate::seam::init::Init;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::low_rank::LowRank;
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, Site};
 use crate::target::{LayerFilter, LayerIndices, Names, Selection, defaults};
-use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::{Device, Kind, Tensor};

@@ -4,9 +4,12 @@
 //! A file has one tensor for all of these, `prompt_embeddings`: an encoder's output. In training the adapter holds the
 //! encoder's own tensors, `encoder.*`. An adapter from a file holds `prompt_embeddings`, and that is trained further.
 
-use crate::attention::open_keys;
-use crate::model::{Input, Prompt};
-use crate::{Init, Params, Pass, Result};
+use crate::error::Result;
+use crate::seam::attention::open_keys;
+use crate::seam::batch::{Input, Prompt};
+use crate::seam::init::Init;
+use crate::seam::params::Params;
+use crate::seam::pass::Pass;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use tch::Tensor;

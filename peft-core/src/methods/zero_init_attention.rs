@@ -10,11 +10,13 @@
 //! [`AdaptionPromptConfig`](super::AdaptionPromptConfig) is LLaMA-Adapter as PEFT has it: g without tanh, in the last
 //! layers alone.
 
-use super::Method;
-use super::config::{Common, FileForm, PeftConfig, check_tokens};
-use crate::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
-use crate::site::{Outline, Place, Site};
-use crate::{Init, Params, Result};
+use crate::error::Result;
+use crate::methods::config::{Common, PeftConfig, check_tokens};
+use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
+use crate::seam::init::Init;
+use crate::seam::method::{FileForm, Method};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, Place, Site};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 

@@ -1,6 +1,6 @@
 //! Activations by the names that `config.json` has for them.
 
-use crate::Result;
+use crate::error::Result;
 use serde::Deserialize;
 use tch::Tensor;
 

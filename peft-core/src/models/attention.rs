@@ -1,9 +1,10 @@
 //! Self-attention as all families have it: projections, grouped heads, rotary positions, the core, the output.
 
-use super::rope::Rope;
-use crate::Result;
-use crate::attention::{Attention, Heads};
-use crate::layer::{Layer, Pass};
+use crate::error::Result;
+use crate::models::rope::Rope;
+use crate::seam::attention::{Attention, Heads};
+use crate::seam::layer::Layer;
+use crate::seam::pass::Pass;
 use tch::Tensor;
 
 /// The layers that make queries, keys and values.

@@ -1,11 +1,13 @@
 //! BERT for sequence classification; names and numbers are those of the Hub's `BertForSequenceClassification`.
 
-use super::classes::Classes;
-use super::encoder::{Encoder, EncoderConfig, EncoderFamily};
-use super::fields::Fields;
-use crate::io::hub::HubModel;
-use crate::model::Input;
-use crate::{Init, Result, Warning};
+use crate::error::Result;
+use crate::hub::HubModel;
+use crate::io::fields::Fields;
+use crate::models::classes::Classes;
+use crate::models::encoder::{Encoder, EncoderConfig, EncoderFamily};
+use crate::seam::batch::Input;
+use crate::seam::init::Init;
+use crate::warning::Warning;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

@@ -1,9 +1,10 @@
 //! What all causal models share: entering a batch (prompts, positions, masks, the cache) and leaving it (logits).
 
-use crate::attention::causal_mask;
-use crate::layer::{Layer, Pass};
-use crate::model::{Batch, Input, Prompt};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::seam::attention::causal_mask;
+use crate::seam::batch::{Batch, Input, Prompt};
+use crate::seam::layer::Layer;
+use crate::seam::pass::Pass;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 

@@ -1,7 +1,8 @@
 //! The classes of a `config.json`: `num_labels`, `id2label`, `label2id`, as transformers reads them.
 
-use super::fields::Fields;
-use crate::{Result, Warning};
+use crate::error::Result;
+use crate::io::fields::Fields;
+use crate::warning::Warning;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

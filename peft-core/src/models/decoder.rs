@@ -2,17 +2,22 @@
 //! grouped key heads and RMS norms. Touvron et al. 2023, <https://arxiv.org/abs/2302.13971>. A family is a
 //! [`DecoderFamily`]: how its `config.json` is read.
 
-use super::activation::HiddenAct;
-use super::attention::{Projections, SelfAttention};
-use super::causal::Stream;
-use super::fields::{Fields, patched};
-use super::rope::{Rope, RopeConfig};
-use crate::attention::Softmax;
-use crate::layer::{Block, Layer, Pass};
-use crate::model::{Batch, Dims, Model, Prompt};
-use crate::scope::Scope;
-use crate::site::Role;
-use crate::{Result, Warning, io::hub::HubModel};
+use crate::error::Result;
+use crate::hub::HubModel;
+use crate::io::fields::{Fields, patched};
+use crate::models::activation::HiddenAct;
+use crate::models::attention::{Projections, SelfAttention};
+use crate::models::causal::Stream;
+use crate::models::rope::{Rope, RopeConfig};
+use crate::run::model::Model;
+use crate::run::scope::Scope;
+use crate::seam::attention::Softmax;
+use crate::seam::batch::{Batch, Prompt};
+use crate::seam::dims::Dims;
+use crate::seam::layer::{Block, Layer};
+use crate::seam::pass::Pass;
+use crate::seam::site::Role;
+use crate::warning::Warning;
 use serde_json::Value;
 use std::fmt::Debug;
 use std::marker::PhantomData;

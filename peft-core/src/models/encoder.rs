@@ -3,16 +3,19 @@
 //! Per layer `x = LN(x + attention(x))`, `x = LN(x + W₂ act(W₁ x))`; logits `W₄ tanh(W₃ x₀)` of the first position. A
 //! family is an [`EncoderFamily`]: what its positions are, and how its head is called.
 
-use super::activation::HiddenAct;
-use super::attention::{Projections, SelfAttention};
-use super::classes::{Classes, unnamed};
-use super::fields::{Fields, patched};
-use crate::attention::Softmax;
-use crate::layer::{Block, Layer, Pass};
-use crate::model::{Batch, Dims, Input, Model, Prompt};
-use crate::scope::Scope;
-use crate::site::Role;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::io::fields::{Fields, patched};
+use crate::models::activation::HiddenAct;
+use crate::models::attention::{Projections, SelfAttention};
+use crate::models::classes::{Classes, unnamed};
+use crate::run::model::Model;
+use crate::run::scope::Scope;
+use crate::seam::attention::Softmax;
+use crate::seam::batch::{Batch, Input, Prompt};
+use crate::seam::dims::Dims;
+use crate::seam::layer::{Block, Layer};
+use crate::seam::pass::Pass;
+use crate::seam::site::Role;
 use serde_json::{Map, Value};
 use std::fmt::Debug;
 use std::marker::PhantomData;

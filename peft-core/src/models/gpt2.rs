@@ -3,17 +3,20 @@
 //! Per layer `x + attention(LN(x))`, `x + W₂ act(W₁ LN(x))`, with learned positions. The linear layers are `Conv1D`:
 //! stored as `[in, out]`, q, k and v in one.
 
-use super::activation::HiddenAct;
-use super::attention::{Projections, SelfAttention};
-use super::causal::Stream;
-use super::fields::{Fields, patched};
-use crate::Result;
-use crate::attention::Softmax;
-use crate::io::hub::HubModel;
-use crate::layer::{Block, Layer, Pass};
-use crate::model::{Batch, Dims, Model, Prompt};
-use crate::scope::Scope;
-use crate::site::Role;
+use crate::error::Result;
+use crate::hub::HubModel;
+use crate::io::fields::{Fields, patched};
+use crate::models::activation::HiddenAct;
+use crate::models::attention::{Projections, SelfAttention};
+use crate::models::causal::Stream;
+use crate::run::model::Model;
+use crate::run::scope::Scope;
+use crate::seam::attention::Softmax;
+use crate::seam::batch::{Batch, Prompt};
+use crate::seam::dims::Dims;
+use crate::seam::layer::{Block, Layer};
+use crate::seam::pass::Pass;
+use crate::seam::site::Role;
 use serde_json::Value;
 use tch::Tensor;
 

@@ -1,8 +1,8 @@
 //! Llama: the plain decoder, as the Hub's `LlamaForCausalLM` has it.
 
-use super::decoder::{Decoder, DecoderConfig, DecoderFamily};
-use super::fields::Fields;
-use crate::Result;
+use crate::error::Result;
+use crate::io::fields::Fields;
+use crate::models::decoder::{Decoder, DecoderConfig, DecoderFamily};
 use serde_json::Value;
 
 /// A view of a Llama.

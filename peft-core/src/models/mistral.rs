@@ -1,9 +1,9 @@
 //! Mistral: the plain decoder with grouped key heads and a sliding window, as the Hub's `MistralForCausalLM` has it.
 //! Jiang et al. 2023, <https://arxiv.org/abs/2310.06825>.
 
-use super::decoder::{Decoder, DecoderConfig, DecoderFamily};
-use super::fields::Fields;
-use crate::Result;
+use crate::error::Result;
+use crate::io::fields::Fields;
+use crate::models::decoder::{Decoder, DecoderConfig, DecoderFamily};
 use serde_json::Value;
 
 /// A view of a Mistral.

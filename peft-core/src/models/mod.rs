@@ -7,8 +7,8 @@ mod causal;
 mod classes;
 pub mod decoder;
 pub mod encoder;
-pub(crate) mod fields;
 pub mod gpt2;
+pub(crate) mod hub_model;
 pub mod llama;
 pub mod mistral;
 pub mod qwen2;
@@ -28,8 +28,9 @@ pub use roberta::Roberta;
 pub use rope::{RopeConfig, RopeType};
 pub use tiny::{Tiny, TinyConfig};
 
-use crate::io::hub::HubModel;
-use crate::{Error, Result, io};
+use crate::error::{Error, Result};
+use crate::hub::HubModel;
+use crate::io;
 use serde_json::Value;
 use std::path::Path;
 

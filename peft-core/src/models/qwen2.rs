@@ -1,9 +1,9 @@
 //! Qwen2: the plain decoder with biases of q, k and v, as the Hub's `Qwen2ForCausalLM` has it. Yang et al. 2024,
 //! <https://arxiv.org/abs/2407.10671>.
 
-use super::decoder::{Decoder, DecoderConfig, DecoderFamily, Windowed};
-use super::fields::Fields;
-use crate::Result;
+use crate::error::Result;
+use crate::io::fields::Fields;
+use crate::models::decoder::{Decoder, DecoderConfig, DecoderFamily, Windowed};
 use serde_json::Value;
 
 /// A view of a Qwen2.

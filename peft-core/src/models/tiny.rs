@@ -4,12 +4,17 @@
 //! Per layer `x = n1(x + attn(x))`, `x = n2(x + ff(x))`, `ff = W₂ gelu(W₁ x)`; logits from the mean over tokens.
 //! There are no positions: it is a bag of tokens.
 
-use crate::attention::{Attention, Heads, Softmax};
-use crate::layer::{Block, Layer, Pass};
-use crate::model::{Batch, Dims, Input, Model, Prompt};
-use crate::scope::Scope;
-use crate::site::Role;
-use crate::{Error, Init, Params, Result};
+use crate::error::{Error, Result};
+use crate::run::model::Model;
+use crate::run::scope::Scope;
+use crate::seam::attention::{Attention, Heads, Softmax};
+use crate::seam::batch::{Batch, Input, Prompt};
+use crate::seam::dims::Dims;
+use crate::seam::init::Init;
+use crate::seam::layer::{Block, Layer};
+use crate::seam::params::Params;
+use crate::seam::pass::Pass;
+use crate::seam::site::Role;
 use tch::{Device, Kind, Tensor};
 
 /// Sizes of the model.

@@ -1,8 +1,6 @@
 //! How a base is quantised, and transformers' `quantization_config` that says so in `config.json`.
 
-use crate::site::{Outline, SiteKind, SiteOutline};
-use crate::{Error, Result};
-use fancy_regex::Regex;
+use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use tch::Kind;
 
@@ -26,13 +24,11 @@ impl Default for Nf4Config {
     }
 }
 
-const NAME: &str = "NF4";
-
 /// Name of the field in `config.json`.
 pub(crate) const FIELD: &str = "quantization_config";
 
 /// The dtypes that files name.
-const DTYPES: [(&str, Kind); 3] =
+pub(crate) const DTYPES: [(&str, Kind); 3] =
     [("float32", Kind::Float), ("bfloat16", Kind::BFloat16), ("float16", Kind::Half)];
 
 pub(super) fn dtype(name: &str) -> Option<Kind> {
@@ -44,40 +40,6 @@ pub(super) fn dtype_name(kind: Kind) -> &'static str {
 }
 
 impl Nf4Config {
-    /// The linear layers to quantise, in the model's order; `stored` is whether the base has a parameter of that name.
-    ///
-    /// # Errors
-    /// A pattern in `skip_modules` that is no regular expression, or that matches no linear layer.
-    pub(crate) fn linears<'o>(
-        &self,
-        outline: &'o Outline,
-        stored: impl Fn(&str) -> bool,
-    ) -> Result<Vec<&'o SiteOutline>> {
-        if !DTYPES.iter().any(|(_, kind)| *kind == self.compute) {
-            let message = format!("{:?} is not supported: Float, BFloat16 and Half are", self.compute);
-            return Err(Error::config(NAME, "compute", message));
-        }
-        let mut linears: Vec<&SiteOutline> = linears(outline).filter(|s| stored(&weight_name(s))).collect();
-        for pattern in &self.skip_modules {
-            let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))"))
-                .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?;
-            let skipped = |site: &SiteOutline| {
-                Ok(site.name.ends_with(pattern.as_str())
-                    || regex
-                        .is_match(&site.name)
-                        .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?)
-            };
-            let before = linears.len();
-            let marked = linears.iter().map(|s| skipped(s)).collect::<Result<Vec<_>>>()?;
-            linears = linears.into_iter().zip(marked).filter(|(_, skip)| !skip).map(|(s, _)| s).collect();
-            if linears.len() == before && !outline.dims.head.ends_with(pattern.as_str()) {
-                let (method, field) = (NAME, "skip_modules");
-                return Err(Error::NoTarget { method, field, pattern: pattern.clone(), close: Vec::new() });
-            }
-        }
-        Ok(linears)
-    }
-
     /// Reads `quantization_config`. The layers that it skips are not read: the file's tensors say it.
     ///
     /// # Errors
@@ -140,14 +102,4 @@ impl Nf4Config {
             "quant_method": "bitsandbytes"
         })
     }
-}
-
-/// The model's linear layers without its output layer.
-fn linears(outline: &Outline) -> impl Iterator<Item = &SiteOutline> {
-    outline.sites.iter().filter(|s| s.kind == SiteKind::Linear && s.name != outline.dims.head)
-}
-
-/// Name of a layer's weight.
-pub(crate) fn weight_name(site: &SiteOutline) -> String {
-    format!("{}.weight", site.name)
 }

@@ -9,9 +9,9 @@
 //! | `<weight>.nested_quant_map` | f32 `[256]`, with double quantisation |
 //! | `<weight>.quant_state.bitsandbytes__nf4` | uint8: JSON with the dtype and shape of the dense weight |
 
-use super::config::{dtype, dtype_name};
-use super::nf4::{BLOCK, NESTED_BLOCK, Nested, Nf4};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::quant::config::{dtype, dtype_name};
+use crate::quant::nf4::{BLOCK, NESTED_BLOCK, Nested, Nf4};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

@@ -4,8 +4,8 @@
 //! `W ≈ map[code] · absmax`. The 16 values are quantiles of the normal distribution. With double quantisation, absmax is a
 //! byte too: `nested_map[byte] · nested_absmax + offset` in blocks of 256. That is 4.5 bits a value, or 4.127.
 
-use super::Nf4Config;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::quant::Nf4Config;
 use peft_sys::nf4::{self, Path};
 use tch::{Device, Kind, Tensor};
 

@@ -1,7 +1,7 @@
 //! What merging into a 4-bit weight costs.
 
-use super::Nf4;
-use crate::Result;
+use crate::error::Result;
+use crate::quant::Nf4;
 use std::fmt;
 use tch::{Kind, Tensor};
 

@@ -1,8 +1,8 @@
 //! `layers_to_transform` and `layers_pattern`: only some layers of the model.
 
-use super::Names;
-use crate::site::Outline;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::seam::site::Outline;
+use crate::target::Names;
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -11,8 +11,8 @@ pub use layers::{LayerFilter, LayerIndices};
 pub use names::{Names, closest};
 pub use patterns::Patterns;
 
-use crate::site::{Outline, SiteKind};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::seam::site::{Outline, SiteKind};
 use std::collections::BTreeSet;
 
 /// What a config says about its targets.
@@ -155,8 +155,8 @@ pub(crate) fn within(site: &str, module: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Dims;
-    use crate::site::SiteOutline;
+    use crate::seam::dims::Dims;
+    use crate::seam::site::SiteOutline;
 
     fn outline() -> Outline {
         let dims = Dims {

@@ -1,6 +1,6 @@
 //! Names of places in the model, as configurations have them.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

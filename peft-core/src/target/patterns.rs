@@ -1,6 +1,6 @@
 //! `rank_pattern` and `alpha_pattern`: values for some sites that differ from the config's.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

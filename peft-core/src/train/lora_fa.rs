@@ -4,9 +4,10 @@
 //!
 //! `g ← s⁻² · g (A Aᵀ + 10⁻⁸ I)⁺`
 
-use super::{AdamConfig, Decay};
-use crate::model::Model;
-use crate::{Error, Peft, Result};
+use crate::error::{Error, Result};
+use crate::peft::Peft;
+use crate::run::model::Model;
+use crate::train::{AdamConfig, Decay};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 

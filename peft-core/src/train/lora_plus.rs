@@ -1,11 +1,12 @@
 //! LoRA+: B learns faster than A. Hayou et al. 2024, <https://arxiv.org/abs/2402.12354>, section 4; groups as PEFT forms
 //! them (`create_loraplus_optimizer`).
 
-use super::Group;
-use super::optimizer::not_negative;
-use crate::model::Model;
-use crate::site::{Outline, PREFIX, SiteKind};
-use crate::{Error, Peft, Result};
+use crate::error::{Error, Result};
+use crate::peft::Peft;
+use crate::run::model::Model;
+use crate::seam::site::{Outline, PREFIX, SiteKind};
+use crate::train::Group;
+use crate::train::optimizer::not_negative;
 use tch::Tensor;
 
 /// Rates of LoRA+; the defaults are PEFT's.

@@ -1,6 +1,6 @@
 //! What is minimised.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// The label of what does not count.

@@ -5,7 +5,7 @@
 //! `p ← p − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`; weight decay λ is `p ← (1 − lr λ) p` before that (AdamW), or
 //! `g ← g + λ p` (Adam), or follows it (transformers' AdamW). Parameters come in groups with rates of their own.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use peft_sys::AdamStep;
 use std::collections::BTreeMap;
 use tch::Tensor;

@@ -1,6 +1,6 @@
 //! Learning rates by step.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The factor on the peak learning rate.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,9 +1,10 @@
 //! One training step: backward, clip, schedule, update, with every way of going wrong reported.
 
-use super::optimizer::not_negative;
-use super::{Adam, AdamConfig, Group, LoraFa, Schedule};
-use crate::model::Model;
-use crate::{Error, Peft, Result};
+use crate::error::{Error, Result};
+use crate::peft::Peft;
+use crate::run::model::Model;
+use crate::train::optimizer::not_negative;
+use crate::train::{Adam, AdamConfig, Group, LoraFa, Schedule};
 use tch::Tensor;
 
 /// An optimizer with its schedule.

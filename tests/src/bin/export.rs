@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use peft_core::io::hub::{self, HubModel};
+use peft_core::hub;
+use peft_core::hub::HubModel;
 use peft_core::io::tensors;
 use peft_core::models::{FamilyVisitor, family};
 use peft_core::{Batch, Pass, io};

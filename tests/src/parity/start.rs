@@ -2,7 +2,8 @@
 
 use super::{Tensors, most, nan_max};
 use anyhow::{Context, Result};
-use peft_core::io::{self, hub::HubModel};
+use peft_core::hub::HubModel;
+use peft_core::io;
 use peft_core::methods::from_json;
 use peft_core::{Params, Peft};
 use std::path::Path;

@@ -3,7 +3,7 @@
 use super::{Sizes, Subject, Target};
 use crate::golden;
 use anyhow::Result;
-use peft_core::io::hub;
+use peft_core::hub;
 use peft_core::methods::Common;
 use peft_core::models::{Bert, Gpt2, Llama, Qwen2, Tiny, TinyConfig};
 use peft_core::{Batch, NewRows, Peft, TaskType};

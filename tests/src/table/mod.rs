@@ -10,8 +10,8 @@ pub mod words;
 
 use crate::subject::Sizes;
 use anyhow::{Context, Result};
-use peft_core::Method;
 use peft_core::methods::{Common, PeftConfig, from_json, to_json};
+use peft_core::seam::Method;
 use serde_json::Value;
 use std::fmt::Debug;
 

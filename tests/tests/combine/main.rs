@@ -4,11 +4,11 @@ mod refused;
 
 use anyhow::{Context, Result, ensure};
 use peft_core::combine::{Arithmetic, Combination, MajoritySign, Rank, Settings};
-use peft_core::io::{self, hub};
 use peft_core::methods::{Common, Ia3Config, LoraConfig};
 use peft_core::models::{Llama, Tiny};
 use peft_core::target::{LayerIndices, Names, Patterns};
 use peft_core::{Batch, Model, Pass, Peft};
+use peft_core::{hub, io};
 use tch::{Device, Kind, Tensor};
 use tests::several;
 use tests::subject::{Subject, logits, move_away};

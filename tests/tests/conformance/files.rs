@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::io::tensors;
 use peft_core::models::{Bert, Gpt2, Llama, Tiny};
-use peft_core::{Batch, Error, Method, Params, Pass, Peft};
+use peft_core::seam::Method;
+use peft_core::{Batch, Error, Params, Pass, Peft};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -6,7 +6,7 @@ use peft_core::methods::{
     PromptTuningConfig, Scaling,
 };
 use peft_core::models::Tiny;
-use peft_core::{Method, Role};
+use peft_core::seam::{Method, Role};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 use tests::reference::{Formula, Part, Plain, attention, tiny};

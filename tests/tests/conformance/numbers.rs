@@ -1,7 +1,8 @@
 //! What an adapted model computes, and how many parameters that takes.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::{Batch, Error, Pass, commas};
+use peft_core::report::commas;
+use peft_core::{Batch, Error, Pass};
 use tch::{Device, Kind, Tensor};
 use tests::on_every_model;
 use tests::subject::{Subject, fresh, logits, moved};

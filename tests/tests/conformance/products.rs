@@ -4,8 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::{LoHaConfig, LoKrConfig, OftConfig};
 use peft_core::models::Tiny;
+use peft_core::seam::Method;
 use peft_core::target::Names;
-use peft_core::{Method, Model, Pass, Peft};
+use peft_core::{Model, Pass, Peft};
 use tch::{Kind, Tensor};
 use tests::subject::{Subject, logits, moved_method};
 use tests::{assert_bits, assert_close, relative_error, serial};

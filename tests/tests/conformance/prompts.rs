@@ -1,14 +1,15 @@
 //! Virtual tokens: how they start, encoders that are trained and not written, gates, generation.
 
 use anyhow::{Context, Result, ensure};
+use peft_core::Peft;
 use peft_core::io::{IfExists, tensors, write_json};
 use peft_core::methods::{
     AdaptionPromptConfig, Gate, PTuningConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
     Reparameterization, ZeroInitAttentionConfig,
 };
 use peft_core::models::{Bert, Llama, Tiny};
+use peft_core::seam::Method;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
-use peft_core::{Method, Peft};
 use serde_json::json;
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::combine::Combination;
-use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel};
 use peft_core::models::{Bert, Gpt2, Llama, Qwen2};
 use peft_core::quant::Nf4Config;
 use peft_core::{Pass, Peft};

@@ -2,8 +2,9 @@
 
 use crate::{TOL, case, expected, logits, open, short, warned};
 use anyhow::{Context, Result, ensure};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::io;
-use peft_core::io::hub::{self, Head};
 use peft_core::models::{Bert, EncoderConfig};
 use serde_json::{Value, json};
 use tch::Tensor;

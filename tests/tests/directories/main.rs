@@ -8,10 +8,12 @@ mod settings;
 mod shards;
 
 use anyhow::{Context, Result, ensure};
+use peft_core::generate::{GenerateConfig, GenerationSettings};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel, Opened, TokenIds};
 use peft_core::io;
-use peft_core::io::hub::{self, Head, HubModel, Opened, TokenIds};
 use peft_core::models::{Bert, Llama, Roberta};
-use peft_core::{Batch, GenerateConfig, GenerationSettings, Pass, Peft};
+use peft_core::{Batch, Pass, Peft};
 use serde_json::{Value, json};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};

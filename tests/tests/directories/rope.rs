@@ -2,7 +2,8 @@
 
 use crate::{open, warned};
 use anyhow::{Result, ensure};
-use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel};
 use peft_core::models::{Llama, Mistral, Qwen2, RopeType};
 use serde_json::{Value, json};
 use tests::{edited, refused};

@@ -2,9 +2,10 @@
 
 use crate::{SHORT, case, expected, open, short, warned};
 use anyhow::{Context, Result, ensure};
+use peft_core::Batch;
+use peft_core::generate::{GenerateConfig, GenerationSettings, Sampling, generate};
 use peft_core::io;
 use peft_core::models::Llama;
-use peft_core::{Batch, GenerateConfig, GenerationSettings, Sampling, generate};
 use serde_json::{Value, json};
 use tch::Tensor;
 use tempfile::TempDir;

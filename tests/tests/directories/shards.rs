@@ -2,8 +2,10 @@
 
 use crate::{logits, open, short, warned};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head};
-use peft_core::io::{self, tensors};
+use peft_core::hub;
+use peft_core::hub::Head;
+use peft_core::io;
+use peft_core::io::tensors;
 use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use serde_json::json;

@@ -3,9 +3,11 @@
 use crate::{copy, edit_json, edit_tensors, ids};
 use anyhow::{Result, ensure};
 use peft_core::estimate::Blueprint;
-use peft_core::io::hub::{self, Head};
+use peft_core::generate::{GenerateConfig, GenerationSettings};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::models::{Bert, FamilyVisitor, Gpt2, Llama, Mistral, Qwen2, Roberta, family_of};
-use peft_core::{Batch, GenerateConfig, GenerationSettings, Model, Pass};
+use peft_core::{Batch, Model, Pass};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};

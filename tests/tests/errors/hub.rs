@@ -2,7 +2,8 @@
 
 use crate::{bert, copy, edit_json, edit_tensors, ids};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::io::{tensors, write_atomically, write_json};
 use peft_core::models::Bert;
 use peft_core::{Batch, Error, Model, Pass};

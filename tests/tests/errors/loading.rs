@@ -2,7 +2,8 @@
 
 use crate::{bert, copy, edit_json, edit_tensors};
 use anyhow::{Result, ensure};
-use peft_core::io::hub::{self, Head};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::models::{Gpt2, Llama};
 use peft_core::{Error, Peft};
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ fn keys_that_are_missing_superfluous_or_of_another_shape() -> Result<()> {
 
 #[test]
 fn a_model_for_an_adapter_and_the_other_way_round() -> Result<()> {
-    let parts = [CONFIG, "config.json", "a model and no adapter", "io::hub"];
+    let parts = [CONFIG, "config.json", "a model and no adapter", "hub::open"];
     refused("a model", llama()?.load("a", golden("llama/base")), &parts)?;
     let parts = ["llama/lora/config.json", CONFIG, "an adapter and no model", "Peft::load"];
     refused("an adapter", open(&golden("llama/lora")), &parts)?;

@@ -2,11 +2,12 @@
 
 use crate::{bert, copy, edit_json, edit_tensors, tiny};
 use anyhow::{Result, ensure};
-use peft_core::io::hub;
+use peft_core::hub;
 use peft_core::methods::{Bias, Common, InitLora, LoraConfig, TokenIndices, TrainableTokensConfig};
 use peft_core::models::{Gpt2, Llama};
+use peft_core::seam::Method;
 use peft_core::target::{LayerIndices, Names, Patterns};
-use peft_core::{Batch, Error, Method, Model, Pass, Peft};
+use peft_core::{Batch, Error, Model, Pass, Peft};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, golden, refused, serial};

@@ -15,7 +15,7 @@ mod training;
 mod weights;
 
 use anyhow::Result;
-use peft_core::io::{self, read_json, tensors, write_json};
+use peft_core::io::{read_json, tensors, write_json};
 use peft_core::models::{Bert, Tiny, TinyConfig};
 use peft_core::{Batch, Peft};
 use serde_json::Value;
@@ -32,8 +32,8 @@ fn tiny() -> Result<Peft<Tiny>> {
 }
 
 fn bert() -> Result<Peft<Bert>> {
-    let (dir, head) = (golden("bert/base"), io::hub::Head::Stored);
-    Ok(io::hub::open::<Bert>(&dir, Device::Cpu, head)?.peft)
+    let (dir, head) = (golden("bert/base"), peft_core::hub::Head::Stored);
+    Ok(peft_core::hub::open::<Bert>(&dir, Device::Cpu, head)?.peft)
 }
 
 fn ids(vocab: i64, shape: [i64; 2]) -> Tensor {

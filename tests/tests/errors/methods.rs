@@ -15,7 +15,11 @@ fn lora(targets: &[&str]) -> LoraConfig {
 }
 
 /// Adds a method to Tiny; the message has to hold `parts`.
-pub(crate) fn add(what: &str, method: impl peft_core::Method + 'static, parts: &[&str]) -> Result<Error> {
+pub(crate) fn add(
+    what: &str,
+    method: impl peft_core::seam::Method + 'static,
+    parts: &[&str],
+) -> Result<Error> {
     let mut peft = tiny()?;
     let error = refused(what, peft.add("a", method), parts)?;
     ensure!(peft.names().is_empty(), "{what}: it was added all the same");

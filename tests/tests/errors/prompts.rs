@@ -2,13 +2,15 @@
 
 use crate::{bert, edit_json, tiny};
 use anyhow::{Result, ensure};
-use peft_core::io::hub::{self, Head};
+use peft_core::Error;
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::methods::{
     AdaptionPromptConfig, PTuningConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
     Reparameterization, ZeroInitAttentionConfig,
 };
 use peft_core::models::Llama;
-use peft_core::{Error, Method};
+use peft_core::seam::Method;
 use serde_json::{Value, json};
 use tch::Device;
 use tests::{edited, golden, refused, serial};

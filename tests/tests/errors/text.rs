@@ -2,10 +2,10 @@
 
 use crate::edit_json;
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::TokenIds;
-use peft_core::io::text::{Dataset, TextEncoder, texts};
+use peft_core::hub::TokenIds;
 use peft_core::io::write_json;
 use peft_core::models::{FamilyVisitor, family_of};
+use peft_core::text::{Dataset, TextEncoder, texts};
 use peft_core::{Batch, Error};
 use serde_json::json;
 use std::path::PathBuf;
@@ -119,7 +119,7 @@ fn tokenizer() -> Result<TempDir> {
 }
 
 fn data(rows: &[(&str, &str)]) -> Dataset {
-    let rows = rows.iter().map(|(text, label)| peft_core::io::text::Row {
+    let rows = rows.iter().map(|(text, label)| peft_core::text::Row {
         text: (*text).to_owned(),
         pair: None,
         label: (*label).to_owned(),
@@ -287,7 +287,7 @@ struct Name;
 
 impl FamilyVisitor for Name {
     type Output = &'static str;
-    fn visit<M: peft_core::io::hub::HubModel>(self) -> &'static str {
+    fn visit<M: peft_core::hub::HubModel>(self) -> &'static str {
         M::MODEL_TYPE
     }
 }

@@ -2,13 +2,15 @@
 
 use crate::{bert, copy, edit_json, edit_tensors, tiny};
 use anyhow::{Result, ensure};
-use peft_core::io::hub::{self, HubModel};
+use peft_core::hub;
+use peft_core::hub::HubModel;
 use peft_core::methods::{
     AdaLoraConfig, BeftConfig, BitFitConfig, Common, Ia3Config, LnTuningConfig, PartialConfig, VeraConfig,
 };
 use peft_core::models::Llama;
+use peft_core::seam::Method;
 use peft_core::target::{LayerIndices, Names};
-use peft_core::{Error, Method, Peft};
+use peft_core::{Error, Peft};
 use serde_json::{Value, json};
 use tch::Device;
 use tests::{golden, refused, serial};

@@ -1,10 +1,11 @@
 //! The table of cases of `recommend`.
 
 use anyhow::{Result, ensure};
+use peft_core::Peft;
 use peft_core::TaskType::{CausalLm, QuestionAns, Seq2SeqLm, SeqCls};
 use peft_core::estimate::{Blueprint, Choice, Need, Storage, recommend};
 use peft_core::models::{Bert, Tiny};
-use peft_core::{Method, Peft};
+use peft_core::seam::Method;
 use tests::refused;
 use tests::subject::Subject;
 

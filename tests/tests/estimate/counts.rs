@@ -8,8 +8,9 @@ use peft_core::methods::{
     BitFitConfig, BottleneckConfig, FullConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig,
 };
 use peft_core::models::{Bert, Gpt2, Llama};
+use peft_core::seam::Method;
 use peft_core::target::Names;
-use peft_core::{Error, Method, Model};
+use peft_core::{Error, Model};
 use serde_json::Value;
 use tch::Kind;
 use tests::subject::{Subject, fresh};
@@ -64,8 +65,8 @@ struct Real<'a>(&'a std::path::Path);
 
 impl peft_core::models::FamilyVisitor for Real<'_> {
     type Output = Result<i64>;
-    fn visit<M: peft_core::io::hub::HubModel>(self) -> Result<i64> {
-        use peft_core::io::hub::{Head, open};
+    fn visit<M: peft_core::hub::HubModel>(self) -> Result<i64> {
+        use peft_core::hub::{Head, open};
         Ok(open::<M>(self.0, tch::Device::Cpu, Head::Stored)?.peft.report(&[])?.all)
     }
 }

@@ -4,11 +4,10 @@ use crate::{TINY, batch, classes, logits, tiny};
 use anyhow::Result;
 use peft_core::methods::{HiddenPrefixConfig, LoraConfig};
 use peft_core::models::{Bert, Tiny};
+use peft_core::seam::{AttentionAdapter, AttentionInner, Heads, Init, Method, Place, Site};
 use peft_core::target::Names;
 use peft_core::train::cross_entropy;
-use peft_core::{
-    AttentionAdapter, AttentionInner, Error, Heads, Init, Method, Model, Params, Pass, Peft, Place, Site,
-};
+use peft_core::{Error, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
 use tch::Tensor;
 use tests::reference::{self, Formula, attention};

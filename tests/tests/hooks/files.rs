@@ -2,7 +2,8 @@
 
 use crate::{batch, logits, shake, tiny};
 use anyhow::{Context, Result, ensure};
-use peft_core::{Error, Init, Method, Params, Pass, Prompt, io};
+use peft_core::seam::{Init, Method, Prompt};
+use peft_core::{Error, Params, Pass, io};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -21,7 +22,7 @@ impl Method for Mine {
 
     fn prompt(
         &self,
-        dims: &peft_core::Dims,
+        dims: &peft_core::seam::Dims,
         _: Option<&Tensor>,
         params: &Params,
     ) -> peft_core::Result<Option<Box<dyn Prompt>>> {
@@ -48,8 +49,12 @@ impl Prompt for Shift {
         "mine"
     }
 
-    fn rewrite(&self, input: peft_core::Input, _: Pass<'_>) -> peft_core::Result<peft_core::Input> {
-        Ok(peft_core::Input { embeds: input.embeds.f_add(&self.0.f_view([-1])?)?, ..input })
+    fn rewrite(
+        &self,
+        input: peft_core::seam::Input,
+        _: Pass<'_>,
+    ) -> peft_core::Result<peft_core::seam::Input> {
+        Ok(peft_core::seam::Input { embeds: input.embeds.f_add(&self.0.f_view([-1])?)?, ..input })
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::{TINY, batch, get, logits, tiny};
 use anyhow::{Context, Result, ensure};
 use peft_core::models::Tiny;
-use peft_core::{Dims, Error, Init, Input, Method, Outline, Params, Pass, Peft, Prompt, SiteKind};
+use peft_core::seam::{Dims, Init, Input, Method, Outline, Prompt, SiteKind};
+use peft_core::{Error, Params, Pass, Peft};
 use std::collections::BTreeMap;
 use tch::Tensor;
 use tests::{assert_close, refused, serial};

@@ -2,13 +2,13 @@
 
 use crate::{TINY, batch, classes, get, logits, merged, shake, tiny};
 use anyhow::{Result, ensure};
+use peft_core::build::Scope;
 use peft_core::methods::LoraConfig;
 use peft_core::models::Tiny;
+use peft_core::seam::{Adapter, Dims, Init, Kernel, Layer, Method, Place, Site, Weights};
 use peft_core::target::Names;
 use peft_core::train::cross_entropy;
-use peft_core::{
-    Adapter, Batch, Dims, Init, Kernel, Layer, Method, Model, Params, Pass, Peft, Place, Scope, Site, Weights,
-};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, assert_close, relative_error, serial};
 

@@ -2,11 +2,13 @@
 
 use crate::{TINY, batch, classes, get, logits, merged, shake, tiny};
 use anyhow::{Context, Result, ensure};
-use peft_core::methods::{Counting, LoraConfig, Overlay};
+use peft_core::methods::LoraConfig;
 use peft_core::models::Tiny;
+use peft_core::seam::{Counting, Overlay};
+use peft_core::seam::{Dims, Input, Method, Prompt};
 use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
-use peft_core::{Batch, Dims, Input, Method, Model, Params, Pass, Peft, Prompt};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::sync::{Arc, Mutex};
 use tch::{Kind, Tensor};
 use tests::{assert_bits, assert_close, relative_error, serial};
@@ -184,7 +186,7 @@ fn bitfit_is_an_overlay() -> Result<()> {
     let all: i64 = peft.base().tensors().values().map(|t| t.numel() as i64).sum();
     let report = |name: &str| -> Result<String> { Ok(peft.report(&[name])?.to_string()) };
     let line = |all: i64| {
-        let (percent, all) = (100.0 * biases as f64 / all as f64, peft_core::commas(all));
+        let (percent, all) = (100.0 * biases as f64 / all as f64, peft_core::report::commas(all));
         format!("trainable params: {biases} || all params: {all} || trainable%: {percent:.4}")
     };
     ensure!(report("bitfit")? == line(all), "{}\n{}", report("bitfit")?, line(all));

@@ -2,7 +2,8 @@
 
 use crate::{DOUBLE, qlora, quantise};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel};
 use peft_core::io::{read_json, tensors, write_json};
 use peft_core::models::{Bert, Gpt2, Llama};
 use peft_core::quant::{Nf4, Nf4Config};

@@ -7,7 +7,8 @@ mod methods;
 mod numbers;
 
 use anyhow::Result;
-use peft_core::io::hub::{self, Head, Opened, Options};
+use peft_core::hub;
+use peft_core::hub::{Head, Opened, Options};
 use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::{Params, Peft};

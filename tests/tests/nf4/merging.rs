@@ -2,7 +2,8 @@
 
 use crate::{TOL, qlora};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::models::Llama;
 use peft_core::quant::Requantised;
 use peft_core::{Batch, MergeOptions, Merged, Model, Pass, Peft, Quantised};

@@ -5,7 +5,8 @@ mod fuzz;
 mod write;
 
 use anyhow::{Result, ensure};
-use peft_core::io::hub::{self, Head, HubModel, Options};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel, Options};
 use peft_core::io::{adapter, tensors};
 use peft_core::models::{Bert, Llama};
 use peft_core::quant::Nf4Config;

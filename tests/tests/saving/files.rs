@@ -1,7 +1,8 @@
 //! Modes, links, full disks.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter, tensors};
 use peft_core::models::Bert;
 use std::collections::BTreeMap;

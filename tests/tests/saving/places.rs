@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::Error;
-use peft_core::io::hub::{self, Head};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter};
 use peft_core::models::Bert;
 use std::fs;

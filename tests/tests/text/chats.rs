@@ -2,8 +2,8 @@
 
 use crate::{case, folder, given, reference, rows};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::text::{ChatTemplate, Corpus, Example, Form, TextEncoder};
 use peft_core::io::write_json;
+use peft_core::text::{ChatTemplate, Corpus, Example, Form, TextEncoder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::refused;

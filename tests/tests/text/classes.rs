@@ -2,9 +2,10 @@
 
 use crate::{case, folder, given, reference, rows};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head};
-use peft_core::io::text::{Dataset, TextEncoder};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::models::{Bert, Llama, Roberta};
+use peft_core::text::{Dataset, TextEncoder};
 use peft_core::{Batch, Model, Pass};
 use tch::{Device, Kind, Tensor};
 use tests::{assert_close, refused, serial};

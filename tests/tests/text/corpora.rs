@@ -2,9 +2,10 @@
 
 use crate::{case, folder, given, reference, rows};
 use anyhow::{Result, ensure};
-use peft_core::io::hub::{self, Head};
-use peft_core::io::text::{Corpus, Example, Form, PROMPT, PROMPT_WITH_INPUT, Sequences, TextEncoder};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::models::Llama;
+use peft_core::text::{Corpus, Example, Form, PROMPT, PROMPT_WITH_INPUT, Sequences, TextEncoder};
 use peft_core::train::next_token_loss;
 use peft_core::{Model, Pass};
 use tch::Device;

@@ -2,7 +2,7 @@
 
 use crate::{case, given};
 use anyhow::{Result, ensure};
-use peft_core::io::text::{Corpus, Dataset, texts};
+use peft_core::text::{Corpus, Dataset, texts};
 use tests::refused;
 
 #[test]

@@ -2,9 +2,10 @@
 
 use crate::{folder, given};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::hub::{self, Head};
-use peft_core::io::text::{Inputs, TextEncoder, pairs, texts};
+use peft_core::hub;
+use peft_core::hub::Head;
 use peft_core::models::Bert;
+use peft_core::text::{Inputs, TextEncoder, pairs, texts};
 use peft_core::{Model, Pass};
 use tch::{Device, Tensor};
 use tests::{assert_close, refused, serial};

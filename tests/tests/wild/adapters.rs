@@ -2,11 +2,14 @@
 
 use crate::{case, expected, llama, logits, text, tied};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::{self, tensors};
+use peft_core::hub;
+use peft_core::io;
+use peft_core::io::tensors;
 use peft_core::methods::LoraConfig;
 use peft_core::models::{Bert, Gpt2, Llama};
+use peft_core::seam::Method;
 use peft_core::target::Names;
-use peft_core::{Batch, Method, Peft};
+use peft_core::{Batch, Peft};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -45,7 +48,7 @@ fn as_python(base: fn() -> Result<Peft<Llama>>, name: &str, said: &[&str]) -> Re
 /// What PEFT wrote is written back: both files, byte by byte, of every method and family of the goldens.
 #[test]
 fn what_peft_wrote_is_written_back() -> Result<()> {
-    fn family<M: io::hub::HubModel>(name: &str) -> Result<usize> {
+    fn family<M: hub::HubModel>(name: &str) -> Result<usize> {
         let (mut peft, mut count) = (crate::open::<M>(name)?, 0);
         for entry in std::fs::read_dir(tests::golden(name))? {
             let from = entry?.path();

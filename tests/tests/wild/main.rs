@@ -8,7 +8,8 @@ mod resized;
 mod wrapped;
 
 use anyhow::{Context, Result};
-use peft_core::io::hub::{self, Head, HubModel};
+use peft_core::hub;
+use peft_core::hub::{Head, HubModel};
 use peft_core::models::Llama;
 use peft_core::{Batch, Model, Pass, Peft, Warning};
 use std::path::PathBuf;

@@ -3,7 +3,8 @@
 use crate::{case, llama, open};
 use anyhow::{Result, ensure};
 use peft_core::Peft;
-use peft_core::io::{self, tensors};
+use peft_core::io;
+use peft_core::io::tensors;
 use peft_core::methods::{Common, LoraConfig};
 use peft_core::models::{Bert, Llama};
 use serde_json::{Value, json};

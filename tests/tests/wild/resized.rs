@@ -2,10 +2,11 @@
 
 use crate::{case, expected, llama, logits, text, tied};
 use anyhow::{Context, Result, ensure};
-use peft_core::io::{self, hub, tensors};
+use peft_core::io::tensors;
 use peft_core::models::{Bert, Gpt2, Llama, Qwen2};
 use peft_core::quant::Nf4Config;
 use peft_core::{Batch, NewRows, Peft};
+use peft_core::{hub, io};
 use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, assert_close, refused, serial};
 

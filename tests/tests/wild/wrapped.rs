@@ -3,7 +3,8 @@
 use crate::{case, expected, llama, logits, open, text, tied};
 use anyhow::{Context, Result, ensure};
 use peft_core::combine::{Combination, Settings};
-use peft_core::io::{self, tensors};
+use peft_core::io;
+use peft_core::io::tensors;
 use peft_core::methods::{Ia3Config, LoraConfig};
 use peft_core::models::{Gpt2, Llama};
 use peft_core::target::Names;

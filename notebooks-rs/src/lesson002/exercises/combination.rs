@@ -12,7 +12,8 @@ use crate::lesson002::tensors::Source;
 use crate::lesson002::train::{ends, fit, shake};
 use anyhow::Result;
 use peft_core::methods::PromptTuningConfig;
-use peft_core::{Pass, Peft, commas};
+use peft_core::report::commas;
+use peft_core::{Pass, Peft};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::Tensor;
 

@@ -10,7 +10,8 @@ use crate::lesson002::module::{Frozen, Module, Parameter, kept, within};
 use crate::lesson002::tensors::{Source, largest};
 use crate::lesson002::train::shake;
 use anyhow::Result;
-use peft_core::{Pass, commas};
+use peft_core::Pass;
+use peft_core::report::commas;
 use tch::Tensor;
 
 /// `Y = down(relu(up(X)))` of two linear layers of any kind, `[N, d]` to `[N, 4 d]` and back.

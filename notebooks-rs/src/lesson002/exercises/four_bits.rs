@@ -9,8 +9,9 @@ use crate::lesson002::lora::LoraLayer;
 use crate::lesson002::module::{Frozen, Module, Parameter};
 use crate::lesson002::tensors::{Source, largest, norm, values};
 use anyhow::Result;
+use peft_core::Pass;
 use peft_core::quant::{Nf4, Nf4Config};
-use peft_core::{Pass, commas};
+use peft_core::report::commas;
 use tch::{Kind, Tensor};
 
 /// Values that share a scale.

@@ -9,7 +9,9 @@ use crate::lesson002::library::{Twin, base, bottleneck, bottleneck_name, no_bias
 use crate::lesson002::module::{Frozen, Module, Parameter};
 use crate::lesson002::tensors::{Source, norm};
 use anyhow::Result;
-use peft_core::{Pass, Role, commas};
+use peft_core::Pass;
+use peft_core::report::commas;
+use peft_core::seam::Role;
 use tch::Tensor;
 
 /// `Y = f(X) + relu(X D) U`: beside a block f, not after it (He et al. 2022, <https://arxiv.org/abs/2110.04366>).

@@ -13,8 +13,9 @@ use crate::lesson002::sections::prefix::{
 use crate::lesson002::tensors::{Source, relative, shape};
 use crate::lesson002::train::{ends, fit};
 use anyhow::Result;
+use peft_core::Peft;
 use peft_core::methods::PrefixTuningConfig;
-use peft_core::{Peft, commas};
+use peft_core::report::commas;
 use tch::{Kind, Tensor};
 
 /// A prefix that is computed: `P = tanh(E W₁ᵀ + b₁) W₂ᵀ + b₂` (Li & Liang 2021, section 4.3).

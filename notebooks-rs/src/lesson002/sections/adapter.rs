@@ -9,7 +9,9 @@ use crate::lesson002::module::Module;
 use crate::lesson002::tensors::{Source, norm, shape};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::{Pass, Role, commas};
+use peft_core::Pass;
+use peft_core::report::commas;
+use peft_core::seam::Role;
 use tch::{Kind, Tensor};
 
 pub fn section(setting: Setting, page: &mut Page) -> Result<()> {

@@ -9,7 +9,8 @@ use crate::lesson002::tensors::{Source, largest, shape};
 use crate::lesson002::train::shake;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::{Pass, commas};
+use peft_core::Pass;
+use peft_core::report::commas;
 use tch::Tensor;
 
 const WIDTH: i64 = 16;

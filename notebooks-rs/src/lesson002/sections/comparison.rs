@@ -5,8 +5,9 @@ use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
+use peft_core::report::commas;
+use peft_core::seam::Method;
 use peft_core::target::Names;
-use peft_core::{Method, commas};
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 
 /// The library's configurations for the rows of the table, but the first: it trains everything.

@@ -10,7 +10,7 @@ use crate::lesson002::prompt::PromptTuning;
 use crate::lesson002::tensors::{Source, shape};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::commas;
+use peft_core::report::commas;
 use tch::Tensor;
 
 const WIDTH: i64 = 256;

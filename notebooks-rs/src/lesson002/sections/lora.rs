@@ -11,7 +11,8 @@ use crate::lesson002::tensors::{Source, largest, norm, relative, rows, shape};
 use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::{Pass, commas};
+use peft_core::Pass;
+use peft_core::report::commas;
 use tch::Tensor;
 
 /// A layer of 6 inputs and 5 outputs, rank 2, alpha 4, of closed-form numbers.

@@ -10,7 +10,8 @@ use crate::lesson002::tensors::{Source, norm, shape, values};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::methods::PrefixTuningConfig;
-use peft_core::{Pass, Peft, commas};
+use peft_core::report::commas;
+use peft_core::{Pass, Peft};
 use peft_plot::{Colours, Figure, Heat, Panel};
 use tch::{Kind, Tensor};
 

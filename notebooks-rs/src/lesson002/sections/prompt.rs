@@ -10,8 +10,9 @@ use crate::lesson002::tensors::{Source, norm, relative, shape};
 use crate::measure::small;
 use crate::{Page, Setting};
 use anyhow::Result;
+use peft_core::Pass;
 use peft_core::methods::PromptTuningConfig;
-use peft_core::{Pass, commas};
+use peft_core::report::commas;
 use tch::Tensor;
 
 pub fn section(setting: Setting, page: &mut Page) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The zip: a folder with `data.pkl` and `data/0`, `data/1`, .., which are the bytes of the tensors, uncompressed.
 
-use super::refusal::{Refused, broken, foreign};
+use crate::io::pickle::refusal::{Refused, broken, foreign};
 use rawzip::{CompressionMethod, ZipArchive};
 use std::cell::Cell;
 use std::collections::BTreeMap;

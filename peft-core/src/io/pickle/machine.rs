@@ -1,8 +1,8 @@
 //! The pickle's program: a stack of values, and the instructions with which `torch.save` writes them (protocols 2 to 5).
 
-use super::archive::Archive;
-use super::refusal::{Refusal, Refused, broken, foreign};
-use super::value::{Global, Heap, Value};
+use crate::io::pickle::archive::Archive;
+use crate::io::pickle::refusal::{Refusal, Refused, broken, foreign};
+use crate::io::pickle::value::{Global, Heap, Value};
 use std::collections::BTreeMap;
 
 /// How many instructions there may be, each of which makes a value at most. A tensor needs about 40.

@@ -10,15 +10,15 @@ mod refusal;
 mod value;
 mod view;
 
-use crate::{Error, Result};
-use archive::Archive;
-use refusal::{Refusal, Refused, broken, foreign};
+use crate::error::{Error, Result};
+use crate::io::pickle::archive::Archive;
+use crate::io::pickle::refusal::{Refusal, Refused, broken, foreign};
+use crate::io::pickle::value::Value;
+use crate::io::pickle::view::View;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use tch::{Kind, Tensor};
-use value::Value;
-use view::View;
 
 /// How many times all bytes of a file may be asked for: names can share bytes (tied weights), within reason.
 const SHARED: usize = 16;

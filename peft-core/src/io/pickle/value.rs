@@ -1,8 +1,8 @@
 //! What a pickle of weights can hold, and the functions it can call.
 
-use super::archive::Archive;
-use super::refusal::{Refused, broken, foreign};
-use super::view::{Storage, View};
+use crate::io::pickle::archive::Archive;
+use crate::io::pickle::refusal::{Refused, broken, foreign};
+use crate::io::pickle::view::{Storage, View};
 use tch::Kind;
 
 /// A value: small, or a place on the [`Heap`]. Nothing nests, so that nothing can be too deep.

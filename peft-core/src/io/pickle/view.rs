@@ -1,7 +1,7 @@
 //! A tensor of a file: which bytes of which storage it is.
 
-use super::archive::Archive;
-use super::refusal::{Refusal, Refused, broken};
+use crate::io::pickle::archive::Archive;
+use crate::io::pickle::refusal::{Refusal, Refused, broken};
 use tch::{Kind, Tensor};
 
 /// A tensor has no more dimensions.
@@ -64,7 +64,7 @@ impl View {
 
     /// The tensor, in the order of its indices whatever the strides.
     pub fn read(&self, archive: &Archive<'_>) -> Refused<Tensor> {
-        let torch = |e: tch::TchError| Refusal::from(crate::Error::from(e).to_string());
+        let torch = |e: tch::TchError| Refusal::from(crate::error::Error::from(e).to_string());
         let size = self.kind.elt_size_in_bytes();
         let (start, end) = (self.range.0.checked_mul(size), self.range.1.checked_mul(size));
         let bytes = archive.storage(&self.key)?;

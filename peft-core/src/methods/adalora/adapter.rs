@@ -1,8 +1,11 @@
 //! The product itself.
 
-use super::NAME;
+use crate::error::Result;
 use crate::methods::accumulate::accumulate;
-use crate::{Adapter, Inner, LowRank, Result, Weights};
+use crate::methods::adalora::NAME;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::low_rank::LowRank;
 use tch::Tensor;
 
 /// AdaLoRA at one linear layer.

@@ -4,8 +4,9 @@
 //! `Ū ← β₂ Ū + (1 − β₂) |I − Ī|`. A singular value scores `Ī Ū` of its own, plus the means of its row of A and its column
 //! of B; those with the lowest scores in the whole model are set to zero, so many that the budget is kept.
 
-use super::{AdaLoraConfig, NAME, key};
-use crate::{Error, Params, Result};
+use crate::error::{Error, Result};
+use crate::methods::adalora::{AdaLoraConfig, NAME, key};
+use crate::seam::params::Params;
 use std::collections::BTreeMap;
 use tch::Tensor;
 

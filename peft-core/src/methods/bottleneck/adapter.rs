@@ -1,8 +1,11 @@
 //! The bottleneck itself: its tensors and its computation.
 
-use super::{Activation, BottleneckConfig, BottleneckInit, NAME, Scaling};
-use crate::site::Site;
-use crate::{Adapter, Init, Inner, Params, Result};
+use crate::error::Result;
+use crate::methods::bottleneck::{Activation, BottleneckConfig, BottleneckInit, NAME, Scaling};
+use crate::seam::init::Init;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::params::Params;
+use crate::seam::site::Site;
 use tch::{Kind, Tensor};
 
 /// PyTorch's default, which AdapterHub's layer norms have.

@@ -1,8 +1,10 @@
 //! Gates, differences, and what is added to a layer.
 
-use super::{GROUP, INDICES, LOG_ALPHA, NAME, STRETCH, VALUES, numel};
-use crate::params::is_float;
-use crate::{Adapter, Error, Inner, Params, Result, Weights};
+use crate::error::{Error, Result};
+use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, NAME, STRETCH, VALUES, numel};
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::params::{Params, is_float};
 use tch::{Kind, Tensor};
 
 /// The expected number of open gates, `[]`, and the number of all.

@@ -1,8 +1,10 @@
 //! The product itself.
 
-use super::NAME;
+use crate::error::Result;
+use crate::methods::lokr::NAME;
 use crate::methods::lycoris::Dropout;
-use crate::{Adapter, Inner, Result, Weights};
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
 use tch::{Kind, Tensor};
 
 /// A factor of the Kronecker product.

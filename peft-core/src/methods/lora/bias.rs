@@ -1,8 +1,8 @@
 //! LoRA's `bias`: the base's own biases, trained as well.
 
-use super::NAME;
-use crate::site::PREFIX;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+use crate::methods::lora::NAME;
+use crate::seam::site::PREFIX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;

@@ -1,13 +1,13 @@
 //! LoRA's configuration.
 
-use super::NAME;
-use super::bias::Bias;
-use super::plan::LoraPlan;
-use super::start::InitLora;
+use crate::error::{Error, Result};
 use crate::methods::config::{Common, check_dropout, whole};
+use crate::methods::lora::NAME;
+use crate::methods::lora::bias::Bias;
+use crate::methods::lora::plan::LoraPlan;
+use crate::methods::lora::start::InitLora;
 use crate::methods::ranks::SiteRank;
 use crate::target::{LayerIndices, Names, Patterns};
-use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -1,10 +1,15 @@
 //! LoRA at an embedding.
 
-use super::start::InitLora;
-use super::{LoraConfig, NAME};
+use crate::error::Result;
+use crate::methods::lora::start::InitLora;
+use crate::methods::lora::{LoraConfig, NAME};
 use crate::methods::ranks::SiteRank;
-use crate::site::Site;
-use crate::{Adapter, Init, Inner, LowRank, Params, Result, Weights};
+use crate::seam::init::Init;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::low_rank::LowRank;
+use crate::seam::params::Params;
+use crate::seam::site::Site;
 use tch::Tensor;
 
 /// `y = E[ids] + s · Aᵀ[ids] Bᵀ`; nothing is ever dropped.

@@ -1,11 +1,16 @@
 //! LoRA at a linear layer.
 
-use super::start::{InitLora, Start};
-use super::{LoraConfig, NAME};
+use crate::error::{Error, Result};
 use crate::methods::accumulate::accumulate;
+use crate::methods::lora::start::{InitLora, Start};
+use crate::methods::lora::{LoraConfig, NAME};
 use crate::methods::ranks::SiteRank;
-use crate::site::Site;
-use crate::{Adapter, Error, Init, Inner, LowRank, Params, Result, Weights};
+use crate::seam::init::Init;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
+use crate::seam::low_rank::LowRank;
+use crate::seam::params::Params;
+use crate::seam::site::Site;
 use tch::Tensor;
 
 /// `y = W x + b + s · (B A drop(x) + b_B)`.

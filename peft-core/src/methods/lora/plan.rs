@@ -1,14 +1,14 @@
 //! What LoRA's configuration comes to in a model: which sites, with which ranks, and what else is trained or stored.
 
-use super::NAME;
-use super::config::{LoraConfig, TokenIndices};
-use super::tie::Tie;
+use crate::error::{Error, Result};
+use crate::methods::lora::NAME;
+use crate::methods::lora::config::{LoraConfig, TokenIndices};
+use crate::methods::lora::tie::Tie;
 use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
-use crate::site::{Outline, SiteKind, SiteOutline};
+use crate::seam::site::{Outline, SiteKind, SiteOutline};
 use crate::target::{LayerFilter, Names, Selection, closest, defaults};
-use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a configuration comes to in a model.

@@ -1,9 +1,11 @@
 //! How LoRA's factors start (`init_lora_weights`).
 
-use super::NAME;
+use crate::error::{Error, Result};
+use crate::methods::lora::NAME;
 use crate::methods::ranks::SiteRank;
-use crate::site::{PREFIX, Site};
-use crate::{Error, Init, Params, Result};
+use crate::seam::init::Init;
+use crate::seam::params::Params;
+use crate::seam::site::{PREFIX, Site};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 

@@ -4,13 +4,14 @@
 //! `ΔE = s · (B A)ᵀ` (`target_modules`) is the head's too, as a linear layer's with `A' = Bᵀ` and `B' = Aᵀ`. PEFT
 //! stores what the two share a second time, under the head's name.
 
-use super::{BASE, Lora, LoraConfig};
+use crate::error::{Error, Result};
+use crate::methods::lora::{BASE, Lora, LoraConfig};
 use crate::methods::ranks::SiteRank;
 use crate::methods::trainable_tokens::words;
-use crate::methods::twin::Twin;
-use crate::site::{Outline, PREFIX, Site};
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, PREFIX, Site};
+use crate::seam::twin::Twin;
 use crate::target::{Names, within};
-use crate::{Error, Params, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tch::Tensor;

@@ -1,7 +1,9 @@
 //! Rotations, and what they turn.
 
-use super::NAME;
-use crate::{Adapter, Inner, Result, Weights};
+use crate::error::Result;
+use crate::methods::oft::NAME;
+use crate::seam::kernel::Weights;
+use crate::seam::layer::{Adapter, Inner};
 use tch::{Kind, Tensor};
 
 /// Each row of upper triangles, shortened to a Frobenius norm of its Q of at most `limit`.

@@ -1,7 +1,7 @@
 //! The frequencies of each type, step by step and in f32 as transformers computes them.
 
-use super::{RopeConfig, RopeType};
-use crate::Result;
+use crate::error::Result;
+use crate::models::rope::{RopeConfig, RopeType};
 use std::f64::consts::PI;
 use tch::{Device, Kind, Tensor};
 

@@ -1,8 +1,9 @@
 //! How `config.json` says which frequencies there are.
 
-use super::{RopeConfig, RopeType};
-use crate::models::fields::Fields;
-use crate::{Result, Warning};
+use crate::error::Result;
+use crate::io::fields::Fields;
+use crate::models::rope::{RopeConfig, RopeType};
+use crate::warning::Warning;
 use serde_json::{Map, Value};
 
 /// What a rope dictionary of any type may say.

@@ -1,0 +1,193 @@
+//! Hub model directories: `config.json`, `model.safetensors` or its shards (or `pytorch_model.bin`), `tokenizer.json`.
+
+mod heads;
+mod quantised;
+mod save;
+mod shards;
+
+use crate::error::{Error, Result};
+use crate::hub::quantised::Plan;
+use crate::hub::shards::WeightFiles;
+use crate::io::directory;
+pub use crate::io::directory::CONFIG;
+use crate::io::dtypes;
+use crate::io::dtypes::dtype;
+pub use crate::io::token_ids::TokenIds;
+pub use crate::models::hub_model::{Head, HubModel};
+use crate::peft::Peft;
+use crate::quant::Nf4Config;
+use crate::run::model::Model;
+use crate::seam::params::{Params, is_finite, is_float};
+use crate::warning::Warning;
+use crate::{io, quant};
+pub use save::{save, save_with, writable};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// A model from disk.
+#[derive(Debug)]
+pub struct Opened<M: Model> {
+    pub peft: Peft<M>,
+    /// Tensors of the file that belong to something else and were not used.
+    pub unused: Vec<String>,
+    /// Tensors that the file lacks and that were drawn: the new head.
+    pub fresh: Vec<String>,
+    /// What the directory says and does not count.
+    pub warnings: Vec<Warning>,
+}
+
+/// How a model directory is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    pub head: Head,
+    /// Casts all floats to this dtype; the file's own for `None`.
+    pub kind: Option<Kind>,
+    /// Quantises the linear layers as they are read: the dense weights are held one at a time. A directory that is in
+    /// 4 bits already is opened without.
+    pub quantise: Option<Nf4Config>,
+}
+
+impl From<Head> for Options {
+    fn from(head: Head) -> Self {
+        Self { head, kind: None, quantise: None }
+    }
+}
+
+/// The configuration of a model directory.
+///
+/// # Errors
+/// A file that is missing or malformed, another `model_type`, a configuration that asks for something this crate
+/// does not have.
+pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
+    read_config::<M>(dir, head).map(|(config, ..)| config)
+}
+
+/// The configuration, the file and the file's place.
+fn read_config<M: HubModel>(dir: &Path, head: Head) -> Result<(M::Config, Value, String)> {
+    let (json, path) = directory::config(dir)?;
+    let place = path.display().to_string();
+    match json.get("model_type").and_then(Value::as_str) {
+        Some(kind) if kind == M::MODEL_TYPE => Ok((M::config(&json, &place, head.classes())?, json, place)),
+        kind => {
+            let found = kind.map_or("is missing".to_owned(), |kind| format!("is `{kind}`"));
+            Err(Error::config(place, "model_type", format!("{found}, expected `{}`", M::MODEL_TYPE)))
+        }
+    }
+}
+
+/// Opens a model directory, dense or as transformers saves it with bitsandbytes' NF4.
+///
+/// # Errors
+/// As [`config`], and for tensors that are missing, superfluous or of a wrong shape.
+pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>) -> Result<Opened<M>> {
+    let Options { head, kind, quantise } = options.into();
+    let (config, json, json_place) = read_config::<M>(dir, head)?;
+    if let Some(kind) = kind.filter(|kind| dtype(*kind).is_none()) {
+        return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
+    }
+    let files = WeightFiles::find(dir)?;
+    let file = &files.place;
+    let place = file.display().to_string();
+    let explain = |error| heads::explain::<M>(error, &config, &json, &files);
+    let drawn = if head == Head::Stored { Vec::new() } else { M::fresh_head(&config)? };
+    let plan = match &quantise {
+        Some(_) if json.get(quant::FIELD).is_some_and(|q| !q.is_null()) => {
+            let message = "the model is in 4 bits already: open it as it is, without quantising (`quantise: None`; \
+                           programs: without --nf4)";
+            return Err(Error::config(json_place, quant::FIELD, message));
+        }
+        Some(how) => Plan::new::<M>(how, &config, (file, &files.paths), &drawn).map_err(explain)?,
+        None => Plan::default(),
+    };
+    let (mut unused, mut tensors, mut packed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    let mut repeated = files.repeated.clone();
+    let (mut again, mut broken) = (BTreeSet::new(), None);
+    for path in &files.paths {
+        io::tensors::read_each(path, |name, tensor| {
+            if again.contains(&name) {
+                return Ok(());
+            }
+            again.extend(repeated.take(&name));
+            let Some(own) = M::rename(&name) else {
+                unused.push(name);
+                return Ok(());
+            };
+            if broken.is_none() && !is_finite(&tensor)? {
+                let message = "has values that are NaN or infinite: what is computed with them is so, too";
+                broken = Some(Warning::new(path.display(), &name, message));
+            }
+            let twice = match plan.quantise(&own, &tensor, kind)? {
+                Some(weight) => packed.insert(own.clone(), weight).is_some(),
+                None => tensors.insert(own.clone(), tensor).is_some(),
+            };
+            if twice { Err(Error::format(file, format!("two tensors are called `{own}`"))) } else { Ok(()) }
+        })?;
+    }
+    unused.sort();
+    packed.append(&mut quantised::take((&json, &json_place), &place, &mut tensors, kind)?);
+    unused.extend(drop_tied::<M>(&config, file, &mut tensors)?);
+    heads::check::<M>(head, &config, (&json, &json_place), |name| tensors.contains_key(name))?;
+    let mut warnings = M::passed_over(&json, &json_place)?;
+    warnings.extend(files.warnings.iter().cloned());
+    warnings.extend(broken);
+    let adapter = dir.join(io::adapter::CONFIG);
+    if adapter.exists() {
+        let message =
+            "is beside the model, and is not applied: transformers does that unasked, here Peft::load does";
+        warnings.push(Warning::new(dir.display(), io::adapter::CONFIG, message));
+    }
+    let words = &M::dims(&config).word_embedding;
+    let (one, warning) = dtypes::of_all((&json, &json_place), words, &tensors, kind);
+    warnings.extend(warning);
+    if let Some(kind) = one {
+        for t in tensors.values_mut().filter(|t| is_float(t)) {
+            *t = t.f_to_kind(kind)?;
+        }
+    }
+    let kind = tensors.get(words).map_or(Kind::Float, Tensor::kind);
+    let mut fresh = Vec::new();
+    for (name, tensor) in drawn {
+        let stored = tensors.get(&name).map(Tensor::size);
+        let stored = stored.or_else(|| packed.get(&name).map(|w| w.size().to_vec()));
+        match stored {
+            Some(stored) if matches!(head, Head::Classes(_)) => same_classes(file, &name, stored, &tensor)?,
+            _ => {
+                packed.remove(&name);
+                tensors.insert(name.clone(), tensor.f_to_kind(kind)?);
+                fresh.push(name);
+            }
+        }
+    }
+    let params = Params::from_tensors(place, device, tensors)?;
+    packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
+    let peft = Peft::new(params, config.clone()).map_err(explain)?;
+    Ok(Opened { peft, unused, fresh, warnings })
+}
+
+/// Files of models with a tied head may have it a second time, but not as something else.
+fn drop_tied<M: HubModel>(
+    config: &M::Config,
+    file: &Path,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<Option<String>> {
+    let Some([head, words]) = M::tied(config) else { return Ok(None) };
+    match (tensors.remove(head), tensors.get(words)) {
+        (Some(own), Some(embedding)) if own.size() != embedding.size() || !own.f_equal(embedding)? => {
+            let message = format!("`{head}` is not `{words}`, which it is tied to");
+            let hint = "to keep it, set tie_word_embeddings to false in config.json";
+            Err(Error::format(file, format!("{message}; {hint}")))
+        }
+        (own, _) => Ok(own.map(|_| head.to_owned())),
+    }
+}
+
+fn same_classes(file: &Path, name: &str, found: Vec<i64>, wanted: &Tensor) -> Result<()> {
+    let expected = wanted.size();
+    if expected == found {
+        return Ok(());
+    }
+    let hint = "; the file's head is for other classes: ask for a fresh one to replace it".to_owned();
+    Err(Error::Shape { place: file.display().to_string(), name: name.to_owned(), expected, found, hint })
+}

@@ -1,0 +1,105 @@
+//! Hub model directories with weights in 4 bits: quantising while reading, `quantization_config` in `config.json`.
+
+use crate::error::{Error, Result};
+use crate::io::tensors;
+use crate::models::hub_model::HubModel;
+use crate::peft::Peft;
+use crate::peft::quantised::linears;
+use crate::quant;
+use crate::quant::{Nf4, Nf4Config};
+use crate::seam::params::Params;
+use crate::seam::site::SiteKind;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// What is quantised while it is read: the weights of linear layers, by name, and whether they are stored as
+/// `[in, out]`.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    linears: BTreeMap<String, bool>,
+    how: Nf4Config,
+}
+
+impl Plan {
+    /// Runs the model's constructor over the files' names and shapes (and the fresh `head`), which tells what is a
+    /// linear layer before anything large is read.
+    pub fn new<M: HubModel>(
+        how: &Nf4Config,
+        config: &M::Config,
+        (file, paths): (&Path, &[PathBuf]),
+        head: &[(String, Tensor)],
+    ) -> Result<Self> {
+        let mut hollow = BTreeMap::new();
+        for path in paths {
+            let renamed = tensors::hollow(path)?.into_iter().map(|(name, t)| Some((M::rename(&name)?, t)));
+            hollow.extend(renamed.flatten());
+        }
+        for (name, t) in head {
+            hollow.insert(name.clone(), t.shallow_clone());
+        }
+        // A tied head that is stored a second time is compared when it is read.
+        if let Some([head, _]) = M::tied(config) {
+            hollow.remove(head);
+        }
+        let names: Vec<String> = hollow.keys().cloned().collect();
+        let peft = Peft::<M>::new(
+            Params::from_tensors(file.display().to_string(), Device::Cpu, hollow)?,
+            config.clone(),
+        )?;
+        let linears = linears(how, peft.outline(), |name| names.iter().any(|n| n == name))?;
+        let linears = linears.into_iter().map(|site| (site.weight(), site.transposed)).collect();
+        Ok(Self { linears, how: how.clone() })
+    }
+
+    /// The tensor in 4 bits, if it is one of those; cast to `kind` before, where that is given.
+    pub fn quantise(&self, name: &str, tensor: &Tensor, kind: Option<Kind>) -> Result<Option<Nf4>> {
+        let Some(transposed) = self.linears.get(name) else { return Ok(None) };
+        let w = tensor.f_to_kind(kind.unwrap_or(tensor.kind()))?;
+        Nf4::quantise(name, &if *transposed { w.f_tr()? } else { w }, &self.how).map(Some)
+    }
+}
+
+/// Takes the weights in 4 bits out of the tensors of `file`; the directory's `config.json` must say the same.
+pub(super) fn take(
+    (json, place): (&Value, &str),
+    file: &str,
+    tensors: &mut BTreeMap<String, Tensor>,
+    kind: Option<Kind>,
+) -> Result<BTreeMap<String, Nf4>> {
+    let stored = json.get(quant::FIELD).filter(|q| !q.is_null());
+    let stored = stored.map(|q| Nf4Config::from_json(q, place)).transpose()?;
+    let mut packed = quant::file::take(file, tensors, stored.clone().unwrap_or_default().compute)?;
+    if let Some(kind) = kind {
+        packed.values_mut().for_each(|w| *w = w.of_kind(kind));
+    }
+    match (stored, packed.keys().next()) {
+        (None, Some(name)) => {
+            let message = format!("is missing, and `{name}` of {file} is in 4 bits");
+            Err(Error::config(place, quant::FIELD, message))
+        }
+        (Some(_), None) => {
+            let message = format!("says that weights are in 4 bits, and none of {file} is");
+            Err(Error::config(place, quant::FIELD, message))
+        }
+        _ => Ok(packed),
+    }
+}
+
+/// Says in `config.json` which weights are in 4 bits.
+pub(super) fn describe<M: HubModel>(peft: &Peft<M>, json: &mut Value) {
+    let Some(fields) = json.as_object_mut() else { return };
+    let packed = peft.base().packed();
+    let Some(first) = packed.values().next() else {
+        fields.remove(quant::FIELD);
+        return;
+    };
+    let linears = peft.outline().sites.iter().filter(|s| s.kind == SiteKind::Linear);
+    let dense: Vec<String> =
+        linears.filter(|s| !packed.contains_key(&s.weight())).map(|s| s.name.clone()).collect();
+    // The head of a language model is what transformers skips by itself.
+    let dims = &peft.outline().dims;
+    let usual = dims.causal && dense.iter().all(|name| *name == dims.head);
+    fields.insert(quant::FIELD.into(), first.config().to_json((!usual).then_some(&dense)));
+}

@@ -1,0 +1,92 @@
+//! The door for adapters that another program wrote. [`Peft::add`] takes what a user writes, to the letter; a file is
+//! taken as Python PEFT takes it: names that this model lacks beside others that it has, fields and spellings of other
+//! versions, weights of the base beside the adapter's. What is passed over is said, and what changes a number is done or
+//! refused.
+
+mod base_weights;
+mod fields;
+pub(crate) mod keys;
+
+use crate::error::{Error, Result};
+use crate::io;
+use crate::peft::Peft;
+use crate::peft::load::fields::Fields;
+use crate::run::model::Model;
+use crate::seam::params::is_finite;
+use crate::warning::Warning;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::Tensor;
+
+/// What errors and warnings call the two halves of an adapter.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    pub config: String,
+    pub tensors: String,
+}
+
+impl<M: Model> Peft<M> {
+    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`, and says what of it
+    /// was passed over because it changes no number here. A program prints that, on stderr say:
+    ///
+    /// ```
+    /// # use peft_core::Peft;
+    /// # use peft_core::methods::LoraConfig;
+    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::target::Names;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let config = TinyConfig::default();
+    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # peft.add("a", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// # let temporary = tempfile::tempdir()?;
+    /// # let dir = temporary.path();
+    /// # peft.save("a", dir)?;
+    /// for warning in peft.load("mine", dir)? {
+    ///     eprintln!("warning: {warning}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What would change the numbers, naming file and field or key; nothing is added then. A name that matches nothing in
+    /// this model, if no other one of its field does; a field with a value that this crate has no code for; an adapter for
+    /// another task; tensors that are missing, superfluous, of a wrong shape, not of floats, or not finite.
+    pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<Vec<Warning>> {
+        let dir = dir.as_ref();
+        self.check_new(name)?;
+        let (config, tensors, file) = io::adapter::read(dir)?;
+        let path = dir.join(io::adapter::CONFIG);
+        let places = Places { config: path.display().to_string(), tensors: file.display().to_string() };
+        self.take(name, config, tensors, &places).map_err(|e| e.in_file(&path))
+    }
+
+    /// Adds an adapter from its configuration and its tensors, as a file has them.
+    pub(crate) fn take(
+        &mut self,
+        name: &str,
+        config: Value,
+        tensors: BTreeMap<String, Tensor>,
+        places: &Places,
+    ) -> Result<Vec<Warning>> {
+        let mut warnings = Vec::new();
+        let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
+        self.check_task(method.as_ref(), &places.config)?;
+        let place = &places.tensors;
+        let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
+        for (key, t) in &tensors {
+            if !is_finite(t)? {
+                let message = "has values that are NaN or infinite: the training of this adapter went wrong";
+                return Err(Error::config(place, key, message));
+            }
+        }
+        keys::check_vocabulary(&tensors, self.outline(), place)?;
+        keys::drop_copies(&mut tensors, place)?;
+        let mut tensors = method.import(place, tensors)?;
+        let carried = base_weights::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
+        tensors.extend(carried.tensors);
+        self.attach_read(name, method, tensors, (kept, carried.own), place)?;
+        Ok(warnings)
+    }
+}

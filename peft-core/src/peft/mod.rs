@@ -1,0 +1,281 @@
+//! A frozen base with named adapters over it.
+
+mod attach;
+pub mod combine;
+mod kept;
+mod load;
+mod merge;
+mod mixed;
+pub(crate) mod quantised;
+pub mod report;
+mod resize;
+mod status;
+mod to_lora;
+
+pub use merge::{MergeOptions, Merged, Quantised};
+pub use report::{Report, ReportRow};
+pub use resize::NewRows;
+pub use status::{AdapterStatus, Loaded, Status};
+pub use to_lora::{Conversion, SiteShare};
+
+use crate::error::{Error, Result};
+use crate::io;
+use crate::io::IfExists;
+use crate::peft::kept::Kept;
+use crate::run::carried::Carried;
+use crate::run::model::Model;
+use crate::run::rewrite::Watch;
+use crate::run::scope::Scope;
+use crate::run::{Active, Build};
+use crate::seam::method::Method;
+use crate::seam::params::Params;
+use crate::seam::site::Outline;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// A base model, frozen, and any number of named adapters over it.
+///
+/// A model is a *view*: [`Peft::view`] runs the model's constructor over the base's tensors and those of the adapters
+/// that are named. That is cheap, so switching, stacking, comparing and disabling adapters are all "take another
+/// view": there is no state to set, and none to restore. See the crate's page for an example.
+#[derive(Debug)]
+pub struct Peft<M: Model> {
+    base: Params,
+    config: M::Config,
+    outline: Outline,
+    pub(crate) adapters: BTreeMap<String, Adapted>,
+}
+
+/// An adapter: its configuration, completed from the model, and its tensors.
+#[derive(Debug)]
+pub(crate) struct Adapted {
+    pub method: Box<dyn Method>,
+    pub params: Params,
+    /// Weights of the base that its file had beside.
+    pub carried: Carried,
+    /// What its file had beyond what the method writes.
+    pub kept: Kept,
+}
+
+impl Adapted {
+    /// One that comes from no file.
+    pub fn fresh(method: Box<dyn Method>, params: Params) -> Self {
+        Self { method, params, carried: Carried::default(), kept: Kept::default() }
+    }
+
+    /// Its `adapter_config.json`; `None` for a method that has no file form.
+    pub fn file(&self) -> Result<Option<Value>> {
+        let mut config = self.method.config(&self.params)?;
+        config.iter_mut().for_each(|config| self.kept.restore(config));
+        Ok(config)
+    }
+
+    /// Its file's tensors.
+    pub fn export(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = self.method.export(&self.params)?;
+        self.carried.export(&self.params.tensors(), &mut tensors)?;
+        Ok(tensors)
+    }
+
+    /// As an adapter of a view.
+    pub fn active<'a>(&'a self, name: &'a str) -> Active<'a> {
+        Active { carried: Some(&self.carried), ..Active::new(name, self.method.as_ref(), &self.params) }
+    }
+}
+
+impl<M: Model> Peft<M> {
+    /// Freezes `base` and checks that it is a model of this configuration.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Shape`] and [`Error::Unread`], naming the tensors.
+    pub fn new(base: Params, config: M::Config) -> Result<Self> {
+        base.freeze()?;
+        let build = Build::new(&base, M::dims(&config), vec![]);
+        M::new(&Scope::root(&build), &config)?;
+        let tied: BTreeMap<String, String> = build.tied.into_inner().into_iter().collect();
+        let outline = Outline {
+            dims: M::dims(&config),
+            sites: build.sites.into_inner(),
+            params: build.params.into_inner(),
+        };
+        // A tied parameter is another one's tensor: nothing reads one of its own.
+        let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
+        let unread: Vec<String> = base.numels().into_keys().filter(|n| !read(n)).collect();
+        if !unread.is_empty() {
+            return Err(Error::Unread { place: base.place().to_owned(), names: unread });
+        }
+        Ok(Self { base, config, outline, adapters: BTreeMap::new() })
+    }
+
+    /// The base's tensors.
+    pub fn base(&self) -> &Params {
+        &self.base
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &M::Config {
+        &self.config
+    }
+
+    /// The model's sites and parameters.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// Names of the adapters.
+    pub fn names(&self) -> Vec<&str> {
+        self.adapters.keys().map(String::as_str).collect()
+    }
+
+    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] for a directory with an adapter or a model: [`Peft::save_with`] replaces them. A method that
+    /// has no file form, a name that is unknown, a place that cannot be written to.
+    pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        self.save_with(name, dir, IfExists::Refuse)
+    }
+
+    /// As [`Peft::save`], over an adapter that is there if `if_exists` says so, as training that saves again and again
+    /// does. The two files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
+    ///
+    /// # Errors
+    /// As [`Peft::save`].
+    pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
+        let a = self.adapter(name)?;
+        let Some(config) = a.file()? else {
+            let message = "this method has no file form";
+            return Err(Error::config(a.method.name(), "adapter_config.json", message));
+        };
+        io::adapter::write(dir.as_ref(), &config, &a.export()?, if_exists)
+    }
+
+    /// Removes an adapter.
+    pub fn delete(&mut self, name: &str) -> Result<()> {
+        self.adapter(name)?;
+        self.adapters.remove(name);
+        Ok(())
+    }
+
+    /// Gives an adapter another name.
+    ///
+    /// # Errors
+    /// A name that is unknown, and a new one that is taken.
+    pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
+        self.adapter(name)?;
+        self.check_new(new)?;
+        if let Some(adapted) = self.adapters.remove(name) {
+            self.adapters.insert(new.to_owned(), adapted);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
+        self.adapters.get(name).ok_or_else(|| self.unknown(name))
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        Error::UnknownAdapter { name: name.to_owned(), known: self.adapters.keys().cloned().collect() }
+    }
+
+    pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
+        if let Some(twice) = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n)) {
+            return Err(Error::Exists { place: "active adapters".into(), name: (*twice.1).to_owned() });
+        }
+        names.iter().map(|n| self.one_active(n)).collect()
+    }
+
+    fn one_active(&self, name: &str) -> Result<Active<'_>> {
+        match self.adapters.get_key_value(name) {
+            Some((name, a)) => Ok(a.active(name)),
+            None => Err(self.unknown(name)),
+        }
+    }
+
+    /// The method of an adapter, completed from the model.
+    pub fn method(&self, name: &str) -> Result<&dyn Method> {
+        Ok(self.adapter(name)?.method.as_ref())
+    }
+
+    /// The tensors of an adapter.
+    pub fn params(&self, name: &str) -> Result<&Params> {
+        Ok(&self.adapter(name)?.params)
+    }
+
+    /// The model with the named adapters, the first one innermost.
+    ///
+    /// # Errors
+    /// A name that is unknown, or there twice; [`Error::Overlap`] for two that train the same tokens' rows.
+    pub fn view(&self, active: &[&str]) -> Result<M> {
+        let active = self.active(active)?;
+        self.run(&self.build(active))
+    }
+
+    pub(crate) fn build<'a>(&'a self, active: Vec<Active<'a>>) -> Build<'a> {
+        Build::new(&self.base, self.outline.dims.clone(), active)
+    }
+
+    /// Runs the constructor.
+    pub(crate) fn run(&self, build: &Build<'_>) -> Result<M> {
+        M::new(&Scope::root(build), &self.config)
+    }
+
+    /// Runs the constructor with the adapters while `watch` looks on; gives the view, and the parameters that are another
+    /// one's tensor, with the other's name.
+    pub(crate) fn watched(
+        &self,
+        active: Vec<Active<'_>>,
+        watch: &dyn Watch,
+    ) -> Result<(M, Vec<(String, String)>)> {
+        let build = Build { watch: Some(watch), ..self.build(active) };
+        let view = self.run(&build)?;
+        Ok((view, build.tied.into_inner()))
+    }
+
+    /// The trainable tensors of the named adapters, for an optimizer.
+    pub fn trainable(&self, active: &[&str]) -> Result<Vec<(String, Tensor)>> {
+        Ok(self.active(active)?.iter().flat_map(|a| a.params.trainable()).collect())
+    }
+
+    /// Extra loss of the named adapters, if they have any.
+    pub fn penalty(&self, active: &[&str]) -> Result<Option<Tensor>> {
+        let mut sum: Option<Tensor> = None;
+        for a in self.active(active)? {
+            if let Some(term) = a.method.penalty(a.params)? {
+                sum = Some(match sum {
+                    Some(s) => s.f_add(&term)?,
+                    None => term,
+                });
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Tells the named adapters that optimizer step `step` (from 1) is done.
+    pub fn after_step(&self, active: &[&str], step: u64) -> Result<()> {
+        self.active(active)?.iter().try_for_each(|a| a.method.after_step(a.params, step))
+    }
+
+    /// Counts parameters, as PEFT's `print_trainable_parameters` does.
+    pub fn report(&self, active: &[&str]) -> Result<Report> {
+        Ok(self.count(&self.active(active)?))
+    }
+
+    pub(crate) fn count(&self, active: &[Active<'_>]) -> Report {
+        let shadowed = |name: &str| active.iter().any(|a| a.replaces(name));
+        let base = self.base.numels().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, numel)| numel);
+        let own = active.iter().flat_map(|a| a.params.numels().into_values());
+        let carried = active.iter().filter_map(|a| Some(a.carried?.uncounted(a.params)));
+        let more = active.iter().map(|a| a.method.uncounted(a.params)).chain(carried);
+        let all = base.chain(own).chain(more).fold(0, i64::saturating_add);
+        let trained = active.iter().flat_map(|a| a.params.trainable()).map(|(n, t)| (n, t.size()));
+        Report::new(all, &trained.collect::<Vec<_>>())
+    }
+
+    /// The same model with its base in another dtype, without adapters.
+    pub fn to_kind(&self, kind: Kind) -> Result<Self> {
+        Self::new(self.base.to_kind(kind)?, self.config.clone())
+    }
+}

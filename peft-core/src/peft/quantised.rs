@@ -1,0 +1,89 @@
+//! A base in 4 bits, from a dense one and back.
+
+use crate::error::{Error, Result};
+use crate::peft::Peft;
+use crate::quant::{DTYPES, Nf4, Nf4Config};
+use crate::run::model::Model;
+use crate::seam::params::Params;
+use crate::seam::site::{Outline, SiteKind, SiteOutline};
+use fancy_regex::Regex;
+use tch::{Kind, Tensor};
+
+impl<M: Model> Peft<M> {
+    /// The same model with its linear layers in 4 bits, without adapters.
+    ///
+    /// # Errors
+    /// A model that has weights in 4 bits already; a weight that is not finite; a wrong configuration.
+    pub fn quantised(&self, config: &Nf4Config) -> Result<Self> {
+        if let Some(name) = self.base().packed().into_keys().next() {
+            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base().place()), name });
+        }
+        let mut dense = self.base().tensors();
+        let mut packed = Vec::new();
+        for site in linears(config, self.outline(), |name| dense.contains_key(name))? {
+            let name = site.weight();
+            if let Some(w) = dense.remove(&name) {
+                let w = if site.transposed { w.f_tr()? } else { w };
+                packed.push((Nf4::quantise(&name, &w, config)?, name));
+            }
+        }
+        let params = Params::from_copies(self.base().place(), self.base().device(), dense)?;
+        packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
+        Self::new(params, self.config().clone())
+    }
+
+    /// A parameter of the base as a file has it, dense; that of a tied head is the other one's.
+    pub(crate) fn dense_param(&self, name: &str) -> Result<Option<Tensor>> {
+        let name = self.outline().stored_name(name);
+        let Some(packed) = self.base().find_packed(name) else { return Ok(self.base().find(name)) };
+        let transposed = self.outline().sites.iter().any(|s| s.transposed && s.weight() == name);
+        let w = packed.dequantise()?;
+        Ok(Some(if transposed { w.f_tr()?.f_contiguous()? } else { w }))
+    }
+
+    /// Dtype of [`Peft::dense_param`].
+    pub(crate) fn kind_of_param(&self, name: &str) -> Option<Kind> {
+        self.base().kind(self.outline().stored_name(name))
+    }
+}
+
+const NAME: &str = "NF4";
+
+/// The linear layers to quantise, in the model's order; `stored` is whether the base has a parameter of that name.
+///
+/// # Errors
+/// A pattern in `skip_modules` that is no regular expression, or that matches no linear layer.
+pub(crate) fn linears<'o>(
+    config: &Nf4Config,
+    outline: &'o Outline,
+    stored: impl Fn(&str) -> bool,
+) -> Result<Vec<&'o SiteOutline>> {
+    if !DTYPES.iter().any(|(_, kind)| *kind == config.compute) {
+        let message = format!("{:?} is not supported: Float, BFloat16 and Half are", config.compute);
+        return Err(Error::config(NAME, "compute", message));
+    }
+    let mut linears: Vec<&SiteOutline> = all_linears(outline).filter(|s| stored(&s.weight())).collect();
+    for pattern in &config.skip_modules {
+        let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))"))
+            .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?;
+        let skipped = |site: &SiteOutline| {
+            Ok(site.name.ends_with(pattern.as_str())
+                || regex
+                    .is_match(&site.name)
+                    .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?)
+        };
+        let before = linears.len();
+        let marked = linears.iter().map(|s| skipped(s)).collect::<Result<Vec<_>>>()?;
+        linears = linears.into_iter().zip(marked).filter(|(_, skip)| !skip).map(|(s, _)| s).collect();
+        if linears.len() == before && !outline.dims.head.ends_with(pattern.as_str()) {
+            let (method, field) = (NAME, "skip_modules");
+            return Err(Error::NoTarget { method, field, pattern: pattern.clone(), close: Vec::new() });
+        }
+    }
+    Ok(linears)
+}
+
+/// The model's linear layers without its output layer.
+fn all_linears(outline: &Outline) -> impl Iterator<Item = &SiteOutline> {
+    outline.sites.iter().filter(|s| s.kind == SiteKind::Linear && s.name != outline.dims.head)
+}

@@ -1,0 +1,209 @@
+//! The adapters of a model as users handle them: names, folders of several adapters, a table of what there is.
+
+use crate::error::{Error, Result};
+use crate::io;
+use crate::io::IfExists;
+use crate::peft::Peft;
+use crate::peft::load::Places;
+use crate::peft::report::commas;
+use crate::run::model::Model;
+use crate::warning::Warning;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use tch::Kind;
+
+/// The name of an adapter that lies in a folder itself and not in a sub-folder of it; PEFT's.
+pub const DEFAULT: &str = "default";
+
+/// A model and its adapters, as PEFT's `get_model_status` has them. Which of them are active or merged is not part of
+/// it: views are, and a model has any number of them at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// `model_type` of the Hub's configuration.
+    pub model_type: String,
+    /// Parameters of the base, a tied one once.
+    pub base_params: i64,
+    /// In the order of their names.
+    pub adapters: Vec<AdapterStatus>,
+}
+
+/// One adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterStatus {
+    pub name: String,
+    /// The method's name.
+    pub method: String,
+    /// `peft_type` of its file; `None` for a method that has no file form.
+    pub peft_type: Option<String>,
+    /// Places in the model that it adapts.
+    pub places: usize,
+    /// Parameters, trainable or not.
+    pub params: i64,
+    pub trainable: i64,
+    /// Dtypes of its tensors.
+    pub dtypes: Vec<String>,
+}
+
+/// The adapters of a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Their names, in order.
+    pub names: Vec<String>,
+    /// What of their files was passed over.
+    pub warnings: Vec<Warning>,
+}
+
+impl fmt::Display for Status {
+    /// A table, one row an adapter.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
+        table.set_header(["adapter", "method", "peft_type", "places", "parameters", "trainable", "dtype"]);
+        for a in &self.adapters {
+            let kind = a.peft_type.clone().unwrap_or_else(|| "-".into());
+            let numbers = [a.places.to_string(), commas(a.params), commas(a.trainable)];
+            let texts = [a.name.clone(), a.method.clone(), kind];
+            table.add_row(texts.into_iter().chain(numbers).chain([a.dtypes.join(", ")]));
+        }
+        for column in table.column_iter_mut().skip(3).take(3) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+        write!(f, "{}, {} parameters\n{table}", self.model_type, commas(self.base_params))
+    }
+}
+
+impl<M: Model> Peft<M> {
+    /// The model and its adapters.
+    ///
+    /// ```
+    /// # use peft_core::Peft;
+    /// # use peft_core::methods::LoraConfig;
+    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::target::Names;
+    /// # fn main() -> peft_core::Result<()> {
+    /// # let config = TinyConfig::default();
+    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// peft.add("mine", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// println!("{}", peft.status()?); // a table
+    /// assert_eq!(peft.status()?.adapters[0].places, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn status(&self) -> Result<Status> {
+        let numel = |t: &tch::Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
+        let adapters = self.names().into_iter().map(|name| {
+            let params = self.params(name)?;
+            let build = self.build(self.active(&[name])?);
+            self.run(&build)?;
+            let dtype =
+                |kind: Kind| io::dtypes::dtype(kind).map_or_else(|| format!("{kind:?}"), str::to_owned);
+            let dtypes: BTreeSet<String> = params.tensors().values().map(|t| dtype(t.kind())).collect();
+            Ok(AdapterStatus {
+                name: name.to_owned(),
+                method: self.method(name)?.name().to_owned(),
+                peft_type: self.file(name)?.get("peft_type").and_then(|t| t.as_str()).map(str::to_owned),
+                places: build.active.first().map_or(0, |a| a.hits.get()),
+                params: params.tensors().values().map(numel).sum(),
+                trainable: params.trainable().iter().map(|(_, t)| numel(t)).sum(),
+                dtypes: dtypes.into_iter().collect(),
+            })
+        });
+        Ok(Status {
+            model_type: self.outline().dims.model_type.clone(),
+            base_params: self.base().numels().values().sum(),
+            adapters: adapters.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Adds the adapter `new`, a copy of `name` that is trained independently of it.
+    ///
+    /// # Errors
+    /// Names that are unknown or taken; a method that has no file form.
+    pub fn copy(&mut self, name: &str, new: &str) -> Result<()> {
+        let adapter = self.adapter(name)?;
+        let Some(config) = adapter.file()? else {
+            let message = "this method has no file form to copy through";
+            return Err(Error::config(adapter.method.name(), "copy", message));
+        };
+        let (tensors, place) = (adapter.export()?, format!("adapter `{name}`"));
+        let places = Places { config: place.clone(), tensors: place };
+        self.check_new(new)?;
+        self.take(new, config, tensors, &places).map(drop) // what there is to say was said when it was loaded
+    }
+
+    /// Adds every adapter of a folder: the one that lies in it, as `default`, and those in its sub-folders, by the
+    /// sub-folders' names. That is how PEFT saves a model with several adapters. Says what was passed over, as
+    /// [`Peft::load`] does.
+    ///
+    /// # Errors
+    /// As [`Peft::load`], and for a folder without any adapter; nothing is added then.
+    pub fn load_all(&mut self, dir: impl AsRef<Path>) -> Result<Loaded> {
+        let dir = dir.as_ref();
+        let mut found: Vec<(String, PathBuf)> = Vec::new();
+        io::settle(dir, io::adapter::CONFIG)?;
+        if dir.join(io::adapter::CONFIG).exists() {
+            found.push((DEFAULT.to_owned(), dir.to_owned()));
+        }
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(|e| Error::file(dir, e))? {
+            folders.push(entry.map_err(|e| Error::file(dir, e))?.path());
+        }
+        folders.sort();
+        folders.iter().try_for_each(|dir| io::settle(dir, io::adapter::CONFIG))?;
+        for path in folders.into_iter().filter(|p| p.join(io::adapter::CONFIG).exists()) {
+            let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+                return Err(Error::format(&path, "is not a name in UTF-8"));
+            };
+            found.push((name.to_owned(), path));
+        }
+        if found.is_empty() {
+            let model = match dir.join(io::directory::CONFIG).exists() {
+                true => ": this is a model and no adapter",
+                false => "",
+            };
+            let message = format!("has no {}, nor a sub-folder with one{model}", io::adapter::CONFIG);
+            return Err(Error::format(dir, message));
+        }
+        let mut loaded = Loaded::default();
+        for (name, path) in found {
+            match self.load(&name, &path) {
+                Ok(warnings) => loaded.warnings.extend(warnings),
+                Err(e) => {
+                    loaded.names.iter().try_for_each(|name| self.delete(name))?;
+                    return Err(e);
+                }
+            }
+            loaded.names.push(name);
+        }
+        Ok(loaded)
+    }
+
+    /// Writes every adapter as [`Peft::load_all`] and PEFT read them: `default` into `dir`, the others into sub-folders
+    /// of their names. Where one of them may not be written, none is.
+    ///
+    /// # Errors
+    /// As [`Peft::save`], and for a name that is none of a folder.
+    pub fn save_all(&self, dir: impl AsRef<Path>) -> Result<()> {
+        self.save_all_with(dir, IfExists::Refuse)
+    }
+
+    /// As [`Peft::save_all`], over adapters that are there if `if_exists` says so. Each of them is replaced as one, in the
+    /// order of their names.
+    ///
+    /// # Errors
+    /// As [`Peft::save_all`].
+    pub fn save_all_with(&self, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
+        let places = self.names().into_iter().map(|name| {
+            let parts: Vec<_> = Path::new(name).components().collect();
+            match parts.as_slice() {
+                [Component::Normal(_)] if name == DEFAULT => Ok((name, dir.as_ref().to_owned())),
+                [Component::Normal(_)] => Ok((name, dir.as_ref().join(name))),
+                _ => Err(Error::Input(format!("adapter `{name}`: its name is none for a folder"))),
+            }
+        });
+        let places = places.collect::<Result<Vec<_>>>()?;
+        places.iter().try_for_each(|(_, place)| io::adapter::writable(place, if_exists))?;
+        places.iter().try_for_each(|(name, place)| self.save_with(name, place, if_exists))
+    }
+}

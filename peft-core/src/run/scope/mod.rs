@@ -1,0 +1,209 @@
+//! The cursor that a model is built from. A constructor asks it for layers, blocks and attention cores by name; it
+//! hands out handles to the base's tensors, wrapped in the active adapters.
+
+mod weights;
+
+use crate::error::{Error, Result};
+use crate::run::rewrite::Watch;
+use crate::run::scope::weights::Stored;
+use crate::run::{Active, Build, rewrite};
+use crate::seam::attention::{Attention, Softmax};
+use crate::seam::batch::Prompt;
+use crate::seam::kernel::Kernel;
+use crate::seam::layer::{Block, Layer};
+use crate::seam::method::Method;
+use crate::seam::params::Params;
+use crate::seam::site::{Place, Role, Site, SiteKind, SiteOutline};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+/// The constructor's cursor: a path into the base's names.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    build: &'a Build<'a>,
+    path: String,
+    layer: Option<i64>,
+    length_first: bool,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn root(build: &'a Build<'a>) -> Self {
+        Scope { build, path: String::new(), layer: None, length_first: false }
+    }
+
+    /// The scope one name further down: `scope.at("encoder").at("layer")`.
+    #[must_use]
+    pub fn at(&self, leaf: impl Display) -> Scope<'a> {
+        Scope { path: self.join(leaf), ..*self }
+    }
+
+    /// The scope of layer `index` of the model's stack, `self.<index>`.
+    #[must_use]
+    pub fn layer(&self, index: i64) -> Scope<'a> {
+        Scope { layer: Some(index), ..self.at(index) }
+    }
+
+    /// The same scope, for layers whose input is `[length, batch, width]`, or has the two in one.
+    #[must_use]
+    pub fn length_first(self) -> Scope<'a> {
+        Scope { length_first: true, ..self }
+    }
+
+    fn join(&self, leaf: impl Display) -> String {
+        if self.path.is_empty() { leaf.to_string() } else { format!("{}.{leaf}", self.path) }
+    }
+
+    fn site<'s>(&'s self, name: &'s str, place: Place<'s>, stored: Option<Stored<'_>>) -> Site<'s> {
+        self.build.sites.borrow_mut().push(SiteOutline {
+            name: name.to_owned(),
+            kind: SiteKind::from(&place),
+            shape: stored.map(|s| s.shape.to_vec()).unwrap_or_default(),
+            transposed: stored.is_some_and(|s| s.transposed),
+            tied: stored.and_then(|s| s.tied).map(str::to_owned),
+            layer: self.layer,
+        });
+        Site { name, place, layer: self.layer, dims: &self.build.dims }
+    }
+
+    /// What the active methods put here, and whose each is.
+    fn adapters<A: ?Sized>(
+        &self,
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
+    ) -> Result<(Vec<&'a Active<'a>>, Vec<Box<A>>)> {
+        let mut found = (Vec::new(), Vec::new());
+        for a in &self.build.active {
+            if let Some(adapter) = ask(a.method, a.params)? {
+                a.hits.set(a.hits.get().saturating_add(1));
+                found.0.push(a);
+                found.1.push(adapter);
+            }
+        }
+        Ok(found)
+    }
+
+    /// As [`Scope::adapters`], where there are no weights: whoever looks on has no use for them.
+    fn weightless<A: ?Sized>(
+        &self,
+        site: &str,
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
+    ) -> Result<Vec<Box<A>>> {
+        let (owners, adapters) = self.adapters(ask)?;
+        match (self.build.watch, owners.first()) {
+            (Some(watch), Some(owner)) => Err(watch.refuse(site, owner.method.name())),
+            _ => Ok(adapters),
+        }
+    }
+
+    fn kernel(&self, leaf: &str, kernel: Kernel, stored: Stored<'_>) -> Result<Layer> {
+        let name = self.join(leaf);
+        let base = self.base(kernel, stored)?;
+        let place = Place::Layer { kernel, shape: stored.shape, base: &base };
+        let site = self.site(&name, place, Some(stored));
+        let (owners, adapters) = self.adapters(|m, p| m.adapt(&site, p))?;
+        let mut layer = Layer { name, kernel, base, adapters };
+        if let Some(watch) = self.build.watch {
+            let (weight, bias) = (self.join(stored.weight), stored.bias.map(|leaf| self.join(leaf)));
+            watch.layer(
+                &mut layer,
+                &rewrite::Place {
+                    weight,
+                    bias,
+                    transposed: stored.transposed,
+                    length_first: self.length_first,
+                    owners: owners.clone(),
+                },
+            )?;
+        }
+        check_tokens(&layer.name, &owners)?;
+        Ok(layer)
+    }
+
+    /// `leaf.weight` `[out, in]` and, if asked for, `leaf.bias` `[out]`.
+    pub fn linear(&self, leaf: &str, inp: i64, out: i64, bias: bool) -> Result<Layer> {
+        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
+        self.kernel(leaf, Kernel::Linear, Stored::plain(&w, &[out, inp], bias.then_some(&b)))
+    }
+
+    /// GPT-2's `Conv1D`: a linear layer with a bias whose `leaf.weight` is stored as `[in, out]`.
+    pub fn conv1d(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
+        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
+        let shape = [out, inp];
+        let stored = Stored { transposed: true, ..Stored::plain(&w, &shape, Some(&b)) };
+        self.kernel(leaf, Kernel::Linear, stored)
+    }
+
+    /// A linear layer whose weight is the parameter `other` (full name): the head of a model with tied embeddings.
+    pub fn tied_linear(&self, leaf: &str, other: &str, inp: i64, out: i64) -> Result<Layer> {
+        let w = format!("{leaf}.weight");
+        let shape = [out, inp];
+        let stored = Stored { tied: Some(other), ..Stored::plain(&w, &shape, None) };
+        self.kernel(leaf, Kernel::Linear, stored)
+    }
+
+    /// A linear layer stored under other names, as `nn.MultiheadAttention` has it: `leaf_weight`, `leaf_bias`.
+    pub fn packed_linear(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
+        let (w, b) = (format!("{leaf}_weight"), format!("{leaf}_bias"));
+        self.kernel(leaf, Kernel::Linear, Stored::plain(&w, &[out, inp], Some(&b)))
+    }
+
+    /// `leaf.weight` `[vocab, dim]`.
+    pub fn embedding(&self, leaf: &str, vocab: i64, dim: i64) -> Result<Layer> {
+        let w = format!("{leaf}.weight");
+        self.kernel(leaf, Kernel::Embedding, Stored::plain(&w, &[vocab, dim], None))
+    }
+
+    /// `leaf.weight` and `leaf.bias`, both `[dim]`.
+    pub fn layer_norm(&self, leaf: &str, dim: i64, eps: f64) -> Result<Layer> {
+        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
+        self.kernel(leaf, Kernel::LayerNorm { eps }, Stored::plain(&w, &[dim], Some(&b)))
+    }
+
+    /// `leaf.weight` `[dim]`.
+    pub fn rms_norm(&self, leaf: &str, dim: i64, eps: f64) -> Result<Layer> {
+        let w = format!("{leaf}.weight");
+        self.kernel(leaf, Kernel::RmsNorm { eps }, Stored::plain(&w, &[dim], None))
+    }
+
+    /// A block site named `leaf` (the scope itself, if that is empty) around a part that is `width` wide.
+    pub fn block(&self, leaf: &str, role: Role, width: i64) -> Result<Block> {
+        let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
+        let site = self.site(&name, Place::Block { role, width }, None);
+        let adapters = self.weightless(&name, |m, p| m.adapt(&site, p))?;
+        Ok(Block { name, adapters })
+    }
+
+    /// The attention core `leaf`.
+    pub fn attention(&self, leaf: &str, softmax: Softmax, dropout: f64) -> Result<Attention> {
+        let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
+        let site = self.site(&name, Place::Attention, None);
+        let adapters = self.weightless(&name, |m, p| m.attend(&site, p))?;
+        Ok(Attention { name, softmax, dropout, layer: self.layer.unwrap_or_default(), adapters })
+    }
+
+    /// What rewrites the model's input.
+    pub fn prompts(&self) -> Result<Vec<Box<dyn Prompt>>> {
+        let words = self.build.base.find(&self.build.dims.word_embedding);
+        let mut prompts =
+            self.weightless("the input", |m, p| m.prompt(&self.build.dims, words.as_ref(), p))?;
+        prompts.extend(self.build.watch.and_then(Watch::input));
+        Ok(prompts)
+    }
+}
+
+/// A token's row can be that of one adapter only.
+fn check_tokens(site: &str, owners: &[&Active<'_>]) -> Result<()> {
+    let mut taken: BTreeMap<i64, &str> = BTreeMap::new();
+    for owner in owners {
+        let tokens = owner.method.tokens(site);
+        if let Some(first) = tokens.iter().find_map(|t| taken.get(t)) {
+            let twice = tokens.iter().copied().filter(|t| taken.get(t) == Some(first));
+            return Err(Error::Overlap {
+                adapters: [(*first).to_owned(), owner.name.to_owned()],
+                site: site.to_owned(),
+                tokens: twice.collect(),
+            });
+        }
+        taken.extend(tokens.iter().map(|t| (*t, owner.name)));
+    }
+    Ok(())
+}

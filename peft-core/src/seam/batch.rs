@@ -1,0 +1,179 @@
+//! What goes into a model: a batch, and what of it enters the first layer.
+
+use crate::error::{Error, Result};
+use crate::seam::attention::lowest;
+use crate::seam::pass::Pass;
+use std::fmt::Debug;
+use tch::{Kind, Tensor};
+
+/// Token ids and, where rows are of different length, which of them are real.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[batch, length]`, int64.
+    pub ids: Tensor,
+    /// `[batch, length]`, 1 for real tokens and 0 for padding; `None` when all are real. With a cache,
+    /// `[batch, cached tokens + length]`.
+    pub mask: Option<Tensor>,
+    /// `[batch, length]`, which text of a pair each token is of, for models that were trained with such types (BERT);
+    /// `None` is type 0 throughout.
+    pub token_types: Option<Tensor>,
+}
+
+impl Batch {
+    /// A batch without padding.
+    pub fn dense(ids: Tensor) -> Self {
+        Self { ids, mask: None, token_types: None }
+    }
+
+    /// With the token types of rows that were [padded](Batch::padded): 0 for padding.
+    ///
+    /// # Errors
+    /// Other rows than those of the ids.
+    pub fn typed<R: AsRef<[i64]>>(self, rows: &[R]) -> Result<Self> {
+        let types = Self::padded(rows, 0, self.ids.device())?.ids;
+        let typed = Self { token_types: Some(types), ..self };
+        typed.check_types_shape()?;
+        Ok(typed)
+    }
+
+    /// Rows of ids, padded on the right with `pad` to the longest of them.
+    ///
+    /// # Errors
+    /// No row, or one without an id.
+    pub fn padded<R: AsRef<[i64]>>(rows: &[R], pad: i64, device: tch::Device) -> Result<Self> {
+        let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or_default();
+        let (mut ids, mut mask) = (Vec::new(), Vec::new());
+        for (number, row) in (1..).zip(rows) {
+            let row = row.as_ref();
+            if row.is_empty() {
+                return Err(Error::Input(format!("row {number} of {} has no token", rows.len())));
+            }
+            let padding = longest.saturating_sub(row.len());
+            ids.extend(row.iter().copied().chain(std::iter::repeat_n(pad, padding)));
+            mask.extend(std::iter::repeat_n(1i64, row.len()).chain(std::iter::repeat_n(0, padding)));
+        }
+        if rows.is_empty() {
+            return Err(Error::Input("a batch without rows".into()));
+        }
+        let padded = mask.contains(&0);
+        let shape = [rows.len(), longest].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        let tensor =
+            |v: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(v)?.f_view(shape)?.f_to(device)?) };
+        let mask = padded.then(|| tensor(&mask)).transpose()?;
+        Ok(Self { mask, ..Self::dense(tensor(&ids)?) })
+    }
+
+    /// The labels of a causal model that learns to go on as these rows do: the ids, and −100 for padding. See
+    /// [`next_token_loss`](crate::train::next_token_loss).
+    pub fn next_token_labels(&self) -> Result<Tensor> {
+        match &self.mask {
+            Some(mask) => Ok(self.ids.f_masked_fill(&mask.f_eq(0)?, -100)?),
+            None => Ok(self.ids.shallow_clone()),
+        }
+    }
+
+    /// Checks that there is an id, and that every one is below `vocab`. The ids themselves on the CPU alone: elsewhere it
+    /// would make the device wait, and ids are checked where they are made ([`crate::text`]).
+    pub fn check_ids(&self, vocab: i64) -> Result<()> {
+        if self.ids.dim() != 2 {
+            return Err(Error::Input(format!(
+                "ids of shape {:?}, expected [batch, length]",
+                self.ids.size()
+            )));
+        }
+        if self.ids.numel() == 0 {
+            let message = format!("ids of shape {:?}: there is no token in it", self.ids.size());
+            return Err(Error::Input(message));
+        }
+        if self.ids.device() != tch::Device::Cpu {
+            return Ok(());
+        }
+        let (low, high) = self.ids.f_aminmax(None, false)?;
+        for id in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
+            if id < 0 || id >= vocab {
+                return Err(Error::Input(format!(
+                    "token id {id} is outside the model's vocabulary of {vocab}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the mask covers `cached` earlier tokens and those of the batch.
+    pub fn check_mask(&self, cached: i64) -> Result<()> {
+        let (rows, length) = self.ids.size2()?;
+        match self.mask.as_ref().map(Tensor::size) {
+            Some(m) if m != [rows, length.saturating_add(cached)] => {
+                let i = self.ids.size();
+                let cache = if cached > 0 { format!(" after {cached} cached tokens") } else { String::new() };
+                Err(Error::Input(format!("attention mask of shape {m:?} for ids of shape {i:?}{cache}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that there are no token types: for models that have no use for them.
+    pub fn check_untyped(&self) -> Result<()> {
+        match &self.token_types {
+            Some(_) => Err(Error::Input("token types, of which this model has none".into())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_types_shape(&self) -> Result<()> {
+        match self.token_types.as_ref().map(Tensor::size) {
+            Some(types) if types != self.ids.size() => {
+                let ids = self.ids.size();
+                Err(Error::Input(format!("token types of shape {types:?} for ids of shape {ids:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that there is a token type below `types` for every id; on the CPU alone, as [`Batch::check_ids`].
+    pub fn check_token_types(&self, types: i64) -> Result<()> {
+        self.check_types_shape()?;
+        let Some(all) = &self.token_types else { return Ok(()) };
+        if all.device() != tch::Device::Cpu || all.numel() == 0 {
+            return Ok(());
+        }
+        let (low, high) = all.f_aminmax(None, false)?;
+        for found in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
+            if !(0..types).contains(&found) {
+                let message = format!("token type {found}, of which the model has {types} from 0 on");
+                return Err(Error::Input(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`: 0, and the dtype's lowest
+    /// number for padding.
+    pub fn additive_mask(&self, kind: Kind) -> Result<Option<Tensor>> {
+        let Some(mask) = &self.mask else { return Ok(None) };
+        let hidden = mask.f_eq(0)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
+        let zeros = Tensor::f_zeros(hidden.size(), (kind, mask.device()))?;
+        Ok(Some(zeros.f_masked_fill(&hidden, lowest(kind))?))
+    }
+}
+
+/// What enters the first layer; input-level methods rewrite it.
+#[derive(Debug)]
+pub struct Input {
+    /// Word embeddings `[batch, length, hidden]`, before positions are added.
+    pub embeds: Tensor,
+    /// As [`Pass::mask`], without the causal part.
+    pub mask: Option<Tensor>,
+    /// Position of the first token.
+    pub position: i64,
+    /// How many leading rows of `embeds` are not tokens of the batch.
+    pub virtual_tokens: i64,
+}
+
+/// Rewrites a model's input: prompts, and what shifts its positions.
+pub trait Prompt: Debug + Send {
+    /// The method's name, for messages.
+    fn name(&self) -> &'static str;
+    /// The rewritten input.
+    fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input>;
+}

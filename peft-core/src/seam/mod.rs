@@ -1,0 +1,35 @@
+//! What a method sees: a site of the model with its frozen weights, the store of its own parameters, and the traits that
+//! it implements. For authors of methods.
+//!
+//! The law that holds all of it together, for every method that can be merged:
+//!
+//! `forward(x) == kernel(x; reweight(base))`
+
+pub(crate) mod attention;
+pub(crate) mod batch;
+pub(crate) mod cache;
+pub(crate) mod dims;
+pub(crate) mod init;
+pub(crate) mod kernel;
+pub(crate) mod layer;
+pub(crate) mod low_rank;
+pub(crate) mod method;
+pub(crate) mod params;
+pub(crate) mod pass;
+pub(crate) mod site;
+pub(crate) mod twin;
+
+pub use attention::{
+    Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
+};
+pub use batch::{Batch, Input, Prompt};
+pub use cache::KvCache;
+pub use dims::{Dims, TaskType};
+pub use init::Init;
+pub use kernel::{Base, Kernel, Weights};
+pub use layer::{Adapter, Block, Body, Inner, Layer};
+pub use low_rank::LowRank;
+pub use method::{Counting, Factors, FileForm, Method, Overlay};
+pub use params::Params;
+pub use pass::Pass;
+pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};

@@ -1,0 +1,96 @@
+//! What a store holds beside its dense tensors: a base's weights in 4 bits, and an adapter's state.
+
+use crate::error::{Error, Result};
+use crate::quant::Nf4;
+use crate::seam::params::Params;
+use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
+use tch::{Kind, Tensor};
+
+/// Weights in 4 bits. A name is that of a dense tensor or of one of these.
+impl Params {
+    /// All weights in 4 bits by name, in the order of their names.
+    pub fn packed(&self) -> BTreeMap<String, Nf4> {
+        self.packs().iter().map(|(n, w)| (n.clone(), w.shallow_clone())).collect()
+    }
+
+    /// The weight in 4 bits of that name, if there is one.
+    pub fn find_packed(&self, name: &str) -> Option<Nf4> {
+        let found = self.packs().get(name).map(Nf4::shallow_clone);
+        if found.is_some() {
+            self.reads().insert(name.to_owned());
+        }
+        found
+    }
+
+    /// Adds a weight in 4 bits under a new name, moved to the store's device.
+    pub fn insert_packed(&self, name: &str, weight: &Nf4) -> Result<()> {
+        let weight = weight.to_device(self.device())?;
+        if self.kind(name).is_some() {
+            return Err(Error::Exists { place: self.place.clone(), name: name.to_owned() });
+        }
+        self.packs().insert(name.to_owned(), weight);
+        Ok(())
+    }
+
+    /// Name and number of values of everything there is, dense or in 4 bits.
+    pub fn numels(&self) -> BTreeMap<String, i64> {
+        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
+        let mut all: BTreeMap<String, i64> =
+            self.variables().named_variables.iter().map(|(n, t)| (n.clone(), numel(t))).collect();
+        all.extend(self.packs().iter().map(|(n, w)| (n.clone(), w.numel())));
+        all
+    }
+
+    /// Dtype of the (dense) parameter of that name, if there is one.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        let packed = self.packs().get(name).map(Nf4::kind);
+        packed.or_else(|| self.variables().named_variables.get(name).map(Tensor::kind))
+    }
+
+    pub(super) fn packs(&self) -> MutexGuard<'_, BTreeMap<String, Nf4>> {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// State: tensors that belong to an adapter and not to its file.
+impl Params {
+    /// A tensor that belongs to the adapter and not to its file: computed from the base (a norm, a factorisation) or
+    /// in training (an average). Made on the first call, sealed or not; never trained, counted or written.
+    pub fn state(&self, name: &str, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        match self.find_state(name) {
+            Some(tensor) => Ok(tensor),
+            None => {
+                let tensor = make()?.f_detach()?.f_to(self.device())?;
+                self.set_state(name, tensor.shallow_clone());
+                Ok(tensor)
+            }
+        }
+    }
+
+    /// The tensor of [`Params::state`], if there is one.
+    pub fn find_state(&self, name: &str) -> Option<Tensor> {
+        self.states().get(name).map(Tensor::shallow_clone)
+    }
+
+    /// Bytes that all tensors of [`Params::state`] hold.
+    pub fn state_bytes(&self) -> i64 {
+        let bytes = |t: &Tensor| t.numel().saturating_mul(t.kind().elt_size_in_bytes());
+        let all = self.states().values().map(bytes).fold(0, usize::saturating_add);
+        i64::try_from(all).unwrap_or(i64::MAX)
+    }
+
+    /// Forgets a tensor of [`Params::state`].
+    pub fn remove_state(&self, name: &str) {
+        self.states().remove(name);
+    }
+
+    /// Replaces a tensor of [`Params::state`].
+    pub fn set_state(&self, name: &str, tensor: Tensor) {
+        self.states().insert(name.to_owned(), tensor);
+    }
+
+    fn states(&self) -> MutexGuard<'_, BTreeMap<String, Tensor>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

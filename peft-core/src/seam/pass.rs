@@ -1,0 +1,37 @@
+//! The state of one forward call.
+
+use crate::error::Result;
+use crate::seam::cache::KvCache;
+use tch::Tensor;
+
+/// What travels with one forward call, and is kept nowhere: views hold no per-call state.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pass<'a> {
+    /// Dropout is on.
+    pub train: bool,
+    /// Added to the attention scores: 0 where a key may be seen, the dtype's lowest number where not;
+    /// `[batch, 1, 1 or queries, keys]`.
+    pub mask: Option<&'a Tensor>,
+    /// Every token sees itself and those before it. Where there is a mask, it says so itself.
+    pub causal: bool,
+    /// Keys and values of earlier calls, for generation.
+    pub cache: Option<&'a KvCache>,
+    /// Logits are wanted for the last position alone.
+    pub last: bool,
+}
+
+impl Pass<'_> {
+    /// Dropout off.
+    pub fn eval() -> Self {
+        Self::default()
+    }
+    /// Dropout on.
+    pub fn train() -> Self {
+        Self { train: true, ..Self::default() }
+    }
+
+    /// `x` with a share `p` of it dropped, where the call has dropout on.
+    pub fn dropped(&self, x: Tensor, p: f64) -> Result<Tensor> {
+        if self.train && p > 0.0 { Ok(x.f_dropout(p, true)?) } else { Ok(x) }
+    }
+}
