@@ -28,7 +28,8 @@ pub fn read(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
 fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
     let config = dir.join(CONFIG);
     if !config.exists() && dir.join(directory::CONFIG).exists() {
-        let message = "is not there, only config.json: this is a model and no adapter; open it with hub::open";
+        let message =
+            "is not there, only config.json: this is a model and no adapter; open it with hub::open";
         return Err(Error::format(config, message));
     }
     let json = io::read_json(&config)?;
