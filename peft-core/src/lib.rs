@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use peft_core::methods::LoraConfig;
-//! use peft_core::models::{Tiny, TinyConfig};
+//! use peft_core::models::TinyConfig;
 //! use peft_core::target::Names;
 //! use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 //! use peft_core::{Batch, Model, Pass, Peft};
@@ -15,7 +15,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! tch::manual_seed(0);
 //! let config = TinyConfig::default();
-//! let mut peft = Peft::<Tiny>::new(config.init(Device::Cpu)?, config)?; // frozen from here on
+//! let mut peft = Peft::new(config.init(Device::Cpu)?, config)?; // frozen from here on
 //!
 //! let lora = LoraConfig { r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])), ..Default::default() };
 //! peft.add("mine", lora)?;
@@ -87,11 +87,14 @@ mod warning;
 
 /// What a model is built from. For authors of models.
 pub mod build {
+    pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
         Attention, Block, Body, Heads, Init, Kernel, Layer, Project, Role, Softmax, causal_mask,
     };
 }
+
+pub use tch;
 
 pub use error::{Error, Result};
 pub use peft::{

@@ -3,12 +3,12 @@
 use anyhow::{Result, ensure};
 use peft_core::Peft;
 use peft_core::methods::{LoraConfig, PrefixTuningConfig};
-use peft_core::models::Tiny;
 use peft_core::target::Names;
+use tests::subject::{Llama, Tiny};
 use tests::subject::{Subject, logits, move_away};
 use tests::{assert_bits, golden, refused, serial};
 
-fn two() -> Result<Peft<Tiny>> {
+fn two() -> Result<Peft> {
     let mut peft = Tiny::base()?;
     peft.add("a", LoraConfig { r: 4, target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
     peft.add("default", PrefixTuningConfig { num_virtual_tokens: 2, ..Default::default() })?;
@@ -66,7 +66,7 @@ fn folders_of_several_adapters_are_read_as_peft_writes_them() -> Result<()> {
 #[test]
 fn the_golden_of_two_adapters_loads_whole() -> Result<()> {
     let _serial = serial();
-    let mut peft = peft_core::models::Llama::base()?;
+    let mut peft = Llama::base()?;
     ensure!(peft.load_all(golden("llama/x_multi_adapter"))?.names == ["a", "b"], "{:?}", peft.names());
     Ok(())
 }

@@ -52,7 +52,7 @@ impl Method for HiddenPrefixConfig {
 
     fn prepare(&mut self, outline: &Outline) -> Result<()> {
         check_tokens(NAME, self.num_virtual_tokens)?;
-        if outline.dims.causal {
+        if outline.dims.causal() {
             let why =
                 "its attention is causal, and hidden states before the words would need positions".to_owned();
             return Err(Error::Unsupported { method: NAME, site: outline.dims.model_type.clone(), why });

@@ -4,13 +4,13 @@ use crate::error::{Error, Result};
 use crate::peft::kept::Kept;
 use crate::peft::{Adapted, Peft};
 use crate::run::carried::Carried;
-use crate::run::model::Model;
+use crate::run::scope::Scope;
 use crate::seam::method::{FileForm, Method};
 use crate::seam::params::{Params, is_float};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// Adds a fresh adapter; its parameters are drawn now, in the constructor's order.
     ///
     /// # Errors
@@ -56,10 +56,10 @@ impl<M: Model> Peft<M> {
 
     /// The adapter must be for what this model's head does: a file that says otherwise is for another model.
     pub(crate) fn check_task(&self, method: &dyn Method, place: &str) -> Result<()> {
-        let own = self.outline().dims.task();
-        match method.file().and_then(FileForm::task).filter(|task| *task != own) {
+        let asked = method.file().and_then(FileForm::task);
+        match asked.zip(self.outline().dims.task).filter(|(task, own)| task != own) {
             None => Ok(()),
-            Some(task) => {
+            Some((task, own)) => {
                 let message = format!("the adapter is for {task}, and this model is for {own}");
                 Err(Error::config(place, "task_type", message))
             }
@@ -125,12 +125,12 @@ impl<M: Model> Peft<M> {
             adapted.params.set_trainable(|key| !active.frozen(key))
         };
         trainable(&adapted)?;
-        let build = self.build(vec![adapted.active(name)]);
-        self.run(&build)?;
-        if build.active.iter().any(|a| a.hits.get() == 0) {
+        let run = self.run(vec![adapted.active(name)]);
+        self.architecture().build(&Scope::root(&run))?;
+        if run.active.iter().any(|a| a.hits.get() == 0) {
             return Err(Error::Idle { method: adapted.method.name() });
         }
-        drop(build);
+        drop(run);
         let unread = adapted.params.unread();
         if !unread.is_empty() {
             return Err(Error::Unread { place: adapted.params.place().to_owned(), names: unread });

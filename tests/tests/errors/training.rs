@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, OftConfig};
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::target::Names;
 use peft_core::train::{
     Adam, AdamConfig, Group, LoraPlus, Schedule, Trainer, cross_entropy, next_token_loss,
@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 use tests::refused;
 
-fn tuned() -> Result<Peft<Tiny>> {
+fn tuned() -> Result<Peft> {
     let config = TinyConfig::default();
-    let mut peft = Peft::<Tiny>::new(config.init(Device::Cpu)?, config)?;
+    let mut peft = Peft::new(config.init(Device::Cpu)?, config)?;
     let target_modules = Some(Names::list(["ff.0"]));
     peft.add("a", LoraConfig { target_modules, ..LoraConfig::default() })?;
     Ok(peft)

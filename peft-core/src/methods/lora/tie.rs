@@ -47,7 +47,7 @@ impl Tie {
         target_modules: &mut Option<Names>,
         outline: &Outline,
     ) -> Result<Option<Self>> {
-        let words = words(outline).to_owned();
+        let words = words(outline)?.to_owned();
         let weight = format!("{words}.weight");
         let Some(head) = outline.sites.iter().find(|s| s.tied.as_ref() == Some(&weight)) else {
             let (field, pattern) = ("ensure_weight_tying", "true".to_owned());

@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::io;
 use crate::peft::Peft;
 use crate::peft::load::fields::Fields;
-use crate::run::model::Model;
 use crate::seam::params::is_finite;
 use crate::warning::Warning;
 use serde_json::Value;
@@ -26,18 +25,18 @@ pub(crate) struct Places {
     pub tensors: String,
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`, and says what of it
     /// was passed over because it changes no number here. A program prints that, on stderr say:
     ///
     /// ```
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
-    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::models::TinyConfig;
     /// # use peft_core::target::Names;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = TinyConfig::default();
-    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// # peft.add("a", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
     /// # let temporary = tempfile::tempdir()?;
     /// # let dir = temporary.path();
