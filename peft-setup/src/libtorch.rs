@@ -89,7 +89,7 @@ fn fetch() -> Result<PathBuf> {
     let run =
         Command::new("sh").arg(folder.join(FETCH[0].0)).arg(&dir).status().context("sh does not start")?;
     if !run.success() {
-        bail!("no libtorch"); // the script has said why
+        bail!("there is no libtorch, and nothing is changed"); // the script has said why
     }
     Ok(dir)
 }

@@ -19,7 +19,14 @@ The libtorch is that of LIBTORCH, or of LIBTORCH_USE_PYTORCH=1; else the one of 
 the checkout of peft-rs that this program was built in; else one that python3 with pip fetches, for all crates of this
 user, into ~/.local/share/peft-rs.";
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    prepare().unwrap_or_else(|error| {
+        eprintln!("peft-setup: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn prepare() -> Result<ExitCode> {
     if let Some(argument) = std::env::args_os().nth(1) {
         println!("{HELP}");
         let asked = argument == "--help" || argument == "-h";
