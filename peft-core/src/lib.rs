@@ -9,8 +9,8 @@
 //! use peft_core::models::TinyConfig;
 //! use peft_core::target::Names;
 //! use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
+//! use peft_core::tch::{self, Device, Kind, Tensor};
 //! use peft_core::{Batch, Model, Pass, Peft};
-//! use tch::{Device, Kind, Tensor};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! tch::manual_seed(0);
@@ -103,4 +103,6 @@ pub use peft::{
 };
 pub use run::model::Model;
 pub use seam::{Batch, Params, Pass, TaskType};
+/// The version of tch whose tensors this crate takes and gives.
+pub use tch;
 pub use warning::Warning;
