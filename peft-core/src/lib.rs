@@ -94,8 +94,6 @@ pub mod build {
     };
 }
 
-pub use tch;
-
 pub use error::{Error, Result};
 pub use peft::{
     AdapterStatus, Conversion, Loaded, MergeOptions, Merged, NewRows, Peft, Quantised, Report, ReportRow,
