@@ -9,7 +9,6 @@ use anyhow::Result;
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
 use peft_core::seam::{Init, PREFIX};
-use peft_core::target::Names;
 use peft_core::{Pass, Peft};
 use tch::{Kind, Tensor};
 
@@ -46,8 +45,7 @@ pub struct Trace {
 
 /// LoRA at `targets` with the lesson's rank and alpha.
 pub fn config(targets: &[&str]) -> LoraConfig {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    LoraConfig { r: R, lora_alpha: ALPHA, target_modules, ..LoraConfig::default() }
+    LoraConfig { r: R, lora_alpha: ALPHA, targets: targets.into(), ..LoraConfig::default() }
 }
 
 impl Trace {

@@ -9,7 +9,7 @@ use crate::peft::quantised::linears;
 use crate::peft::report::{Report, commas};
 use crate::peft::{Adapted, Peft};
 use crate::run::model::Model;
-use crate::seam::method::Method;
+use crate::seam::method::MethodConfig;
 use crate::seam::params::Params;
 use crate::seam::site::{Outline, SiteOutline};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ trait Phantom: fmt::Debug + Send {
     /// Name and number of values of each stored parameter.
     fn numels(&self) -> BTreeMap<String, i64>;
     /// PEFT's counts, and the tensors of a fresh adapter.
-    fn adapted(&self, method: Box<dyn Method>) -> Result<(Report, Fresh)>;
+    fn adapted(&self, config: Box<dyn MethodConfig>) -> Result<(Report, Fresh)>;
 }
 
 /// The tensors of an adapter.
@@ -58,13 +58,13 @@ impl<M: Model> Phantom for Peft<M> {
         self.base().numels()
     }
 
-    fn adapted(&self, method: Box<dyn Method>) -> Result<(Report, Fresh)> {
-        let name = method.name();
-        let method = self.prepare(name, method)?;
+    fn adapted(&self, config: Box<dyn MethodConfig>) -> Result<(Report, Fresh)> {
+        let method = config.resolve(Peft::outline(self))?;
+        let name = method.method.name();
         let adapted = self.complete(name, Adapted::fresh(method, Params::phantom(name)))?;
         let params = Peft::outline(self).params.iter();
         let copies: BTreeSet<String> =
-            params.filter_map(|param| Some(adapted.method.overlay(param)?.key)).collect();
+            params.filter_map(|param| Some(adapted.resolved.overlay(param)?.key)).collect();
         let (numels, tensors) = (adapted.params.numels(), adapted.params.tensors());
         let own = |(name, t): (String, tch::Tensor)| Own {
             numel: numels.get(&name).copied().unwrap_or_default(),
@@ -184,8 +184,8 @@ impl Blueprint {
     ///
     /// # Errors
     /// What [`Peft::add`] says to the configuration.
-    pub fn estimate(&self, method: impl Into<Box<dyn Method>>, setup: &Setup) -> Result<Estimate> {
-        let (report, fresh) = self.phantom.adapted(method.into())?;
+    pub fn estimate(&self, config: impl Into<Box<dyn MethodConfig>>, setup: &Setup) -> Result<Estimate> {
+        let (report, fresh) = self.phantom.adapted(config.into())?;
         let mut memory =
             Memory { base: self.weights(&setup.base)?, adapter: fresh.state, ..Memory::default() };
         for own in fresh.tensors {

@@ -1,11 +1,13 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
 mod accumulate;
+mod builders;
 mod config;
 mod lycoris;
 mod ranks;
 pub(crate) mod read;
 mod tokens;
+mod values;
 mod virtual_tokens;
 pub use config::{Common, PeftConfig, to_json};
 pub use ranks::SiteRank;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter::peft_type;
 use crate::methods::TABLE;
 use crate::methods::config::{DESCRIPTIVE, PeftConfig, defaults};
-use crate::seam::method::Method;
+use crate::seam::method::MethodConfig;
 use crate::warning::Warning;
 use serde_json::{Map, Value};
 
@@ -20,7 +20,7 @@ pub(crate) const fn row<C: PeftConfig>() -> Row {
 /// What a file comes to.
 #[derive(Debug)]
 pub(crate) struct Read {
-    pub method: Box<dyn Method>,
+    pub config: Box<dyn MethodConfig>,
     /// Fields that the method takes its defaults for, as the file has them.
     pub kept: Map<String, Value>,
     /// Fields that this crate has no use for.
@@ -46,19 +46,19 @@ pub(crate) enum Effect {
     None,
 }
 
-/// The method of a parsed `adapter_config.json`; `place` is what errors call it.
+/// The configuration in a parsed `adapter_config.json`; `place` is what errors call it.
 ///
 /// # Errors
 /// An unknown `peft_type`, a field of the wrong type, and every field with a value other than its default that
 /// this crate has no code for: it would change the numbers.
-pub fn from_json(config: Value, place: &str) -> Result<Box<dyn Method>> {
-    let Read { method, kept, foreign } = read_any(config, place)?;
+pub fn from_json(config: Value, place: &str) -> Result<Box<dyn MethodConfig>> {
+    let Read { config, kept, foreign } = read_any(config, place)?;
     if let Some((field, value)) = kept.iter().next() {
         return Err(Error::config(place, field, format!("{value} is for adapters that are trained already")));
     }
     match foreign.into_iter().next() {
         Some(Foreign { field, message, .. }) => Err(Error::config(place, field, message)),
-        None => Ok(method),
+        None => Ok(config),
     }
 }
 
@@ -119,13 +119,13 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Read> {
             }
         }
     }
-    let method: C = serde_json::from_value(config.clone()).map_err(|e| {
+    let read: C = serde_json::from_value(config.clone()).map_err(|e| {
         let (field, e) = culprit::<C>(&config).unwrap_or_else(|| (C::TYPE.to_owned(), e.to_string()));
         Error::config(place, field, e)
     })?;
     let defaults = defaults::<C>()?;
     let mut foreign = Vec::new();
-    for (field, value) in &method.common().rest {
+    for (field, value) in &read.common().rest {
         let default = defaults.get(field);
         let fine = match default {
             Some(default) => same(default, value),
@@ -142,7 +142,7 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Read> {
             foreign.push(Foreign { field: field.clone(), effect, message });
         }
     }
-    Ok(Read { method: Box::new(method), kept, foreign })
+    Ok(Read { config: Box::new(read), kept, foreign })
 }
 
 /// The method's own fields, with their defaults.

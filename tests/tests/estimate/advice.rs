@@ -5,7 +5,7 @@ use peft_core::Peft;
 use peft_core::TaskType::{CausalLm, QuestionAns, Seq2SeqLm, SeqCls};
 use peft_core::estimate::{Blueprint, Choice, Need, Storage, recommend};
 use peft_core::models::{Bert, Tiny};
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use tests::refused;
 use tests::subject::Subject;
 
@@ -93,7 +93,7 @@ fn advice_can_be_followed() -> Result<()> {
         let found = recommend(&model, &Need::new(device, SeqCls, examples))?;
         let mut peft: Peft<Bert> = Bert::base()?;
         let expected = found.estimate.report.clone();
-        peft.add("advised", Box::<dyn Method>::from(found.choice.clone()))?;
+        peft.add("advised", Box::<dyn MethodConfig>::from(found.choice.clone()))?;
         ensure!(peft.report(&["advised"])? == expected && found.fits, "{found}");
         ensure!(matches!(
             (examples, &found.choice),

@@ -1,19 +1,42 @@
-//! `config` and `export`: what a method from outside leaves on disk.
+//! `PeftConfig`, `amend` and `export`: what a method from outside leaves on disk.
 
 use crate::{batch, logits, shake, tiny};
 use anyhow::{Context, Result, ensure};
-use peft_core::seam::{Init, Method, Prompt};
+use peft_core::methods::{Common, PeftConfig};
+use peft_core::seam::{Init, Method, MethodConfig, Outline, Prompt, Resolved};
 use peft_core::{Error, Params, Pass, io};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tch::Tensor;
 use tests::{assert_bits, refused, serial};
 
 /// A vector that is added to every word.
-#[derive(Debug)]
-struct Mine {
-    config: Option<Value>,
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct MineConfig {
+    size: i64,
+    #[serde(flatten)]
+    common: Common,
 }
+
+impl MethodConfig for MineConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> peft_core::Result<Resolved> {
+        self.common.resolve("mine", outline)?;
+        Ok(self.resolved(|_| Mine))
+    }
+}
+
+impl PeftConfig for MineConfig {
+    const TYPE: &'static str = "MINE";
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+#[derive(Debug)]
+struct Mine;
 
 impl Method for Mine {
     fn name(&self) -> &'static str {
@@ -36,8 +59,10 @@ impl Method for Mine {
         tensors.collect()
     }
 
-    fn config(&self, _: &Params) -> peft_core::Result<Option<Value>> {
-        Ok(self.config.clone())
+    /// What only the tensors say.
+    fn amend(&self, params: &Params, file: &mut Map<String, Value>) -> peft_core::Result<()> {
+        file.insert("tensors".to_owned(), params.len().into());
+        Ok(())
     }
 }
 
@@ -62,11 +87,13 @@ impl Prompt for Shift {
 fn export_says_what_is_written() -> Result<()> {
     let _serial = serial();
     let (mut peft, batch, dir) = (tiny()?, batch(), tempfile::tempdir()?);
-    let config = json!({ "peft_type": "MINE", "size": 3 });
-    peft.add("mine", Mine { config: Some(config.clone()) })?;
+    peft.add("mine", MineConfig { size: 3, ..MineConfig::default() })?;
     shake(peft.params("mine")?)?;
     peft.save("mine", dir.path())?;
-    ensure!(io::read_json(&dir.path().join(io::adapter::CONFIG))? == config, "another config");
+    let config = io::read_json(&dir.path().join(io::adapter::CONFIG))?;
+    for (field, value) in [("peft_type", json!("MINE")), ("size", json!(3)), ("tensors", json!(1))] {
+        ensure!(config[field] == value, "{field}: {config:#}");
+    }
     let mut written = io::tensors::read(&dir.path().join(io::adapter::TENSORS))?;
     ensure!(written.keys().eq(["mine.v"]), "{:?}", written.keys());
     let v = written.remove("mine.v").context("v")?;
@@ -74,7 +101,7 @@ fn export_says_what_is_written() -> Result<()> {
 
     // Only this crate's methods are found by their `peft_type`; one from outside is added with its tensors.
     refused("loading", peft.load("again", dir.path()), &["adapter_config.json", "`MINE`", "LORA"])?;
-    peft.add_with("again", Mine { config: None }, [("v".to_owned(), v.tr())])?;
+    peft.add_with("again", Mine, [("v".to_owned(), v.tr())])?;
     assert_bits("again", &logits(&peft, &["again"], &batch)?, &logits(&peft, &["mine"], &batch)?)
 }
 
@@ -82,7 +109,7 @@ fn export_says_what_is_written() -> Result<()> {
 fn a_method_without_a_config_is_not_saved() -> Result<()> {
     let _serial = serial();
     let (mut peft, dir) = (tiny()?, tempfile::tempdir()?);
-    peft.add("mine", Mine { config: None })?;
+    peft.add("mine", Mine)?;
     let error =
         refused("saving", peft.save("mine", dir.path()), &["mine", "adapter_config.json", "no file form"])?;
     ensure!(matches!(error, Error::Config { .. }), "{error:?}");

@@ -6,7 +6,6 @@ use peft_core::build::Scope;
 use peft_core::methods::LoraConfig;
 use peft_core::models::Tiny;
 use peft_core::seam::{Adapter, Dims, Init, Kernel, Layer, Method, Place, Site, Weights};
-use peft_core::target::Names;
 use peft_core::train::cross_entropy;
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
@@ -88,8 +87,8 @@ fn reweight_is_enough_on_norms() -> Result<()> {
 fn a_stack_applies_in_the_order_of_the_names() -> Result<()> {
     let _serial = serial();
     let (mut peft, batch) = (tiny()?, batch());
-    let target_modules = Some(Names::list(["ff.0"]));
-    peft.add("lora", LoraConfig { r: 2, lora_alpha: 3.0, target_modules, ..LoraConfig::default() })?;
+    let targets = ["ff.0"].into();
+    peft.add("lora", LoraConfig { r: 2, lora_alpha: 3.0, targets, ..LoraConfig::default() })?;
     peft.add("scale", Scale { wanted: |k| k == Kernel::Linear })?;
     let (lora, scale) = (peft.params("lora")?, peft.params("scale")?);
     shake(lora)?;
@@ -197,8 +196,8 @@ fn plain() -> Result<(Peft<Plain>, Batch)> {
 fn a_model_from_outside_takes_the_methods_there_are() -> Result<()> {
     let _serial = serial();
     let (mut peft, batch) = plain()?;
-    let target_modules = Some(Names::Pattern("all-linear".into()));
-    peft.add("lora", LoraConfig { r: 2, target_modules, ..LoraConfig::default() })?;
+    let targets = "all-linear".into();
+    peft.add("lora", LoraConfig { r: 2, targets, ..LoraConfig::default() })?;
     shake(peft.params("lora")?)?;
     let adapted = peft.view(&["lora"])?.forward(&batch, Pass::eval())?;
     let merged = peft.merged(&["lora"])?.view(&[])?.forward(&batch, Pass::eval())?;

@@ -148,12 +148,11 @@ impl<M: Model> Peft<M> {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::{Tiny, TinyConfig};
-    /// # use peft_core::target::Names;
     /// use peft_core::combine::{Arithmetic, Combination};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # let lora = LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() };
+    /// # let lora = LoraConfig { targets: ["ff.0"].into(), ..Default::default() };
     /// # peft.add("french", lora.clone())?;
     /// # peft.add("legal", lora)?;
     /// peft.combine("french law", &[("french", 0.7), ("legal", 0.3)], Combination::Cat)?;

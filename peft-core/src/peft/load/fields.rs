@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::methods::read::{Read, from_file};
 use crate::peft::kept::Kept;
-use crate::seam::method::Method;
+use crate::seam::method::Resolved;
 use crate::seam::site::Outline;
 use crate::warning::Warning;
 use serde_json::{Map, Value};
@@ -24,20 +24,19 @@ impl<'a> Fields<'a> {
 
     /// The method, completed from the model. A name that the model lacks is passed over, as long as another one of its field
     /// is there.
-    pub fn method(
-        mut self,
-        outline: &Outline,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<(Box<dyn Method>, Kept)> {
+    pub fn method(mut self, outline: &Outline, warnings: &mut Vec<Warning>) -> Result<(Resolved, Kept)> {
         // Where nothing of a field matches, its first name is as good as any to say so.
         let mut first: BTreeMap<&str, Error> = BTreeMap::new();
         loop {
             let mut said = Vec::new();
-            let Read { mut method, kept, .. } = from_file(self.config.clone(), self.place, &mut said)?;
-            let Err(error) = method.prepare(outline) else {
-                warnings.append(&mut said);
-                self.kept.extend(kept);
-                return Ok((method, self.kept));
+            let Read { config, kept, .. } = from_file(self.config.clone(), self.place, &mut said)?;
+            let error = match config.resolve(outline) {
+                Ok(method) => {
+                    warnings.append(&mut said);
+                    self.kept.extend(kept);
+                    return Ok((method, self.kept));
+                }
+                Err(error) => error,
             };
             let Error::NoTarget { field, ref pattern, .. } = error else { return Err(error) };
             match self.pass_over(field, pattern) {

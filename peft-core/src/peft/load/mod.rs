@@ -34,11 +34,10 @@ impl<M: Model> Peft<M> {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::{Tiny, TinyConfig};
-    /// # use peft_core::target::Names;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # peft.add("a", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// # peft.add("a", LoraConfig { targets: ["ff.0"].into(), ..Default::default() })?;
     /// # let temporary = tempfile::tempdir()?;
     /// # let dir = temporary.path();
     /// # peft.save("a", dir)?;
@@ -72,7 +71,7 @@ impl<M: Model> Peft<M> {
     ) -> Result<Vec<Warning>> {
         let mut warnings = Vec::new();
         let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
-        self.check_task(method.as_ref(), &places.config)?;
+        self.check_task(&method, &places.config)?;
         let place = &places.tensors;
         let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
         for (key, t) in &tensors {
@@ -83,8 +82,8 @@ impl<M: Model> Peft<M> {
         }
         keys::check_vocabulary(&tensors, self.outline(), place)?;
         keys::drop_copies(&mut tensors, place)?;
-        let mut tensors = method.import(place, tensors)?;
-        let carried = base_weights::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
+        let mut tensors = method.method.import(place, tensors)?;
+        let carried = base_weights::take(self, &method, &mut tensors, place, &mut warnings)?;
         tensors.extend(carried.tensors);
         self.attach_read(name, method, tensors, (kept, carried.own), place)?;
         Ok(warnings)

@@ -138,7 +138,7 @@ impl<M: Model> Peft<M> {
         let task = changes.config.get("task_type").cloned().unwrap_or_default();
         let mut heads =
             Common { task_type: serde_json::from_value(task).unwrap_or_default(), ..Common::default() };
-        heads.prepare("to_lora", self.outline())?;
+        heads.resolve("to_lora", self.outline())?;
         Ok(heads)
     }
 }
