@@ -16,7 +16,7 @@
 //! let config = TinyConfig::default();
 //! let mut peft = Peft::<Tiny>::new(config.init(Device::Cpu)?, config)?; // frozen from here on
 //!
-//! let lora = LoraConfig { r: 4, lora_alpha: 8.0, targets: ["ff.0"].into(), ..Default::default() };
+//! let lora = LoraConfig { lora_alpha: 8.0, ..LoraConfig::new(4).targets(["ff.0"]) };
 //! peft.add("mine", lora)?;
 //! assert_eq!(
 //!     peft.report(&["mine"])?.to_string(),
@@ -42,7 +42,7 @@
 //! # }
 //! ```
 //!
-//! - [`methods`]: the methods, one file each, and the [`Method`] trait that each of them implements.
+//! - [`methods`]: the methods and their configurations, one file each. A method of your own is a [`seam::Method`].
 //! - [`models`]: the architectures; [`hub`] opens them from Hub directories.
 //! - [`generate`]: text from a causal model.
 //! - [`quant`]: bases in 4 bits.

@@ -18,6 +18,7 @@ pub use tokens::{Rows, TokenRows};
 macro_rules! methods {
     ($($module:ident :: $Config:ident),* $(,)?) => {
         $(mod $module; pub use $module::*;)*
+        builders::tasked! { $($Config)* }
         /// Every `peft_type` that can be read, with its reader.
         pub(crate) const TABLE: &[read::Row] = &[$(read::row::<$module::$Config>()),*];
     };

@@ -17,6 +17,62 @@ pub(crate) const fn row<C: PeftConfig>() -> Row {
     (C::TYPE, read::<C>)
 }
 
+/// The configurations that a file may have, by its `peft_type`: this crate's, and those that were added.
+#[derive(Debug, Clone)]
+pub(crate) struct Readers(Vec<Row>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(TABLE.to_vec())
+    }
+}
+
+impl Readers {
+    /// Adds a configuration.
+    ///
+    /// # Errors
+    /// A `peft_type` that another configuration has.
+    pub fn add<C: PeftConfig>(&mut self) -> Result<()> {
+        if self.0.iter().any(|(name, _)| *name == C::TYPE) {
+            return Err(Error::Exists { place: "peft_type".into(), name: C::TYPE.into() });
+        }
+        self.0.push(row::<C>());
+        Ok(())
+    }
+
+    /// What a parsed file comes to; `place` is what errors call it.
+    fn read(&self, config: Value, place: &str) -> Result<Read> {
+        let kind = peft_type(&config, place)?;
+        match self.0.iter().find(|(name, _)| *name == kind) {
+            Some((_, read)) => read(config, place),
+            None => {
+                let known: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
+                let message = format!("`{kind}` is not one of {}", known.join(", "));
+                Err(Error::config(place, "peft_type", message))
+            }
+        }
+    }
+
+    /// As [`from_json`], of what another program wrote. What is passed over is said in `warnings`.
+    ///
+    /// # Errors
+    /// As [`from_json`], for what would change the numbers of a loaded adapter alone.
+    pub fn from_file(&self, config: Value, place: &str, warnings: &mut Vec<Warning>) -> Result<Read> {
+        let read = self.read(config, place)?;
+        for Foreign { field, effect, message } in &read.foreign {
+            match effect {
+                Effect::Numbers => return Err(Error::config(place, field, message)),
+                Effect::Unknown => {
+                    let message = "is not known here: it is kept, and has no effect";
+                    warnings.push(Warning::new(place, field, message));
+                }
+                Effect::None => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
 /// What a file comes to.
 #[derive(Debug)]
 pub(crate) struct Read {
@@ -46,50 +102,19 @@ pub(crate) enum Effect {
     None,
 }
 
-/// The configuration in a parsed `adapter_config.json`; `place` is what errors call it.
+/// The configuration in a parsed `adapter_config.json` of one of this crate's methods; `place` is what errors call it.
 ///
 /// # Errors
 /// An unknown `peft_type`, a field of the wrong type, and every field with a value other than its default that
 /// this crate has no code for: it would change the numbers.
 pub fn from_json(config: Value, place: &str) -> Result<Box<dyn MethodConfig>> {
-    let Read { config, kept, foreign } = read_any(config, place)?;
+    let Read { config, kept, foreign } = Readers::default().read(config, place)?;
     if let Some((field, value)) = kept.iter().next() {
         return Err(Error::config(place, field, format!("{value} is for adapters that are trained already")));
     }
     match foreign.into_iter().next() {
         Some(Foreign { field, message, .. }) => Err(Error::config(place, field, message)),
         None => Ok(config),
-    }
-}
-
-/// As [`from_json`], of what another program wrote. What is passed over is said in `warnings`.
-///
-/// # Errors
-/// As [`from_json`], for what would change the numbers of a loaded adapter alone.
-pub(crate) fn from_file(config: Value, place: &str, warnings: &mut Vec<Warning>) -> Result<Read> {
-    let read = read_any(config, place)?;
-    for Foreign { field, effect, message } in &read.foreign {
-        match effect {
-            Effect::Numbers => return Err(Error::config(place, field, message)),
-            Effect::Unknown => {
-                let message = "is not known here: it is kept, and has no effect";
-                warnings.push(Warning::new(place, field, message));
-            }
-            Effect::None => {}
-        }
-    }
-    Ok(read)
-}
-
-fn read_any(config: Value, place: &str) -> Result<Read> {
-    let kind = peft_type(&config, place)?;
-    match TABLE.iter().find(|(name, _)| *name == kind) {
-        Some((_, read)) => read(config, place),
-        None => {
-            let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
-            let message = format!("`{kind}` is not one of {}", known.join(", "));
-            Err(Error::config(place, "peft_type", message))
-        }
     }
 }
 

@@ -95,15 +95,13 @@ impl<M: Model> Peft<M> {
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::{Tiny, TinyConfig};
     /// # use peft_core::quant::Nf4Config;
-    /// # use peft_core::target::Names;
     /// use peft_core::{MergeOptions, Quantised};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let base = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
     /// # let mut peft = base.quantised(&Nf4Config::default())?;
-    /// # let targets = Some(Names::list(["ff.0"]));
     /// # let start = peft_core::methods::InitLora::Flag(false);
-    /// # peft.add("mine", LoraConfig { target_modules: targets, init_lora_weights: start, ..Default::default() })?;
+    /// # peft.add("mine", LoraConfig { init_lora_weights: start, ..LoraConfig::new(8).targets(["ff.0"]) })?;
     /// let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
     /// let merged = peft.merged_with(&["mine"], &options)?;
     /// assert!(merged.to_string().starts_with("lossy: 2 weights were quantised again, worst error "));
@@ -139,7 +137,7 @@ impl<M: Model> Peft<M> {
         let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
         packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
         let config = if untied { M::untied(self.config()) } else { self.config().clone() };
-        Ok(Merged { peft: Self::new(params, config)?, requantised })
+        Ok(Merged { peft: self.remade(params, config)?, requantised })
     }
 }
 

@@ -21,6 +21,7 @@ pub use to_lora::{Conversion, SiteShare};
 use crate::error::{Error, Result};
 use crate::io;
 use crate::io::IfExists;
+use crate::methods::read::Readers;
 use crate::peft::kept::Kept;
 use crate::run::carried::Carried;
 use crate::run::model::Model;
@@ -45,6 +46,7 @@ pub struct Peft<M: Model> {
     base: Params,
     config: M::Config,
     outline: Outline,
+    readers: Readers,
     pub(crate) adapters: BTreeMap<String, Adapted>,
 }
 
@@ -106,7 +108,12 @@ impl<M: Model> Peft<M> {
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
-        Ok(Self { base, config, outline, adapters: BTreeMap::new() })
+        Ok(Self { base, config, outline, readers: Readers::default(), adapters: BTreeMap::new() })
+    }
+
+    /// A model made of this one, without adapters. It reads the files of the same methods.
+    pub(crate) fn remade(&self, base: Params, config: M::Config) -> Result<Self> {
+        Ok(Self { readers: self.readers.clone(), ..Self::new(base, config)? })
     }
 
     /// The base's tensors.
@@ -282,6 +289,6 @@ impl<M: Model> Peft<M> {
 
     /// The same model with its base in another dtype, without adapters.
     pub fn to_kind(&self, kind: Kind) -> Result<Self> {
-        Self::new(self.base.to_kind(kind)?, self.config.clone())
+        self.remade(self.base.to_kind(kind)?, self.config.clone())
     }
 }

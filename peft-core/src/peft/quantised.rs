@@ -29,7 +29,7 @@ impl<M: Model> Peft<M> {
         }
         let params = Params::from_copies(self.base().place(), self.base().device(), dense)?;
         packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
-        Self::new(params, self.config().clone())
+        self.remade(params, self.config().clone())
     }
 
     /// A parameter of the base as a file has it, dense; that of a tied head is the other one's.

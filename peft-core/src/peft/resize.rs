@@ -102,7 +102,7 @@ impl<M: Model> Peft<M> {
         }
         let params = Params::from_copies(self.base().place(), self.base().device(), tensors)?;
         self.base().packed().iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-        Self::new(params, config)
+        self.remade(params, config)
     }
 
     /// The same model with the vocabulary of the adapter in `dir`, without adapters: where an adapter was trained on a model

@@ -83,7 +83,7 @@ impl<M: Model> Peft<M> {
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
-    /// peft.add("mine", LoraConfig { targets: ["ff.0"].into(), ..Default::default() })?;
+    /// peft.add("mine", LoraConfig::new(8).targets(["ff.0"]))?;
     /// println!("{}", peft.status()?); // a table
     /// assert_eq!(peft.status()?.adapters[0].places, 2);
     /// # Ok(())

@@ -82,6 +82,49 @@ pub(crate) trait FileForm: Debug + Send + Sync {
 ///
 /// The hooks that take a [`Site`] are called by the model's constructor, once a site; they get their parameters from
 /// `params`, which makes them on the first call and insists on them afterwards.
+///
+/// A whole method, `y = s ⊙ (W x + b)` at every linear layer:
+///
+/// ```
+/// use peft_core::seam::{Adapter, Init, Inner, Method, Site};
+/// use peft_core::{Params, Result};
+/// use tch::Tensor;
+///
+/// #[derive(Debug)]
+/// struct Scale;
+///
+/// impl Method for Scale {
+///     fn name(&self) -> &'static str {
+///         "scale"
+///     }
+///     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+///         let Some((out, _)) = site.linear() else { return Ok(None) };
+///         Ok(Some(Box::new(Outputs(site.param(params, "scale", &[out], Init::Constant(1.0))?))))
+///     }
+/// }
+///
+/// #[derive(Debug)]
+/// struct Outputs(Tensor);
+///
+/// impl Adapter for Outputs {
+///     fn name(&self) -> &'static str {
+///         "scale"
+///     }
+///     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+///         Ok(inner.forward(x)?.f_mul(&self.0)?)
+///     }
+/// }
+/// # fn main() -> Result<()> {
+/// # let config = peft_core::models::TinyConfig::default();
+/// # let mut peft = peft_core::Peft::<peft_core::models::Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+///
+/// peft.add("mine", Scale)?;
+/// # assert_eq!(peft.status()?.adapters[0].places, 9);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// With a configuration and a file it is two types: see [`MethodConfig`] and [`PeftConfig`](crate::methods::PeftConfig).
 pub trait Method: Debug + Send + Sync {
     /// The method's name, for messages and tables.
     fn name(&self) -> &'static str;

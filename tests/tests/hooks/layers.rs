@@ -222,3 +222,48 @@ fn merging_a_bias_into_a_layer_without_one_is_not_silent() -> Result<()> {
     }
     Ok(())
 }
+
+/// Says that it replaces rows of the embedding.
+#[derive(Debug, Clone, Copy)]
+struct Replaces(&'static [i64]);
+
+impl Method for Replaces {
+    fn name(&self) -> &'static str {
+        "replaces"
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> peft_core::Result<Option<Box<dyn Adapter>>> {
+        let Some((_, dim)) = site.embedding() else { return Ok(None) };
+        let _ = site.param(params, "row", &[dim], Init::Zeros)?;
+        Ok(Some(Box::new(*self)))
+    }
+}
+
+impl Adapter for Replaces {
+    fn name(&self) -> &'static str {
+        "replaces"
+    }
+
+    fn tokens(&self) -> &[i64] {
+        self.0
+    }
+
+    fn reweight(&self, _: &str, w: Weights) -> peft_core::Result<Weights> {
+        Ok(w)
+    }
+}
+
+#[test]
+fn a_token_is_replaced_by_one_adapter() -> Result<()> {
+    let _serial = serial();
+    let mut peft = tiny()?;
+    for (name, tokens) in [("a", &[1, 5][..]), ("b", &[2]), ("c", &[7, 5, 2])] {
+        peft.add(name, Replaces(tokens))?;
+    }
+    peft.view(&["a", "b"])?;
+    for (other, token) in [("a", "5"), ("b", "2")] {
+        let error = tests::refused("both", peft.view(&[other, "c"]), &["`embed`", other, "`c`", token])?;
+        ensure!(matches!(error, peft_core::Error::Overlap { .. }), "{error:?}");
+    }
+    Ok(())
+}

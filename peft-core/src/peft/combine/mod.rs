@@ -152,7 +152,7 @@ impl<M: Model> Peft<M> {
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # let lora = LoraConfig { targets: ["ff.0"].into(), ..Default::default() };
+    /// # let lora = LoraConfig::new(8).targets(["ff.0"]);
     /// # peft.add("french", lora.clone())?;
     /// # peft.add("legal", lora)?;
     /// peft.combine("french law", &[("french", 0.7), ("legal", 0.3)], Combination::Cat)?;

@@ -1,7 +1,7 @@
 //! `adapter_config.json` of another program, for one model.
 
 use crate::error::{Error, Result};
-use crate::methods::read::{Read, from_file};
+use crate::methods::read::{Read, Readers};
 use crate::peft::kept::Kept;
 use crate::seam::method::Resolved;
 use crate::seam::site::Outline;
@@ -24,12 +24,17 @@ impl<'a> Fields<'a> {
 
     /// The method, completed from the model. A name that the model lacks is passed over, as long as another one of its field
     /// is there.
-    pub fn method(mut self, outline: &Outline, warnings: &mut Vec<Warning>) -> Result<(Resolved, Kept)> {
+    pub fn method(
+        mut self,
+        readers: &Readers,
+        outline: &Outline,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(Resolved, Kept)> {
         // Where nothing of a field matches, its first name is as good as any to say so.
         let mut first: BTreeMap<&str, Error> = BTreeMap::new();
         loop {
             let mut said = Vec::new();
-            let Read { config, kept, .. } = from_file(self.config.clone(), self.place, &mut said)?;
+            let Read { config, kept, .. } = readers.from_file(self.config.clone(), self.place, &mut said)?;
             let error = match config.resolve(outline) {
                 Ok(method) => {
                     warnings.append(&mut said);

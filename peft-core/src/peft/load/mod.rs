@@ -9,6 +9,7 @@ pub(crate) mod keys;
 
 use crate::error::{Error, Result};
 use crate::io;
+use crate::methods::PeftConfig;
 use crate::peft::Peft;
 use crate::peft::load::fields::Fields;
 use crate::run::model::Model;
@@ -37,7 +38,7 @@ impl<M: Model> Peft<M> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # peft.add("a", LoraConfig { targets: ["ff.0"].into(), ..Default::default() })?;
+    /// # peft.add("a", LoraConfig::default().targets(["ff.0"]))?;
     /// # let temporary = tempfile::tempdir()?;
     /// # let dir = temporary.path();
     /// # peft.save("a", dir)?;
@@ -61,6 +62,16 @@ impl<M: Model> Peft<M> {
         self.take(name, config, tensors, &places).map_err(|e| e.in_file(&path))
     }
 
+    /// From now on, files of a method from outside this crate are read as well, by [`Peft::load`], [`Peft::load_all`] and
+    /// [`Peft::copy`]: those whose `peft_type` is the configuration's. What is made of this one (merged, say) reads them,
+    /// too.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] for a `peft_type` that is read already.
+    pub fn register<C: PeftConfig>(&mut self) -> Result<()> {
+        self.readers.add::<C>()
+    }
+
     /// Adds an adapter from its configuration and its tensors, as a file has them.
     pub(crate) fn take(
         &mut self,
@@ -70,7 +81,8 @@ impl<M: Model> Peft<M> {
         places: &Places,
     ) -> Result<Vec<Warning>> {
         let mut warnings = Vec::new();
-        let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
+        let (method, kept) =
+            Fields::new(config, &places.config).method(&self.readers, self.outline(), &mut warnings)?;
         self.check_task(&method, &places.config)?;
         let place = &places.tensors;
         let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
