@@ -7,8 +7,8 @@
 set -eu
 version=2.11.0
 
-root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-ours=$root/.libtorch
+scripts=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+ours=${scripts%/*}/.libtorch
 dst=${1:-$ours}
 
 # Already there: nothing to do.
@@ -17,7 +17,8 @@ if [ -e "$dst/build-version" ]; then read -r found < "$dst/build-version" || :; 
 case $found in "$version" | "$version"+*) exit 0 ;; esac
 
 help="Ways to provide libtorch $version:
-  - run scripts/libtorch.sh where there is network, on the same kind of system, and copy its .libtorch/ here
+  - run scripts/libtorch.sh where there is network, on the same kind of system, and copy its .libtorch/
+    to $dst
   - set LIBTORCH to the directory of an unpacked libtorch $version
   - set LIBTORCH_USE_PYTORCH=1, with a Python on PATH that has torch $version"
 fail() {
@@ -64,4 +65,4 @@ case $platforms in manylinux*)
 esac
 # A libtorch of another version makes way in our own directory, but nowhere else.
 [ "$dst" != "$ours" ] || set -- "$@" --replace
-exec python3 "$root/scripts/fetch.py" "$@"
+exec python3 "$scripts/fetch.py" "$@"

@@ -1,10 +1,14 @@
 //! A model that is nothing but named parts, so that a lesson can look at one layer at a time.
 
 use anyhow::{Context, Result};
-use peft_core::build::Scope;
-use peft_core::seam::{Attention, Block, Body, Dims, Heads, Init, Input, Layer, Prompt, Role, Softmax};
+use peft_core::build::{Architecture, Scope};
+use peft_core::quant::Nf4Config;
+use peft_core::seam::{
+    Attention, Block, Body, Dims, Heads, Init, Input, Layer, Prompt, Role, Softmax, Transformer,
+};
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use tch::{Device, Tensor};
 
 /// One part.
@@ -68,12 +72,16 @@ impl LayersConfig {
         self.with(Part::Attention { layer })
     }
 
+    fn head_dim(&self) -> i64 {
+        self.hidden.checked_div(self.heads).unwrap_or_default()
+    }
+
     fn layers(&self) -> i64 {
         self.parts.iter().filter(|p| matches!(p, Part::Attention { .. })).count() as i64
     }
 
     /// Draws the parameters part by part, as PyTorch's constructors do, and freezes them.
-    pub fn init(self, device: Device) -> Result<Peft<Layers>> {
+    pub fn init(self, device: Device) -> Result<LayersPeft> {
         let params = Params::new("the lesson's layers", device);
         let draw = |name: &str, dims: &[i64], init: Init| -> Result<()> {
             Ok(params.insert(name, init.tensor(dims, device)?, false)?)
@@ -102,7 +110,7 @@ impl LayersConfig {
                 }
             }
         }
-        Ok(Peft::new(params, self)?)
+        Ok(LayersPeft::new(params, self)?)
     }
 }
 
@@ -119,29 +127,88 @@ pub struct Layers {
     attentions: Vec<SelfAttention>,
 }
 
-impl Model for Layers {
-    type Config = LayersConfig;
+impl Architecture for LayersConfig {
+    fn build(&self, scope: &Scope<'_>) -> peft_core::Result<Box<dyn Model>> {
+        Ok(Box::new(Layers::new(scope, self)?))
+    }
 
-    fn dims(c: &LayersConfig) -> Dims {
-        let vocab = c.parts.iter().find_map(|p| match p {
+    fn dims(&self) -> Dims {
+        let vocab = self.parts.iter().find_map(|p| match p {
             Part::Words { vocab } => Some(*vocab),
             _ => None,
         });
         Dims {
             model_type: "layers".into(),
-            layers: c.layers(),
-            hidden: c.hidden,
-            heads: c.heads,
-            kv_heads: c.heads,
-            head_dim: c.hidden.checked_div(c.heads).unwrap_or_default(),
-            word_embedding: "embed.weight".into(),
-            vocab: vocab.unwrap_or_default(),
-            positions: None,
-            head: String::new(),
-            causal: false,
+            transformer: Some(Transformer {
+                layers: self.layers(),
+                hidden: self.hidden,
+                heads: self.heads,
+                kv_heads: self.heads,
+                head_dim: self.head_dim(),
+                word_embedding: "embed.weight".into(),
+                vocab: vocab.unwrap_or_default(),
+                ..Transformer::default()
+            }),
+            ..Dims::default()
         }
     }
+}
 
+/// The parts with their adapters; a view of them is [`Layers`], and not a model alone.
+#[derive(Debug)]
+pub struct LayersPeft {
+    peft: Peft,
+    config: LayersConfig,
+}
+
+impl LayersPeft {
+    /// As [`Peft::new`].
+    pub fn new(base: Params, config: LayersConfig) -> peft_core::Result<Self> {
+        Ok(Self { peft: Peft::new(base, config.clone())?, config })
+    }
+
+    /// As [`Peft::view`].
+    pub fn view(&self, active: &[&str]) -> peft_core::Result<Layers> {
+        self.peft.view_as(active, |scope| Layers::new(scope, &self.config))
+    }
+
+    /// As [`Peft::quantised`].
+    pub fn quantised(&self, how: &Nf4Config) -> peft_core::Result<Self> {
+        Ok(Self { peft: self.peft.quantised(how)?, config: self.config.clone() })
+    }
+
+    /// As [`Peft::merged`].
+    pub fn merged(&self, active: &[&str]) -> peft_core::Result<Self> {
+        Ok(Self { peft: self.peft.merged(active)?, config: self.config.clone() })
+    }
+}
+
+impl Deref for LayersPeft {
+    type Target = Peft;
+
+    fn deref(&self) -> &Peft {
+        &self.peft
+    }
+}
+
+impl DerefMut for LayersPeft {
+    fn deref_mut(&mut self) -> &mut Peft {
+        &mut self.peft
+    }
+}
+
+impl Model for Layers {
+    /// What would enter the first layer: the embedded words, after the prompts.
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> peft_core::Result<Tensor> {
+        let Some(words) = &self.words else {
+            return Err(peft_core::Error::Input("these layers have no word embedding".into()));
+        };
+        let embeds = words.forward(batch.ids()?, pass)?;
+        self.prompted(embeds, pass)
+    }
+}
+
+impl Layers {
     fn new(s: &Scope<'_>, c: &LayersConfig) -> peft_core::Result<Self> {
         let mut layers = Self {
             words: None,
@@ -171,17 +238,6 @@ impl Model for Layers {
         Ok(layers)
     }
 
-    /// What would enter the first layer: the embedded words, after the prompts.
-    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> peft_core::Result<Tensor> {
-        let Some(words) = &self.words else {
-            return Err(peft_core::Error::Input("these layers have no word embedding".into()));
-        };
-        let embeds = words.forward(&batch.ids, pass)?;
-        self.prompted(embeds, pass)
-    }
-}
-
-impl Layers {
     /// `[batch, length, hidden]` after the prompts, `[batch, virtual tokens + length, hidden]`.
     pub fn prompted(&self, embeds: Tensor, pass: Pass<'_>) -> peft_core::Result<Tensor> {
         let input = Input { embeds, mask: None, position: 0, virtual_tokens: 0 };
@@ -233,7 +289,7 @@ impl SelfAttention {
             projections: [linear(q)?, linear(k)?, linear(v)?, linear(o)?],
             core: s.attention("", Softmax::Explicit, 0.0)?,
             heads: c.heads,
-            head_dim: Layers::dims(c).head_dim,
+            head_dim: c.head_dim(),
         })
     }
 

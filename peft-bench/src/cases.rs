@@ -1,14 +1,12 @@
 //! The methods of the benchmark, as data. A new one is one entry here.
 
 use anyhow::{Context, Result};
-use peft_core::Model;
 use peft_core::methods::{
     AdaLoraConfig, BeftConfig, Bias, BitFitConfig, BottleneckConfig, Common, DiffPruningConfig, FullConfig,
     HiddenPrefixConfig, Ia3Config, InitLora, LnTuningConfig, LoHaConfig, LoKrConfig, LoraConfig, OftConfig,
     PTuningConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig, VeraConfig,
     ZeroInitAttentionConfig,
 };
-use peft_core::models::{Bert, Tiny};
 use peft_core::seam::MethodConfig;
 use peft_core::target::{Names, Targets};
 
@@ -20,8 +18,10 @@ pub struct Case {
     pub about: &'static str,
     /// Peak learning rate on the synthetic task, and on text.
     pub lr: (f64, f64),
-    tiny: fn() -> Box<dyn MethodConfig>,
-    bert: fn() -> Box<dyn MethodConfig>,
+    /// The method, configured for the small model of the synthetic task.
+    pub tiny: fn() -> Box<dyn MethodConfig>,
+    /// The method, configured for a BERT.
+    pub bert: fn() -> Box<dyn MethodConfig>,
 }
 
 impl Case {
@@ -39,24 +39,6 @@ impl Case {
 
 /// The adapter's name in every run.
 pub const ADAPTER: &str = "bench";
-
-/// A model of the benchmark, which knows its side of a case.
-pub trait Subject: Model {
-    /// The case's method, configured for this model.
-    fn method(case: &Case) -> Box<dyn MethodConfig>;
-}
-
-impl Subject for Tiny {
-    fn method(case: &Case) -> Box<dyn MethodConfig> {
-        (case.tiny)()
-    }
-}
-
-impl Subject for Bert {
-    fn method(case: &Case) -> Box<dyn MethodConfig> {
-        (case.bert)()
-    }
-}
 
 /// Every method, the largest first. On text the classification head is trained beside each of them; on the synthetic
 /// task it is frozen in all but full fine-tuning, as in the lesson.

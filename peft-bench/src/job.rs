@@ -9,7 +9,7 @@ use crate::text::Text;
 use anyhow::Result;
 use peft_core::device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
 use peft_core::train::{Trainer, cross_entropy};
-use peft_core::{Error, Model, Pass, Peft};
+use peft_core::{Error, Pass, Peft};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
@@ -90,7 +90,7 @@ fn train<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64, say:
     }
     let peak_bytes = peak_memory(device)?;
     let test = task.test()?;
-    let logits = |peft: &Peft<T::M>, active: &[&str]| -> Result<Tensor> {
+    let logits = |peft: &Peft, active: &[&str]| -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let view = peft.view(active)?;
         let all = test
@@ -132,7 +132,7 @@ fn train<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64, say:
 }
 
 /// Size of the adapter's tensors on disk.
-fn file_size<M: Model>(peft: &Peft<M>) -> Result<u64> {
+fn file_size(peft: &Peft) -> Result<u64> {
     let dir = tempfile::tempdir()?;
     peft.save(ADAPTER, dir.path())?;
     Ok(std::fs::metadata(dir.path().join(peft_core::io::adapter::TENSORS))?.len())

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::generate::KvCache;
-use peft_core::hub::HubModel;
 use peft_core::methods::LoraConfig;
-use peft_core::models::Llama;
+use peft_core::models::llama;
+use peft_core::seam::Wanted;
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use serde::Serialize;
 use std::time::Instant;
@@ -50,13 +50,13 @@ const TARGETS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj",
 
 impl Shape {
     /// The model with random weights.
-    fn model(&self) -> Result<Peft<Llama>> {
+    fn model(&self) -> Result<Peft> {
         let s = self;
         let json = serde_json::json!({
             "model_type": "llama", "vocab_size": s.vocab, "hidden_size": s.hidden, "num_hidden_layers": s.layers,
             "intermediate_size": s.ffn, "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads,
         });
-        let config = Llama::config(&json, "the benchmark", None)?;
+        let config = llama::config(&json, "the benchmark")?;
         let cpu = (Kind::Float, Device::Cpu);
         let mut tensors = Vec::new();
         let mut matrix = |name: String, out: i64, inp: i64| -> Result<()> {
@@ -87,15 +87,15 @@ impl Shape {
 struct Way {
     name: &'static str,
     /// First row, how many, and their view.
-    parts: Vec<(i64, i64, Llama)>,
+    parts: Vec<(i64, i64, Box<dyn Model>)>,
     caches: Vec<KvCache>,
 }
 
 impl Way {
     /// The logits of the batch, part by part.
-    fn run(&self, ids: &Tensor, last: bool, cached: bool) -> Result<Vec<Tensor>> {
+    fn run(&self, ids: &Tensor, wanted: Wanted, cached: bool) -> Result<Vec<Tensor>> {
         let parts = self.parts.iter().zip(&self.caches).map(|((first, rows, model), cache)| {
-            let pass = Pass { last, cache: cached.then_some(cache), ..Pass::eval() };
+            let pass = Pass { wanted, cache: cached.then_some(cache), ..Pass::eval() };
             Ok(model.forward(&Batch::dense(ids.f_narrow(0, *first, *rows)?), pass)?)
         });
         parts.collect()
@@ -135,8 +135,8 @@ pub fn measure(job: &Job) -> Result<Vec<Measured>> {
     let token = ids.f_narrow(1, 0, 1)?;
     agree(&ways, &ids)?;
     for way in &ways {
-        way.run(&ids, true, true)?;
-        way.run(&token, true, true)?;
+        way.run(&ids, Wanted::Last, true)?;
+        way.run(&token, Wanted::Last, true)?;
     }
     let mut found = Vec::new();
     for what in ["all logits", "last logits", "decode"] {
@@ -145,8 +145,11 @@ pub fn measure(job: &Job) -> Result<Vec<Measured>> {
             for (way, times) in ways.iter().zip(&mut times) {
                 let clock = Clock::start();
                 match what {
-                    "decode" => (0..job.steps).try_for_each(|_| way.run(&token, true, true).map(drop))?,
-                    _ => drop(way.run(&ids, what == "last logits", false)?),
+                    "decode" => {
+                        (0..job.steps).try_for_each(|_| way.run(&token, Wanted::Last, true).map(drop))?
+                    }
+                    "last logits" => drop(way.run(&ids, Wanted::Last, false)?),
+                    _ => drop(way.run(&ids, Wanted::All, false)?),
                 }
                 let calls = if what == "decode" { job.steps as f64 } else { 1.0 };
                 times.push(clock.ms() / calls);
@@ -164,7 +167,7 @@ pub fn measure(job: &Job) -> Result<Vec<Measured>> {
 /// Mixed rows and row by row must be the same numbers: what is timed is right.
 fn agree(ways: &[Way], ids: &Tensor) -> Result<()> {
     let [.., mixed, one_by_one] = ways else { return Ok(()) };
-    let whole = |way: &Way| -> Result<Tensor> { Ok(Tensor::f_cat(&way.run(ids, true, false)?, 0)?) };
+    let whole = |way: &Way| -> Result<Tensor> { Ok(Tensor::f_cat(&way.run(ids, Wanted::Last, false)?, 0)?) };
     let (a, b) = (whole(mixed)?, whole(one_by_one)?);
     let error = a.f_sub(&b)?.f_abs()?.f_max()?.f_div(&b.f_abs()?.f_max()?)?.f_double_value(&[])?;
     ensure!(error < 1e-5, "mixed rows are {error:.1e} away from row by row");

@@ -5,14 +5,14 @@
 //! sum of scores, shifted by a constant when there is a modifier. Pre-training learns two score tables and a shift of
 //! 1; task B asks for their blend, which was never asked for, with fresh scores for ten tokens and a shift of 3.
 
-use crate::cases::{ADAPTER, Case, Subject};
+use crate::cases::{ADAPTER, Case};
 use crate::record;
 use crate::task::{Shuffle, Task};
 use anyhow::Result;
 use peft_core::io::tensors;
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
-use peft_core::{Batch, Model, Params, Pass, Peft};
+use peft_core::{Batch, Params, Pass, Peft};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -109,12 +109,12 @@ pub fn pretrain(
     device: Device,
     steps: u64,
     mut seen: impl FnMut(u64, f64) -> Result<()>,
-) -> Result<(Peft<Tiny>, record::Base)> {
+) -> Result<(Peft, record::Base)> {
     let data = draw(seed)?;
     let rows = data.pretrain.to(device)?;
     tch::manual_seed(10_000 + seed);
     let config = TinyConfig::default();
-    let peft = Peft::<Tiny>::new(config.init(device)?, config)?;
+    let peft = Peft::new(config.init(device)?, config)?;
     peft.base().set_trainable(|_| true)?;
     let schedule = Schedule::Cosine { total: PRETRAIN_STEPS };
     let adam = AdamConfig::adam().exact();
@@ -142,7 +142,7 @@ pub fn pretrain(
 /// Fine-tuning on task B.
 #[derive(Debug)]
 pub struct Synthetic {
-    peft: Peft<Tiny>,
+    peft: Peft,
     train: Rows,
     test: Rows,
     shuffle: Shuffle,
@@ -165,17 +165,15 @@ impl Synthetic {
             Some(file) => Params::from_tensors(file.display().to_string(), device, tensors::read(file)?)?,
             None => config.init(device)?,
         };
-        let mut peft = Peft::<Tiny>::new(base, config)?;
-        peft.add(ADAPTER, Tiny::method(case))?;
+        let mut peft = Peft::new(base, config)?;
+        peft.add(ADAPTER, (case.tiny)())?;
         let shuffle = Shuffle::new(TRAIN_ROWS as usize, batch.unwrap_or(BATCH), false);
         Ok(Self { peft, train: data.train.to(device)?, test: data.test.to(device)?, shuffle })
     }
 }
 
 impl Task for Synthetic {
-    type M = Tiny;
-
-    fn peft(&mut self) -> &mut Peft<Tiny> {
+    fn peft(&mut self) -> &mut Peft {
         &mut self.peft
     }
 
@@ -185,7 +183,7 @@ impl Task for Synthetic {
 
     fn next(&mut self) -> Result<(Batch, Tensor, u64)> {
         let (batch, y) = self.train.select(&self.shuffle.rows()?)?;
-        let tokens = batch.ids.numel() as u64;
+        let tokens = batch.ids()?.numel() as u64;
         Ok((batch, y, tokens))
     }
 

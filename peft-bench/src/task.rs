@@ -1,6 +1,5 @@
 //! A task: a model, a stream of batches, a test.
 
-use crate::cases::Subject;
 use anyhow::Result;
 use peft_core::train::{AdamConfig, Schedule};
 use peft_core::{Batch, Peft};
@@ -8,10 +7,8 @@ use tch::{Kind, Tensor};
 
 /// What a run is over.
 pub trait Task {
-    /// The model.
-    type M: Subject;
     /// The base with the case's adapter.
-    fn peft(&mut self) -> &mut Peft<Self::M>;
+    fn peft(&mut self) -> &mut Peft;
     /// Steps of a whole run.
     fn steps(&self) -> u64;
     /// The next batch, its classes, and how many of its tokens are real.

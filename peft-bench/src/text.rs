@@ -1,16 +1,15 @@
 //! Fine-tuning a Hub model on labelled text.
 
-use crate::cases::{ADAPTER, Case, Subject};
+use crate::cases::{ADAPTER, Case};
 use crate::task::{Shuffle, Task};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use peft_core::hub;
 use peft_core::hub::Head;
-use peft_core::models::Bert;
-use peft_core::text::{Dataset, Encoded, TextEncoder};
+use peft_core::text::{Dataset, Encoded, Limits, TextEncoder};
 use peft_core::train::{AdamConfig, Schedule};
-use peft_core::{Batch, Peft};
+use peft_core::{Batch, Peft, TaskType};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
 const BATCH: usize = 32;
@@ -20,7 +19,7 @@ const TEST_BATCH: usize = 64;
 /// A classifier over text.
 #[derive(Debug)]
 pub struct Text {
-    peft: Peft<Bert>,
+    peft: Peft,
     train: Encoded,
     test: Encoded,
     shuffle: Shuffle,
@@ -47,13 +46,26 @@ impl Source {
     pub fn check(&self) -> Result<()> {
         let (train, test) = (Dataset::read(&self.train)?, Dataset::read(&self.test)?);
         let labels = train.labels();
-        let c = hub::config::<Bert>(&self.model, Head::Classes(labels.len() as i64))?;
-        let encoder =
-            TextEncoder::open(&self.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
+        classifies(&self.model)?;
+        let dims = hub::architecture(&self.model, Head::Classes(labels.len() as i64))?.dims();
+        let encoder = TextEncoder::open(&self.model, Limits::of(&dims, &self.model)?)?;
         encoder.encode(&train, &labels)?;
         encoder.encode(&test, &labels)?;
         Ok(())
     }
+}
+
+/// The cases are for encoders with a head for classes.
+fn classifies(model: &Path) -> Result<()> {
+    let family = hub::family(model)?;
+    ensure!(
+        family.task == TaskType::SeqCls,
+        "{}: model_type: is `{}`, for {}; expected `bert` or `roberta`, for classes of texts",
+        model.join(hub::CONFIG).display(),
+        family.model_type,
+        family.task
+    );
+    Ok(())
 }
 
 impl Text {
@@ -73,8 +85,9 @@ impl Text {
         let labels = train.labels();
         let classes = labels.len() as i64;
         let head = if source.new_head { Head::Fresh(classes) } else { Head::Classes(classes) };
+        classifies(&source.model)?;
         tch::manual_seed(seed);
-        let opened = hub::open::<Bert>(&source.model, device, head).context("opening the model")?;
+        let opened = hub::open(&source.model, device, head).context("opening the model")?;
         for warning in &opened.warnings {
             note(warning.to_string())?;
         }
@@ -85,29 +98,26 @@ impl Text {
             note(format!("not used of the model's file: {}", opened.unused.join(", ")))?;
         }
         let mut peft = opened.peft;
-        let c = peft.config();
-        let encoder =
-            TextEncoder::open(&source.model, c.vocab_size, c.max_position_embeddings, c.pad_token_id.max(0))?;
+        let limits = Limits::of(&peft.outline().dims, &source.model)?;
+        let encoder = TextEncoder::open(&source.model, limits)?;
         let (train, test) = (encoder.encode(&train, &labels)?, encoder.encode(&test, &labels)?);
         for (what, set) in [("training", &train), ("test", &test)] {
             if set.truncated > 0 {
-                let (cut, most) = (set.truncated, peft.config().max_position_embeddings);
+                let (cut, most) = (set.truncated, limits.positions.unwrap_or_default());
                 note(format!(
                     "{cut} of {} {what} texts are longer than the model's {most} positions: cut",
                     set.len()
                 ))?;
             }
         }
-        peft.add(ADAPTER, Bert::method(case))?;
+        peft.add(ADAPTER, (case.bert)())?;
         let shuffle = Shuffle::new(train.len(), batch.unwrap_or(BATCH), true);
         Ok(Self { peft, train, test, shuffle, epochs: source.epochs, device })
     }
 }
 
 impl Task for Text {
-    type M = Bert;
-
-    fn peft(&mut self) -> &mut Peft<Bert> {
+    fn peft(&mut self) -> &mut Peft {
         &mut self.peft
     }
 

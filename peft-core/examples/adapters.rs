@@ -7,9 +7,8 @@ use clap::Parser;
 use common::Given;
 use peft_core::combine::{Combination, Settings};
 use peft_core::hub;
-use peft_core::hub::{Head, HubModel};
+use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter};
-use peft_core::models::{FamilyVisitor, family_of};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -64,10 +63,8 @@ fn weighted(text: &str) -> Result<(String, f64)> {
     Ok((name.to_owned(), weight.parse().with_context(|| format!("weight `{weight}`"))?))
 }
 
-impl FamilyVisitor for &Options {
-    type Output = Result<()>;
-
-    fn visit<M: HubModel>(self) -> Result<()> {
+impl Options {
+    fn run(&self) -> Result<()> {
         // Places to write to are tried first. Whether adapters are in the way is known when their names are.
         let if_exists = IfExists::overwrite(self.overwrite);
         if let Some(dir) = &self.save {
@@ -83,10 +80,10 @@ impl FamilyVisitor for &Options {
             );
         }
         let head = self.classes.map_or(Head::Stored, Head::Classes);
-        let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, tch::Device::Cpu, head)?;
+        let hub::Opened { mut peft, warnings, .. } = hub::open(&self.model, tch::Device::Cpu, head)?;
         common::warn(warnings);
         ensure!(
-            self.classes.is_none() || !peft.outline().dims.causal,
+            self.classes.is_none() || !peft.outline().dims.causal(),
             "--classes: {} is a causal model, and no classifier",
             self.model.display()
         );
@@ -135,6 +132,5 @@ impl FamilyVisitor for &Options {
 }
 
 fn main() -> Result<()> {
-    let options = Options::parse();
-    family_of(&options.model, &options)?
+    Options::parse().run()
 }

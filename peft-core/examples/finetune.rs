@@ -7,13 +7,12 @@ use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use peft_core::device::DeviceChoice;
 use peft_core::hub;
-use peft_core::hub::{Head, HubModel, TokenIds};
+use peft_core::hub::{Head, TokenIds};
 use peft_core::io::{IfExists, adapter};
 use peft_core::methods::{Common, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
-use peft_core::models::{FamilyVisitor, family_of};
 use peft_core::quant::Nf4Config;
 use peft_core::seam::MethodConfig;
-use peft_core::text::{ChatTemplate, Corpus, TextEncoder};
+use peft_core::text::{ChatTemplate, Corpus, Limits, TextEncoder};
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
 use peft_core::{Pass, TaskType};
 use std::path::PathBuf;
@@ -89,10 +88,8 @@ impl Options {
     }
 }
 
-impl FamilyVisitor for &Options {
-    type Output = Result<()>;
-
-    fn visit<M: HubModel>(self) -> Result<()> {
+impl Options {
+    fn run(&self) -> Result<()> {
         let device = self.device.open()?;
         let prompts = matches!(self.method, Name::Prefix | Name::Prompt);
         ensure!(!prompts || self.merge.is_none(), "--merge: {:?} is no change of weights", self.method);
@@ -105,12 +102,12 @@ impl FamilyVisitor for &Options {
             let same = dir.canonicalize()? == self.out.canonicalize()?;
             ensure!(!same, "--merge {}: the adapter goes there", dir.display());
         }
-        let dims = M::dims(&hub::config::<M>(&self.model, Head::Stored)?);
-        ensure!(dims.causal, "{}: {} is not a causal model", self.model.display(), dims.model_type);
+        let dims = hub::architecture(&self.model, Head::Stored)?.dims();
+        ensure!(dims.causal(), "{}: {} is not a causal model", self.model.display(), dims.model_type);
         let virtual_tokens = if prompts { self.size } else { 0 };
-        let fits = dims.positions.map_or(self.length, |most| self.length.min(most - virtual_tokens));
+        let limits = Limits::of(&dims, &self.model)?.within(self.length, virtual_tokens);
+        let encoder = TextEncoder::open(&self.model, limits)?;
         let ids = TokenIds::read(&self.model)?;
-        let encoder = TextEncoder::open(&self.model, dims.vocab, fits, ids.pad)?;
         let corpus = Corpus::read(&self.data)?;
         common::warn(&corpus.warnings);
         if ids.eos.is_empty() {
@@ -122,10 +119,11 @@ impl FamilyVisitor for &Options {
         let template = ChatTemplate::open(&self.model)?;
         let data = encoder.examples(&corpus.rows, ids.eos.first().copied(), template.as_ref())?;
         println!(
-            "{}: {} rows, {} of them cut to {fits} tokens",
+            "{}: {} rows, {} of them cut to {} tokens",
             corpus.form,
             corpus.rows.len(),
-            data.truncated
+            data.truncated,
+            limits.positions.unwrap_or_default()
         );
         if data.dropped > 0 {
             common::warn([format!(
@@ -136,7 +134,7 @@ impl FamilyVisitor for &Options {
 
         let quantise = self.nf4.then(Nf4Config::default);
         let options = hub::Options { quantise, ..Head::Stored.into() };
-        let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, device, options)?;
+        let hub::Opened { mut peft, warnings, .. } = hub::open(&self.model, device, options)?;
         common::warn(warnings);
         tch::manual_seed(self.seed);
         peft.add("mine", self.adapter())?;
@@ -179,6 +177,5 @@ impl FamilyVisitor for &Options {
 }
 
 fn main() -> Result<()> {
-    let options = Options::parse();
-    family_of(&options.model, &options)?
+    Options::parse().run()
 }

@@ -84,7 +84,7 @@ fn main() -> Result<()> {
     let model = blueprint(&options.model).with_context(|| format!("model `{}`", options.model))?;
     println!("{model}");
 
-    let usual = if model.outline().dims.causal { Task::Generation } else { Task::Classification };
+    let usual = if model.outline().dims.causal() { Task::Generation } else { Task::Classification };
     let task: TaskType = options.task.unwrap_or(usual).into();
     let need = Need {
         device_bytes: (options.gpu * 1e9) as i64,

@@ -9,8 +9,7 @@ use peft_core::Batch;
 use peft_core::device::DeviceChoice;
 use peft_core::generate::{GenerateConfig, GenerationSettings, Sampling, generate};
 use peft_core::hub;
-use peft_core::hub::{Head, HubModel};
-use peft_core::models::{FamilyVisitor, family_of};
+use peft_core::hub::Head;
 use peft_core::text::TextEncoder;
 use std::path::PathBuf;
 
@@ -81,21 +80,17 @@ impl Options {
     }
 }
 
-impl FamilyVisitor for &Options {
-    type Output = Result<()>;
-
-    fn visit<M: HubModel>(self) -> Result<()> {
+impl Options {
+    fn run(&self) -> Result<()> {
         let device = self.device.open()?;
-        let dims = M::dims(&hub::config::<M>(&self.model, Head::Stored)?);
-        ensure!(dims.causal, "{}: {} is not a causal model", self.model.display(), dims.model_type);
+        let dims = hub::architecture(&self.model, Head::Stored)?.dims();
+        ensure!(dims.causal(), "{}: {} is not a causal model", self.model.display(), dims.model_type);
         let config = self.settings()?;
-        let hub::Opened { mut peft, warnings, .. } = hub::open::<M>(&self.model, device, Head::Stored)?;
+        let hub::Opened { mut peft, warnings, .. } = hub::open(&self.model, device, Head::Stored)?;
         common::warn(warnings);
         let loaded = common::load(&mut peft, &self.adapters)?;
-        let encoder = match TextEncoder::exists(&self.model) {
-            true => Some(TextEncoder::open(&self.model, dims.vocab, i64::MAX, config.pad_token_id)?),
-            false => None,
-        };
+        let encoder =
+            TextEncoder::exists(&self.model).then(|| hub::encoder(&self.model, &peft)).transpose()?;
         let encode = |prompt: &String| match &encoder {
             Some(encoder) => Ok(encoder.ids(prompt)?),
             None => prompt
@@ -143,6 +138,5 @@ impl FamilyVisitor for &Options {
 }
 
 fn main() -> Result<()> {
-    let options = Options::parse();
-    family_of(&options.model, &options)?
+    Options::parse().run()
 }

@@ -6,15 +6,15 @@
 //!
 //! ```
 //! use peft_core::methods::LoraConfig;
-//! use peft_core::models::{Tiny, TinyConfig};
+//! use peft_core::models::TinyConfig;
 //! use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
+//! use peft_core::tch::{self, Device, Kind, Tensor};
 //! use peft_core::{Batch, Model, Pass, Peft};
-//! use tch::{Device, Kind, Tensor};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! tch::manual_seed(0);
 //! let config = TinyConfig::default();
-//! let mut peft = Peft::<Tiny>::new(config.init(Device::Cpu)?, config)?; // frozen from here on
+//! let mut peft = Peft::new(config.init(Device::Cpu)?, config)?; // frozen from here on
 //!
 //! let lora = LoraConfig { lora_alpha: 8.0, ..LoraConfig::new(4).targets(["ff.0"]) };
 //! peft.add("mine", lora)?;
@@ -86,6 +86,7 @@ mod warning;
 
 /// What a model is built from. For authors of models.
 pub mod build {
+    pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
         Attention, Block, Body, Heads, Init, Kernel, Layer, Project, Role, Softmax, causal_mask,
@@ -99,4 +100,6 @@ pub use peft::{
 };
 pub use run::model::Model;
 pub use seam::{Batch, Params, Pass, TaskType};
+/// The version of tch whose tensors this crate takes and gives.
+pub use tch;
 pub use warning::Warning;

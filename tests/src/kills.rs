@@ -1,13 +1,13 @@
 //! What a killed save leaves: for each of its system calls, a save that is killed there, what others find in the
 //! directory, what this crate loads from it, and whether the next save is as good as ever.
 
+use crate::subject::Tiny;
 use crate::trace::{Call, calls};
 use crate::{golden, same_bits, serial, subject, subject::Subject};
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter, tensors, write_json};
-use peft_core::models::{Bert, Tiny};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,7 +106,7 @@ impl Scene {
         let (from, to) = (from.to_owned(), to.to_owned());
         Ok(match self {
             Scene::Model => {
-                let peft = hub::open::<Bert>(&from, Device::Cpu, Head::Stored)?.peft;
+                let peft = hub::open(&from, Device::Cpu, Head::Stored)?.peft;
                 Box::new(move || Ok(hub::save_with(&peft, &to, Some(&from), IfExists::Replace)?))
             }
             Scene::File => {
@@ -124,7 +124,7 @@ impl Scene {
     /// What this crate loads.
     fn load(self, dir: &Path) -> Result<BTreeMap<String, Tensor>> {
         Ok(match self {
-            Scene::Model => hub::open::<Bert>(dir, Device::Cpu, Head::Stored)?.peft.base().tensors(),
+            Scene::Model => hub::open(dir, Device::Cpu, Head::Stored)?.peft.base().tensors(),
             Scene::File => tensors::read(&dir.join(FILE))?,
             _ => {
                 let mut peft = Tiny::base()?;

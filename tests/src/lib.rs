@@ -117,3 +117,17 @@ pub fn refused<T>(what: &str, result: peft_core::Result<T>, parts: &[&str]) -> R
     }
     Ok(error)
 }
+
+/// What a model can read.
+pub fn limits(vocab: i64, positions: i64, pad: i64) -> peft_core::text::Limits {
+    peft_core::text::Limits { vocab, positions: Some(positions), pad }
+}
+
+/// The `config.json` of a BERT's directory, with `classes` where that is given.
+pub fn bert_config(
+    dir: &std::path::Path,
+    classes: Option<i64>,
+) -> peft_core::Result<peft_core::models::EncoderConfig> {
+    let path = dir.join("config.json");
+    peft_core::models::bert::config(&peft_core::io::read_json(&path)?, &path.display().to_string(), classes)
+}

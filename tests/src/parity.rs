@@ -6,9 +6,7 @@ mod start;
 use crate::{golden_tensors, relative_error, several};
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::hub;
-use peft_core::hub::HubModel;
 use peft_core::methods::from_json;
-use peft_core::models::{FamilyVisitor, family};
 use peft_core::seam::MethodConfig;
 use peft_core::train::{cross_entropy, next_token_loss};
 use peft_core::{Batch, Pass, Peft, io};
@@ -50,27 +48,7 @@ pub type Outcome = (PathBuf, Result<Errors>);
 
 /// Compares every method of a family's folder whose name is `wanted`.
 pub fn compare(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Outcome>> {
-    let path = dir.join("base/config.json");
-    let config = io::read_json(&path)?;
-    let place = path.display().to_string();
-    let kind = config["model_type"].as_str().with_context(|| format!("{place}: no model_type"))?;
-    family(kind, &place, Folder { dir, wanted })?
-}
-
-struct Folder<'a> {
-    dir: &'a Path,
-    wanted: &'a dyn Fn(&str) -> bool,
-}
-
-impl FamilyVisitor for Folder<'_> {
-    type Output = Result<Vec<Outcome>>;
-    fn visit<M: HubModel>(self) -> Self::Output {
-        run::<M>(self.dir, self.wanted)
-    }
-}
-
-fn run<M: HubModel>(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Outcome>> {
-    let mut peft = hub::open::<M>(&dir.join("base"), Device::Cpu, hub::Head::Stored)?.peft;
+    let mut peft = hub::open(&dir.join("base"), Device::Cpu, hub::Head::Stored)?.peft;
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
     folders.retain(|p| is_golden(p) && wanted(&folder_name(p)));
@@ -108,14 +86,10 @@ pub fn others(dir: &Path) -> Result<Vec<String>> {
 
 type Tensors = BTreeMap<String, Tensor>;
 
-fn method<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<Errors> {
+fn method(peft: &mut Peft, dir: &Path) -> Result<Errors> {
     let g = golden_tensors(dir)?;
     let name = |key: &str| g.get(key).with_context(|| format!("the golden has no `{key}`"));
-    let batch = Batch {
-        ids: name("input_ids")?.copy(),
-        mask: Some(name("attention_mask")?.copy()),
-        token_types: None,
-    };
+    let batch = Batch::masked(name("input_ids")?.copy(), name("attention_mask")?.copy());
     let mut e = Errors { method: folder_name(dir), ..Errors::default() };
     e.base = relative_error(&peft.view(&[])?.forward(&batch, Pass::eval())?, name("logits_base")?)?;
 
@@ -136,13 +110,7 @@ fn method<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<Errors> {
 }
 
 /// Logits, merged logits, loss and gradients.
-fn numbers<M: HubModel>(
-    peft: &mut Peft<M>,
-    dir: &Path,
-    batch: &Batch,
-    g: &Tensors,
-    e: &mut Errors,
-) -> Result<()> {
+fn numbers(peft: &mut Peft, dir: &Path, batch: &Batch, g: &Tensors, e: &mut Errors) -> Result<()> {
     let name = |key: &str| g.get(key).with_context(|| format!("the golden has no `{key}`"));
     let logits = peft.view(&["golden"])?.forward(batch, Pass::eval())?;
     e.logits = relative_error(&logits, name("logits")?).context("logits")?;
@@ -171,17 +139,11 @@ pub fn folder_name(dir: &Path) -> String {
 }
 
 /// Loss and gradients of an adapter. Every trained tensor must have a golden gradient, and the other way round.
-fn gradients<M: HubModel>(
-    peft: &Peft<M>,
-    adapter: &str,
-    batch: &Batch,
-    g: &Tensors,
-    e: &mut Errors,
-) -> Result<()> {
+fn gradients(peft: &Peft, adapter: &str, batch: &Batch, g: &Tensors, e: &mut Errors) -> Result<()> {
     let Some(expected) = g.get("loss") else { return Ok(()) };
     let labels = g.get("labels").context("the golden has no `labels`")?;
     let logits = peft.view(&[adapter])?.forward(batch, Pass::train())?;
-    let loss = match M::dims(peft.config()).causal {
+    let loss = match peft.outline().dims.causal() {
         true => next_token_loss(&logits, labels)?,
         false => cross_entropy(&logits, labels)?,
     };
@@ -242,7 +204,7 @@ fn of_adapter(key: &str, adapter: &str) -> bool {
 }
 
 /// The adapter as it was in training, with the encoder that its file does not have.
-fn encoder<M: HubModel>(peft: &mut Peft<M>, dir: &Path, g: &Tensors) -> Result<()> {
+fn encoder(peft: &mut Peft, dir: &Path, g: &Tensors) -> Result<()> {
     let mut tensors = io::tensors::read(&dir.join("adapter_model.safetensors"))?;
     tensors.remove("prompt_embeddings");
     let encoder = g.iter().filter_map(|(k, t)| Some((k.strip_prefix("param.")?.to_owned(), t.copy())));
@@ -255,7 +217,7 @@ fn config(dir: &Path) -> Result<Box<dyn MethodConfig>> {
 }
 
 /// PEFT's line about trainable parameters, of a fresh adapter.
-fn counts<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<()> {
+fn counts(peft: &mut Peft, dir: &Path) -> Result<()> {
     let Ok(meta) = io::read_json(&dir.join("meta.json")) else { return Ok(()) };
     let mut json = io::read_json(&dir.join("adapter_config.json"))?;
     if json["peft_type"] == "ADALORA" {
@@ -268,7 +230,7 @@ fn counts<M: HubModel>(peft: &mut Peft<M>, dir: &Path) -> Result<()> {
 }
 
 /// What is written equals what was read, field by field and byte by byte.
-fn files<M: HubModel>(peft: &Peft<M>, dir: &Path) -> Result<()> {
+fn files(peft: &Peft, dir: &Path) -> Result<()> {
     let out = tempfile::tempdir()?;
     peft.save("golden", out.path())?;
     let read = |d: &Path| -> Result<Value> { Ok(as_sets(io::read_json(&d.join("adapter_config.json"))?)) };

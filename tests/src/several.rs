@@ -10,15 +10,14 @@ use std::path::Path;
 
 /// Worst relative error of the logits of everything that the folder has: `logits.a`, `logits.a+b`,
 /// `logits.mixed_a_b_base`, `logits.disabled`, `logits.w_<combination>`.
-pub fn compare<M: Model>(peft: &mut Peft<M>, dir: &Path, method: &str) -> Result<Errors> {
+pub fn compare(peft: &mut Peft, dir: &Path, method: &str) -> Result<Errors> {
     let g = golden_tensors(dir)?;
     let meta = io::read_json(&dir.join("meta.json"))?;
     for name in ["a", "b"] {
         peft.load(name, dir.join(name))?;
     }
     let get = |key: &str| g.get(key).with_context(|| format!("the golden has no `{key}`"));
-    let batch =
-        Batch { ids: get("input_ids")?.copy(), mask: Some(get("attention_mask")?.copy()), token_types: None };
+    let batch = Batch::masked(get("input_ids")?.copy(), get("attention_mask")?.copy());
     let mut e = Errors { method: method.to_owned(), ..Errors::default() };
     for (key, expected) in &g {
         let Some(what) = key.strip_prefix("logits.") else { continue };

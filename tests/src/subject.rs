@@ -2,10 +2,11 @@
 
 mod models;
 
+pub use models::{Bert, Gpt2, Llama, Qwen2, TINY, Tiny};
+
 use crate::table::{Config, Row, rows};
 use anyhow::{Result, bail};
 use peft_core::methods::{Common, LoraConfig};
-use peft_core::models::Tiny;
 use peft_core::seam::MethodConfig;
 use peft_core::train::{cross_entropy, next_token_loss};
 use peft_core::{Batch, Model, Params, Pass, Peft};
@@ -60,10 +61,10 @@ pub struct Target {
 }
 
 /// A model that every law is checked on.
-pub trait Subject: Model {
+pub trait Subject {
     const NAME: &'static str;
     /// The base, with the same numbers at every call. Leaves libtorch's generator anywhere.
-    fn base() -> Result<Peft<Self>>;
+    fn base() -> Result<Peft>;
     fn sizes() -> Sizes;
     fn common() -> Common;
     /// Four rows of random tokens and their classes, or for a causal model the tokens to predict; padded, where the model knows padding.
@@ -71,12 +72,12 @@ pub trait Subject: Model {
 }
 
 /// The model with a row's adapter `a`, fresh.
-pub fn fresh<M: Subject>(config: &Config) -> Result<Peft<M>> {
-    fresh_method(config.method())
+pub fn fresh<M: Subject>(config: &Config) -> Result<Peft> {
+    fresh_method::<M>(config.method())
 }
 
 /// As [`fresh`].
-pub fn fresh_method<M: Subject>(method: Box<dyn MethodConfig>) -> Result<Peft<M>> {
+pub fn fresh_method<M: Subject>(method: Box<dyn MethodConfig>) -> Result<Peft> {
     let mut peft = M::base()?;
     tch::manual_seed(1);
     peft.add("a", method)?;
@@ -84,21 +85,21 @@ pub fn fresh_method<M: Subject>(method: Box<dyn MethodConfig>) -> Result<Peft<M>
 }
 
 /// As [`fresh`], with every parameter of the adapter moved away from its start.
-pub fn moved<M: Subject>(config: &Config) -> Result<Peft<M>> {
-    moved_method(config.method())
+pub fn moved<M: Subject>(config: &Config) -> Result<Peft> {
+    moved_method::<M>(config.method())
 }
 
 /// As [`moved`].
-pub fn moved_method<M: Subject>(method: Box<dyn MethodConfig>) -> Result<Peft<M>> {
-    let peft = fresh_method(method)?;
+pub fn moved_method<M: Subject>(method: Box<dyn MethodConfig>) -> Result<Peft> {
+    let peft = fresh_method::<M>(method)?;
     move_away(peft.params("a")?, 2)?;
     Ok(peft)
 }
 
 /// The smallest model with a LoRA `a`, which differs by `seed` too.
-pub fn lora(r: i64, lora_alpha: f64, seed: i64) -> Result<Peft<Tiny>> {
+pub fn lora(r: i64, lora_alpha: f64, seed: i64) -> Result<Peft> {
     let targets = ["out_proj", "ff.0"].into();
-    let peft = moved_method(LoraConfig { r, lora_alpha, targets, ..Default::default() }.into())?;
+    let peft = moved_method::<Tiny>(LoraConfig { r, lora_alpha, targets, ..Default::default() }.into())?;
     move_away(peft.params("a")?, seed)?;
     Ok(peft)
 }
@@ -124,18 +125,30 @@ pub fn move_trained(params: &Params, seed: i64) -> Result<()> {
     Ok(())
 }
 
+/// The batch of the subject that `peft` is of.
+fn batch_of(peft: &Peft) -> Result<(Batch, Tensor)> {
+    match peft.outline().dims.model_type.as_str() {
+        "tiny" => Tiny::batch(),
+        "bert" => Bert::batch(),
+        "llama" => Llama::batch(),
+        "gpt2" => Gpt2::batch(),
+        "qwen2" => Qwen2::batch(),
+        other => bail!("no subject is of type `{other}`"),
+    }
+}
+
 /// Logits in evaluation mode; of a causal model those of the words, without a prompt's.
-pub fn logits<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
-    let (batch, _) = M::batch()?;
+pub fn logits(peft: &Peft, active: &[&str]) -> Result<Tensor> {
+    let (batch, _) = batch_of(peft)?;
     let all = peft.view(active)?.forward(&batch, Pass::eval())?.detach();
-    Ok(if M::sizes().causal { all.slice(1, -batch.ids.size()[1], None, 1) } else { all })
+    Ok(if peft.outline().dims.causal() { all.slice(1, -batch.ids()?.size()[1], None, 1) } else { all })
 }
 
 /// The training loss.
-pub fn loss<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
-    let (batch, labels) = M::batch()?;
+pub fn loss(peft: &Peft, active: &[&str]) -> Result<Tensor> {
+    let (batch, labels) = batch_of(peft)?;
     let logits = peft.view(active)?.forward(&batch, Pass::train())?;
-    Ok(match M::dims(peft.config()).causal {
+    Ok(match peft.outline().dims.causal() {
         true => next_token_loss(&logits, &labels)?,
         false => cross_entropy(&logits, &labels)?,
     })
@@ -145,7 +158,7 @@ pub fn loss<M: Subject>(peft: &Peft<M>, active: &[&str]) -> Result<Tensor> {
 #[macro_export]
 macro_rules! on_every_model {
     ($law:ident) => {{
-        use peft_core::models::{Bert, Gpt2, Llama, Qwen2, Tiny};
+        use $crate::subject::{Bert, Gpt2, Llama, Qwen2, Tiny};
         let _serial = $crate::serial();
         let broken = [
             $crate::subject::every_row::<Tiny>($law::<Tiny>),
@@ -162,7 +175,7 @@ macro_rules! on_every_model {
 #[macro_export]
 macro_rules! on_every_hub_model {
     ($law:ident) => {{
-        use peft_core::models::{Bert, Gpt2, Llama, Qwen2};
+        use $crate::subject::{Bert, Gpt2, Llama, Qwen2};
         let _serial = $crate::serial();
         let broken = [
             $crate::subject::every_row::<Bert>($law::<Bert>),

@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use peft_core::Peft;
 use peft_core::methods::{FullConfig, LoraConfig, PrefixTuningConfig};
-use peft_core::models::Tiny;
 use peft_core::seam::MethodConfig;
 use tests::on_every_model;
+use tests::subject::Tiny;
 use tests::subject::{Subject, logits, move_away, moved};
 use tests::table::{Merge, Row};
 use tests::{assert_close, refused, relative_error, serial};
@@ -15,7 +15,7 @@ fn lora(r: i64) -> LoraConfig {
     LoraConfig { r, lora_alpha: 2.5 * r as f64, targets, ..LoraConfig::default() }
 }
 
-fn with(method: impl Into<Box<dyn MethodConfig>>) -> Result<Peft<Tiny>> {
+fn with(method: impl Into<Box<dyn MethodConfig>>) -> Result<Peft> {
     let mut peft = Tiny::base()?;
     peft.add("a", method)?;
     move_away(peft.params("a")?, 3)?;

@@ -3,11 +3,11 @@
 use anyhow::{Result, ensure};
 use peft_core::Peft;
 use peft_core::methods::{LoraConfig, PrefixTuningConfig};
-use peft_core::models::Tiny;
+use tests::subject::{Llama, Tiny};
 use tests::subject::{Subject, logits, move_away};
 use tests::{assert_bits, golden, refused, serial};
 
-fn two() -> Result<Peft<Tiny>> {
+fn two() -> Result<Peft> {
     let mut peft = Tiny::base()?;
     peft.add("a", LoraConfig { r: 4, targets: ["ff.0"].into(), ..Default::default() })?;
     peft.add("default", PrefixTuningConfig { num_virtual_tokens: 2, ..Default::default() })?;
@@ -65,7 +65,7 @@ fn folders_of_several_adapters_are_read_as_peft_writes_them() -> Result<()> {
 #[test]
 fn the_golden_of_two_adapters_loads_whole() -> Result<()> {
     let _serial = serial();
-    let mut peft = peft_core::models::Llama::base()?;
+    let mut peft = Llama::base()?;
     ensure!(peft.load_all(golden("llama/x_multi_adapter"))?.names == ["a", "b"], "{:?}", peft.names());
     Ok(())
 }

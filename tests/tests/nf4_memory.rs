@@ -6,7 +6,6 @@ use peft_core::hub;
 use peft_core::hub::{Head, Options};
 use peft_core::io::{read_json, tensors, write_json};
 use peft_core::methods::LoraConfig;
-use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::train::next_token_loss;
 use peft_core::{Batch, Model, Pass, Peft};
@@ -53,15 +52,15 @@ fn write(dir: &Path) -> Result<()> {
     Ok(tensors::write(&dir.join("model.safetensors"), &all)?)
 }
 
-fn open(dir: &Path, quantise: Option<Nf4Config>) -> Result<(Peft<Llama>, usize, usize)> {
+fn open(dir: &Path, quantise: Option<Nf4Config>) -> Result<(Peft, usize, usize)> {
     let before = live();
     reset_peak();
-    let peft = hub::open::<Llama>(dir, Device::Cpu, Options { quantise, ..Head::Stored.into() })?.peft;
+    let peft = hub::open(dir, Device::Cpu, Options { quantise, ..Head::Stored.into() })?.peft;
     Ok((peft, live() - before, peak() - before))
 }
 
 /// Most bytes beyond the model that a step's forward and backward pass hold.
-fn step(peft: &mut Peft<Llama>) -> Result<usize> {
+fn step(peft: &mut Peft) -> Result<usize> {
     peft.add("a", LoraConfig { r: 2, ..LoraConfig::default() })?;
     let ids = Tensor::randint(96, [1, 8], (Kind::Int64, Device::Cpu));
     let before = live();

@@ -6,10 +6,11 @@ use peft_core::text::TextEncoder;
 use serde_json::{Value, json};
 use std::path::Path;
 use tempfile::TempDir;
+use tests::limits;
 use tests::{golden, refused};
 
 fn open(dir: &Path) -> peft_core::Result<TextEncoder> {
-    TextEncoder::open(dir, i64::MAX, i64::MAX, 0)
+    TextEncoder::open(dir, limits(i64::MAX, i64::MAX, 0))
 }
 
 fn compare(dir: &Path) -> Result<usize> {

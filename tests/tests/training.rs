@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use peft_core::io::tensors;
 use peft_core::methods::{AdaLoraConfig, LoraConfig};
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::seam::MethodConfig;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft};
@@ -17,7 +17,7 @@ fn numbers(n: i64, below: i64, seed: i64) -> Tensor {
     Tensor::from_slice(&values)
 }
 
-fn base() -> Result<Peft<Tiny>> {
+fn base() -> Result<Peft> {
     let config = TinyConfig::default();
     let params = config.init(Device::Cpu)?;
     for (i, (name, t)) in params.tensors().into_iter().enumerate() {
@@ -32,16 +32,16 @@ fn lora() -> LoraConfig {
     LoraConfig { r: 3, lora_alpha: 5.0, targets: ["ff.0", "in_proj"].into(), ..Default::default() }
 }
 
-fn loss(peft: &Peft<Tiny>, step: i64) -> Result<Tensor> {
+fn loss(peft: &Peft, step: i64) -> Result<Tensor> {
     let batch = Batch::dense(numbers(80, 100, step).view([8, 10]));
     Ok(cross_entropy(&peft.view(&["a"])?.forward(&batch, Pass::train())?, &numbers(8, 4, step))?)
 }
 
-fn run(peft: &Peft<Tiny>, trainer: &mut Trainer, steps: std::ops::Range<i64>) -> Result<Vec<f64>> {
+fn run(peft: &Peft, trainer: &mut Trainer, steps: std::ops::Range<i64>) -> Result<Vec<f64>> {
     steps.map(|i| Ok(trainer.step_adapters(peft, &["a"], &loss(peft, i)?)?.loss)).collect()
 }
 
-fn trainer(peft: &Peft<Tiny>) -> Result<Trainer> {
+fn trainer(peft: &Peft) -> Result<Trainer> {
     Ok(Trainer::for_adapters(peft, &["a"], AdamConfig::default(), 0.05, SCHEDULE)?.clip(0.5))
 }
 
@@ -118,7 +118,7 @@ fn the_schedule_is_that_of_the_report() -> Result<()> {
 }
 
 /// Rows `from..from + count` of the batch of [`loss`], and how many there are.
-fn part(peft: &Peft<Tiny>, step: i64, (from, count): (i64, i64)) -> Result<(Tensor, f64)> {
+fn part(peft: &Peft, step: i64, (from, count): (i64, i64)) -> Result<(Tensor, f64)> {
     let ids = numbers(80, 100, step).view([8, 10]).narrow(0, from, count);
     let logits = peft.view(&["a"])?.forward(&Batch::dense(ids), Pass::train())?;
     Ok((cross_entropy(&logits, &numbers(8, 4, step).narrow(0, from, count))?, count as f64))

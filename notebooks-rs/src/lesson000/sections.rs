@@ -6,7 +6,7 @@ use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, PrefixTuningConfig};
-use peft_core::models::Tiny;
+use peft_core::models::TinyConfig;
 use peft_core::report::commas;
 use peft_core::seam::MethodConfig;
 use peft_core::seam::PREFIX;
@@ -67,7 +67,7 @@ pub(super) fn by_chance(lesson: &Lesson) -> Result<Mistake> {
         format!("the base gets {right} of {all} test rows; the \"downstream\" data is the pre-training data"),
         format!(
             "guessing gives {:.0} of {all}; the base has learned {train} of {trained} training rows by heart",
-            all as f64 / lesson.peft.config().classes as f64
+            all as f64 / TinyConfig::default().classes as f64
         ),
     ))
 }
@@ -107,7 +107,7 @@ pub fn base_model(setting: Setting, page: &mut Page) -> Result<()> {
 fn reordered(lesson: &Lesson) -> Result<f64> {
     let _guard = tch::no_grad_guard();
     let base = lesson.peft.view(&[])?;
-    let backwards = Batch::dense(lesson.test.batch.ids.f_flip([1])?);
+    let backwards = Batch::dense(lesson.test.batch.ids()?.f_flip([1])?);
     max_abs(&base.forward(&lesson.test.batch, Pass::eval())?, &base.forward(&backwards, Pass::eval())?)
 }
 
@@ -149,7 +149,7 @@ pub fn adapter(setting: Setting, page: &mut Page) -> Result<()> {
 
 /// Parameters that a method would train over this base.
 pub(super) fn count(lesson: &Lesson, method: impl Into<Box<dyn MethodConfig>>) -> Result<i64> {
-    let blueprint = Blueprint::of::<Tiny>(lesson.peft.config().clone())?;
+    let blueprint = Blueprint::like(&lesson.peft)?;
     Ok(blueprint.estimate(method, &Setup::default())?.report.trainable)
 }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use peft_core::methods::{
     BottleneckConfig, FullConfig, HiddenPrefixConfig, LoraConfig, Placement, PromptTuningConfig,
 };
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::seam::PREFIX;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Params, Pass, Peft};
@@ -32,7 +32,7 @@ pub struct Split {
 pub struct Lesson {
     pub train: Split,
     pub test: Split,
-    pub peft: Peft<Tiny>,
+    pub peft: Peft,
     /// Loss of every pre-training step.
     pub losses: Vec<f64>,
 }
@@ -46,7 +46,7 @@ pub struct Technique {
     pub title: &'static str,
     pub epochs: u64,
     pub lr: f64,
-    attach: fn(&mut Peft<Tiny>) -> Result<()>,
+    attach: fn(&mut Peft) -> Result<()>,
 }
 
 /// In the lesson's order, which is the order of the draws.
@@ -63,15 +63,15 @@ const EPOCHS: u64 = 60;
 const LR: f64 = 1e-3;
 
 /// A bottleneck of width 4 after each whole layer; its up-projection starts at zero.
-fn attach_adapter(peft: &mut Peft<Tiny>) -> Result<()> {
+fn attach_adapter(peft: &mut Peft) -> Result<()> {
     let config =
         BottleneckConfig { bottleneck_size: R, placement: vec![Placement::Layer], ..Default::default() };
     Ok(peft.add("adapter", config)?)
 }
 
 /// LoRA on the first feed-forward layer, alpha 8; the lesson draws A from N(0, 0.01²), PEFT would from U(±1/√in).
-fn attach_lora(peft: &mut Peft<Tiny>) -> Result<()> {
-    let TinyConfig { layers, hidden, ffn, .. } = *peft.config();
+fn attach_lora(peft: &mut Peft) -> Result<()> {
+    let TinyConfig { layers, hidden, ffn, .. } = TinyConfig::default();
     let mut tensors = Vec::new();
     for i in 0..layers {
         let at = format!("{PREFIX}layers.{i}.ff.0");
@@ -84,23 +84,23 @@ fn attach_lora(peft: &mut Peft<Tiny>) -> Result<()> {
 }
 
 /// Five vectors before the embedded words.
-fn attach_prompt(peft: &mut Peft<Tiny>) -> Result<()> {
+fn attach_prompt(peft: &mut Peft) -> Result<()> {
     let config = PromptTuningConfig { num_virtual_tokens: VIRTUAL, ..Default::default() };
-    let prompt = hundredth(&[VIRTUAL, peft.config().hidden])?;
+    let prompt = hundredth(&[VIRTUAL, TinyConfig::default().hidden])?;
     Ok(peft.add_with("prompt", config, [("prompt_embeddings".into(), prompt)])?)
 }
 
 /// Five hidden states before the words at every layer's attention.
-fn attach_prefix(peft: &mut Peft<Tiny>) -> Result<()> {
+fn attach_prefix(peft: &mut Peft) -> Result<()> {
     let config = HiddenPrefixConfig { num_virtual_tokens: VIRTUAL, ..Default::default() };
-    let hidden = peft.config().hidden;
+    let hidden = TinyConfig::default().hidden;
     let draw = |i| Ok((format!("{PREFIX}layers.{i}.attn.prefix"), hundredth(&[VIRTUAL, hidden])?));
-    let tensors = (0..peft.config().layers).map(draw).collect::<Result<Vec<_>>>()?;
+    let tensors = (0..TinyConfig::default().layers).map(draw).collect::<Result<Vec<_>>>()?;
     Ok(peft.add_with("prefix", config, tensors)?)
 }
 
 /// Everything trained; draws nothing.
-fn attach_full(peft: &mut Peft<Tiny>) -> Result<()> {
+fn attach_full(peft: &mut Peft) -> Result<()> {
     Ok(peft.add("full", FullConfig::default())?)
 }
 
@@ -151,7 +151,7 @@ impl Lesson {
         self.run(&self.peft.view(&[technique.key])?, trainer, technique.epochs)
     }
 
-    fn run(&self, model: &Tiny, mut trainer: Trainer, epochs: u64) -> Result<Vec<f64>> {
+    fn run(&self, model: &dyn Model, mut trainer: Trainer, epochs: u64) -> Result<Vec<f64>> {
         let step = |_| {
             let logits = model.forward(&self.train.batch, Pass::train())?;
             Ok(trainer.step(&cross_entropy(&logits, &self.train.classes)?)?.loss)

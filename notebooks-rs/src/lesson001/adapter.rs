@@ -1,13 +1,13 @@
 //! 3.1 Bottleneck Adapters: `y = x + s · (U gelu(D x + b_d) + b_u)`, with D `[r, d]` and U `[d, r]`.
 
 use super::measure::at;
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::measure::{max_abs, norm, randn, row, small, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Result, bail};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, BottleneckInit, Placement};
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::report::commas;
 use peft_core::seam::{Init, PREFIX, Role};
 use peft_core::{Batch, Model, Pass, Peft, Report};
@@ -23,7 +23,7 @@ const STD: f64 = 1e-3;
 /// The lesson's class around nothing, and its output.
 #[derive(Debug)]
 pub struct Start {
-    pub peft: Peft<Layers>,
+    pub peft: LayersPeft,
     /// `[4, 10, d]`
     pub x: Tensor,
     pub y: Tensor,
@@ -137,7 +137,7 @@ fn placed(setting: Setting, page: &mut Page) -> Result<()> {
     let batch = Batch::dense(
         Tensor::f_randint(config.vocab, [16, 10], (Kind::Int64, tch::Device::Cpu))?.f_to(setting.device)?,
     );
-    let mut peft = Peft::<Tiny>::new(config.init(setting.device)?, config)?;
+    let mut peft = Peft::new(config.init(setting.device)?, config)?;
     let _guard = tch::no_grad_guard();
     let base = peft.view(&[])?.forward(&batch, Pass::eval())?;
     let (mut rows, mut moves) = (Vec::new(), Vec::new());

@@ -1,11 +1,10 @@
 //! `apply_lora_to_model`: which layers get a LoRA, and what is left trainable.
 
 use super::lora::config;
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::measure::row;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::Peft;
 use peft_core::report::commas;
 use peft_core::seam::{PREFIX, SiteKind};
 use std::collections::BTreeMap;
@@ -17,7 +16,7 @@ const CLASSES: i64 = 4;
 pub const TARGETS: [&str; 2] = ["q_proj", "v_proj"];
 
 /// Two layers of q, k, v and o, and a head: all `nn.Linear` with biases.
-pub fn net(setting: Setting) -> Result<Peft<Layers>> {
+pub fn net(setting: Setting) -> Result<LayersPeft> {
     tch::manual_seed(setting.seed);
     let mut config = LayersConfig::new(D, 1);
     for layer in 0..2 {
@@ -39,7 +38,7 @@ pub struct ByHand {
 
 impl ByHand {
     /// The linear layers of a model, none of them wrapped.
-    pub fn of(peft: &Peft<Layers>) -> Vec<Self> {
+    pub fn of(peft: &LayersPeft) -> Vec<Self> {
         let numels = peft.base().numels();
         let numel = |site: &str, leaf: &str| numels.get(&format!("{site}.{leaf}")).copied().unwrap_or(0);
         let linears = peft.outline().sites.iter().filter(|s| s.kind == SiteKind::Linear);
@@ -69,7 +68,7 @@ impl ByHand {
 }
 
 /// The sites that the library adapts.
-fn adapted(peft: &Peft<Layers>, adapter: &str) -> Result<Vec<String>> {
+fn adapted(peft: &LayersPeft, adapter: &str) -> Result<Vec<String>> {
     let names = peft.params(adapter)?.tensors().into_keys();
     let site = |name: String| Some(name.strip_prefix(PREFIX)?.strip_suffix(".lora_A.weight")?.to_owned());
     Ok(names.filter_map(site).collect())
@@ -166,7 +165,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<Vec<Mistake>> {
 }
 
 /// A and B of the adapted layers, by the golden's names, and the base's tensors.
-pub fn tensors(peft: &Peft<Layers>) -> Result<BTreeMap<String, tch::Tensor>> {
+pub fn tensors(peft: &LayersPeft) -> Result<BTreeMap<String, tch::Tensor>> {
     let mut all = BTreeMap::new();
     let wrapped = adapted(peft, "lora")?;
     for (name, t) in peft.base().tensors() {

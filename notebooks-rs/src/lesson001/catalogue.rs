@@ -4,8 +4,7 @@ use super::text::{Example, PAD, Text};
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::estimate::Blueprint;
-use peft_core::hub::HubModel;
-use peft_core::models::Llama;
+use peft_core::models::llama;
 use peft_core::seam::{Init, SiteKind};
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
 use peft_core::{Batch, Model, Params, Pass, Peft};
@@ -28,7 +27,7 @@ pub fn config(vocab: i64) -> Value {
 }
 
 /// A model of a configuration with fresh weights: N(0, 0.02²), and ones for norms. Frozen.
-pub fn fresh(config: &Value, device: Device) -> Result<Peft<Llama>> {
+pub fn fresh(config: &Value, device: Device) -> Result<Peft> {
     let place = "a small model";
     let params = Params::new(place, device);
     for site in &Blueprint::read(config, place)?.outline().sites {
@@ -40,11 +39,11 @@ pub fn fresh(config: &Value, device: Device) -> Result<Peft<Llama>> {
             params.insert(&format!("{}.weight", site.name), init.tensor(&site.shape, device)?, false)?;
         }
     }
-    Ok(Peft::new(params, Llama::config(config, place, None)?)?)
+    Ok(Peft::new(params, llama::config(config, place)?)?)
 }
 
 /// The catalogue, and a model that has read it; everything is drawn from the setting's seed.
-pub fn read(setting: Setting, page: &Page) -> Result<(Text, Peft<Llama>)> {
+pub fn read(setting: Setting, page: &Page) -> Result<(Text, Peft)> {
     tch::manual_seed(setting.seed);
     let text = Text::new()?;
     let bar = page.progress("pre-training", PRETRAINING);
@@ -56,7 +55,7 @@ pub fn read(setting: Setting, page: &Page) -> Result<(Text, Peft<Llama>)> {
 /// A model that has read the catalogue, two entries `section : description` at a time, and can go on with it. It knows
 /// which words go with which section; nobody has asked it for the section of a description. Frozen. `read` is told of
 /// every step.
-fn pretrained(text: &Text, device: Device, mut read: impl FnMut()) -> Result<Peft<Llama>> {
+fn pretrained(text: &Text, device: Device, mut read: impl FnMut()) -> Result<Peft> {
     let peft = fresh(&config(text.vocab), device)?;
     peft.base().set_trainable(|_| true)?;
     let model = peft.view(&[])?;
@@ -120,7 +119,7 @@ impl Arguments {
 
 /// Trains the adapter `name` to answer with the section; the loss of every update. `epoch` is told when one is over.
 pub fn train(
-    peft: &Peft<Llama>,
+    peft: &Peft,
     name: &str,
     (text, rows): (&Text, &[Example]),
     args: &Arguments,
@@ -148,7 +147,7 @@ pub fn train(
 }
 
 /// How many of the test rows get their section, of all words, as the next one.
-pub fn correct(peft: &Peft<Llama>, active: &[&str], text: &Text) -> Result<i64> {
+pub fn correct(peft: &Peft, active: &[&str], text: &Text) -> Result<i64> {
     let _guard = tch::no_grad_guard();
     let model = peft.view(active)?;
     let rows: Vec<&Example> = text.test.iter().collect();
@@ -156,7 +155,7 @@ pub fn correct(peft: &Peft<Llama>, active: &[&str], text: &Text) -> Result<i64> 
         let (batch, labels) = text.questions(rows, peft.base().device())?;
         let logits = model.forward(&batch, Pass::eval())?;
         // A label is the answer to the token before it; virtual tokens stand in front.
-        let length = batch.ids.size2()?.1;
+        let length = batch.ids()?.size2()?.1;
         let answers = logits.f_narrow(1, logits.size3()?.1 - length, length - 1)?.f_argmax(-1, false)?;
         let same = answers.f_eq_tensor(&labels.f_narrow(1, 1, length - 1)?)?;
         Ok(right + same.f_sum(Kind::Int64)?.f_int64_value(&[])?)

@@ -3,11 +3,10 @@
 use super::dora_fit;
 use super::lora::config;
 use super::measure::{at, linear};
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::measure::{max_abs, norm, randn, row, small};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::Peft;
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
 use peft_core::seam::{Init, PREFIX};
@@ -53,7 +52,7 @@ impl ByHand {
 /// The lesson's class over `nn.Linear(64, 48)` step by step, and the library's DoRA of the same numbers.
 #[derive(Debug)]
 pub struct Trace {
-    pub peft: Peft<Layers>,
+    pub peft: LayersPeft,
     pub by_hand: ByHand,
     /// `[4, k]`
     pub x: Tensor,
@@ -205,7 +204,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
 }
 
 /// `W'` of the adapters that are active, `[out, in]`.
-pub fn weight(peft: &Peft<Layers>, active: &[&str], name: &str) -> Result<Tensor> {
+pub fn weight(peft: &LayersPeft, active: &[&str], name: &str) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     Ok(peft.view(active)?.linear(name)?.merged()?.weight)
 }

@@ -10,7 +10,6 @@ use indicatif::ProgressBar;
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::methods::{Common, LoraConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig};
-use peft_core::models::Llama;
 use peft_core::seam::MethodConfig;
 use peft_core::{Model, Pass, Peft, TaskType};
 use std::path::{Path, PathBuf};
@@ -57,12 +56,8 @@ pub fn method(name: &str, model: &Path) -> Result<Box<dyn MethodConfig>> {
 }
 
 /// The lesson's `load_and_merge_adapter`: the base and the adapter from their directories, folded into one model.
-pub fn load_and_merge(
-    model: &Path,
-    adapter: &Path,
-    device: Device,
-) -> Result<(Peft<Llama>, Result<Peft<Llama>>)> {
-    let hub::Opened { mut peft, warnings, .. } = hub::open::<Llama>(model, device, Head::Stored)?;
+pub fn load_and_merge(model: &Path, adapter: &Path, device: Device) -> Result<(Peft, Result<Peft>)> {
+    let hub::Opened { mut peft, warnings, .. } = hub::open(model, device, Head::Stored)?;
     for warning in warnings.into_iter().chain(peft.load("loaded", adapter)?) {
         eprintln!("warning: {warning}");
     }
@@ -99,8 +94,8 @@ pub struct Flow<'a> {
 
 impl Flow<'_> {
     /// The base from its files, with a method by its name.
-    pub fn open(&self, name: &str) -> Result<Peft<Llama>> {
-        let mut peft = hub::open::<Llama>(&self.model, self.device, Head::Stored)?.peft;
+    pub fn open(&self, name: &str) -> Result<Peft> {
+        let mut peft = hub::open(&self.model, self.device, Head::Stored)?.peft;
         peft.add(name, method(name, &self.model)?)?;
         Ok(peft)
     }
@@ -137,7 +132,7 @@ impl Flow<'_> {
         Ok(Trained { name, lessons: (losses, right), suited, rate, saved, bytes, reloaded, merged })
     }
 
-    fn logits(&self, model: &Llama) -> Result<Tensor> {
+    fn logits(&self, model: &dyn Model) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let rows: Vec<&Example> = self.text.test.iter().take(16).collect();
         Ok(model.forward(&self.text.questions(&rows, self.device)?.0, Pass::eval())?)

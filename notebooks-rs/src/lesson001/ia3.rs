@@ -2,13 +2,12 @@
 
 use super::measure::at;
 use super::small_llama::{LAYERS, Sizes, loss, train};
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::measure::{max_abs, row, small, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::Ia3Config;
-use peft_core::models::Llama;
 use peft_core::report::commas;
 use peft_core::seam::PREFIX;
 use peft_core::target::Names;
@@ -24,7 +23,7 @@ const STEPS: u64 = 80;
 const LR: f64 = 5e-2;
 
 /// `IA3Layer(64)`: three layers of one width, so that one `dim` does.
-pub fn class(device: Device) -> Result<Peft<Layers>> {
+pub fn class(device: Device) -> Result<LayersPeft> {
     let names = ["key", "value", "ffn"];
     let layers = names.iter().fold(LayersConfig::new(D, 1), |c, name| c.linear(name, D, D, false));
     let mut peft = layers.init(device)?;
@@ -39,7 +38,7 @@ pub fn class(device: Device) -> Result<Peft<Layers>> {
 
 /// The library's (IA)³ in the small Llama, trained, and what it did.
 struct Trained {
-    peft: Peft<Llama>,
+    peft: Peft,
     is_identity: bool,
     losses: [f64; 2],
     /// Largest difference of the logits once l is in the weights, and how large they are.
@@ -52,7 +51,7 @@ impl Trained {
         let mut peft = SIZES.draw(setting.device)?;
         let text = SIZES.text(16, 24, setting)?;
         peft.add("ia3", Ia3Config::default())?;
-        let logits = |peft: &Peft<Llama>, active: &[&str]| -> Result<Tensor> {
+        let logits = |peft: &Peft, active: &[&str]| -> Result<Tensor> {
             let _guard = tch::no_grad_guard();
             Ok(peft.view(active)?.forward(&text, Pass::eval())?)
         };
@@ -125,7 +124,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
     widths(&trained, page)?;
     let llama = Blueprint::about(7_000_000_000)?;
     let dims = &llama.outline().dims;
-    let by_class = 3 * dims.hidden * dims.layers;
+    let by_class = 3 * dims.sizes()?.hidden * dims.sizes()?.layers;
     let at_7b = llama.estimate(Ia3Config::default(), &Setup::default())?.report;
     let hidden_units = Tensor::f_ones([2, 5, SIZES.ffn], (Kind::Float, setting.device))?;
     let scale_ffn = hidden_units.f_mul(&Tensor::f_ones([D], (Kind::Float, setting.device))?);
@@ -149,7 +148,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
         ),
         Mistake::new(
             "So the count for LLaMA-7B is too low",
-            format!("{} with one width of {}", commas(by_class), dims.hidden),
+            format!("{} with one width of {}", commas(by_class), dims.sizes()?.hidden),
             format!("{} = {:.4} %", commas(at_7b.trainable), at_7b.percent()),
         ),
         Mistake::new(

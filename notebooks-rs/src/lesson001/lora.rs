@@ -2,15 +2,15 @@
 
 use super::measure::{at, linear};
 use super::{apply, ranks};
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::measure::{max_abs, norm, randn, row, small, torch_size};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_core::Pass;
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
 use peft_core::seam::{Init, PREFIX};
-use peft_core::{Pass, Peft};
-use tch::{Kind, Tensor};
+use peft_core::tch::{Kind, Tensor};
 
 /// Inputs and outputs of the linear layer.
 const K: i64 = 64;
@@ -25,7 +25,7 @@ const PASSES: i64 = 4000;
 /// `LinearWithLoRA(nn.Linear(64, 48))`, step by step.
 #[derive(Debug)]
 pub struct Trace {
-    pub peft: Peft<Layers>,
+    pub peft: LayersPeft,
     /// A as it starts.
     pub a: Tensor,
     /// `[4, 10, k]`
@@ -37,7 +37,7 @@ pub struct Trace {
     pub y: Tensor,
     pub grads: [Tensor; 2],
     /// The base with `s · B A` folded in, and what it gives.
-    pub merged: Peft<Layers>,
+    pub merged: LayersPeft,
     pub y_merged: Tensor,
     /// What the lesson's `forward` gives after `merge_weights`: the branch is still there.
     pub y_twice: Tensor,

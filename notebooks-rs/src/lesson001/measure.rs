@@ -1,9 +1,9 @@
 //! What the sections of this lesson look at.
 
-use crate::layers::Layers;
+use crate::layers::LayersPeft;
 use anyhow::{Context, Result};
 use peft_core::seam::PREFIX;
-use peft_core::{Params, Pass, Peft};
+use peft_core::{Params, Pass};
 use tch::Tensor;
 
 /// The tensor `leaf` of an adapter at `site`.
@@ -13,6 +13,6 @@ pub fn at(params: &Params, site: &str, leaf: &str) -> Result<Tensor> {
 }
 
 /// The linear layer `name` under the adapters, without dropout.
-pub fn linear(peft: &Peft<Layers>, active: &[&str], name: &str, x: &Tensor) -> Result<Tensor> {
+pub fn linear(peft: &LayersPeft, active: &[&str], name: &str, x: &Tensor) -> Result<Tensor> {
     Ok(peft.view(active)?.linear(name)?.forward(x, Pass::eval())?)
 }

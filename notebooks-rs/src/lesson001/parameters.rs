@@ -117,7 +117,7 @@ pub fn run(_: Setting, page: &mut Page) -> Result<()> {
     let llama = super::llama()?;
     let dims = &llama.outline().dims;
     let f = llama.outline().sites.iter().find(|s| s.name.ends_with("up_proj")).map(|s| s.shape[0]);
-    let sizes = Sizes { d: dims.hidden, f: f.unwrap_or_default(), l: dims.layers };
+    let sizes = Sizes { d: dims.sizes()?.hidden, f: f.unwrap_or_default(), l: dims.sizes()?.layers };
     let counted = ROWS.iter().map(|row| count(&llama, sizes, row)).collect::<Result<Vec<_>>>()?;
     let all = llama.parameters();
     let share = |n: i64| 100.0 * n as f64 / all as f64;
@@ -173,7 +173,7 @@ fn mistakes(llama: &Blueprint, counted: &[Counted]) -> Result<Vec<Mistake>> {
     let share = |n: i64| format!("{:.2}%", 100.0 * n as f64 / llama.parameters() as f64);
     let r64 = trainable("LoRA (r=64)");
     let qlora = trainable("QLoRA (r=64)");
-    let (d, l) = (llama.outline().dims.hidden, llama.outline().dims.layers);
+    let (d, l) = (llama.outline().dims.sizes()?.hidden, llama.outline().dims.sizes()?.layers);
     let ten =
         estimate(PrefixTuningConfig { num_virtual_tokens: 10, ..PrefixTuningConfig::default() }.into())?;
     Ok(vec![

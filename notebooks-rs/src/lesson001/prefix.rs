@@ -4,11 +4,10 @@
 //! `e` `[prefix, hidden]`, `P` `[prefix, layers · 2 · heads · head_dim]`. Drawn in the same order, it has the same bits.
 
 use super::attended::{Attended, largest};
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::measure::small;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
-use peft_core::Peft;
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::PrefixTuningConfig;
 use peft_core::report::commas;
@@ -27,7 +26,7 @@ pub const WORDS: i64 = 16;
 /// The lesson's class over as many layers of attention.
 #[derive(Debug)]
 pub struct Lesson {
-    pub peft: Peft<Layers>,
+    pub peft: LayersPeft,
 }
 
 impl Lesson {
@@ -140,7 +139,7 @@ fn sizes(
     count: impl Fn(PrefixTuningConfig) -> Result<i64>,
     page: &mut Page,
 ) -> Result<()> {
-    let d = &llama.outline().dims;
+    let d = llama.outline().dims.sizes()?;
     let width = d.kv_heads * d.head_dim;
     let direct = |n| PrefixTuningConfig { num_virtual_tokens: n, ..PrefixTuningConfig::default() };
     let stored = count(direct(PREFIX))?;

@@ -4,13 +4,13 @@
 //! [`PromptTuningConfig`] starts as PEFT does: N(0, 1), drawn words, or the words of a text.
 
 use super::text::Text;
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
+use peft_core::Pass;
 use peft_core::methods::{PromptInit, PromptTuningConfig};
 use peft_core::report::commas;
 use peft_core::seam::Init;
-use peft_core::{Pass, Peft};
 use tch::{Device, Kind, Tensor};
 
 /// Sizes of the recorded class: virtual tokens, width, vocabulary.
@@ -25,7 +25,7 @@ const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 /// The lesson's class twice, in the order of the recorded draws.
 #[derive(Debug)]
 pub struct Lesson {
-    pub peft: Peft<Layers>,
+    pub peft: LayersPeft,
     /// `[3, 7, hidden]`, and the same behind the prompt.
     pub x: Tensor,
     pub y: Tensor,
@@ -54,16 +54,16 @@ impl Lesson {
 }
 
 /// The word embedding `[vocab, hidden]`.
-fn words(peft: &Peft<Layers>) -> Result<Tensor> {
+fn words(peft: &LayersPeft) -> Result<Tensor> {
     peft.base().find("embed.weight").context("no word embedding")
 }
 
-fn prompt(peft: &Peft<Layers>, name: &str) -> Result<Tensor> {
+fn prompt(peft: &LayersPeft, name: &str) -> Result<Tensor> {
     peft.params(name)?.find("prompt_embeddings").context("no prompt")
 }
 
 /// How many rows of a prompt are rows of the vocabulary, and how long they are on average.
-fn look(peft: &Peft<Layers>, name: &str) -> Result<(i64, f64)> {
+fn look(peft: &LayersPeft, name: &str) -> Result<(i64, f64)> {
     let (prompt, words) = (prompt(peft, name)?, words(peft)?);
     let same = prompt.f_unsqueeze(1)?.f_eq_tensor(&words.f_unsqueeze(0)?)?.f_all_dim(2, false)?;
     let norm =

@@ -7,7 +7,6 @@ use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::estimate::{Blueprint, Setup, Storage};
 use peft_core::methods::LoraConfig;
-use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::report::commas;
 use peft_core::target::Targets;
@@ -44,24 +43,21 @@ fn by_numel(trainable: i64, all: i64, packed: i64) -> (i64, f64) {
 }
 
 /// The same model with the base's numbers dense: every 4-bit weight formed once and for all.
-fn dense(peft: &Peft<Llama>) -> Result<Peft<Llama>> {
+fn dense(peft: &Peft) -> Result<Peft> {
     let mut tensors = peft.base().tensors();
     for (name, w) in peft.base().packed() {
         tensors.insert(name, w.dequantise()?);
     }
-    Ok(Peft::new(
-        Params::from_tensors("the dense base", peft.base().device(), tensors)?,
-        peft.config().clone(),
-    )?)
+    Ok(peft.over(Params::from_tensors("the dense base", peft.base().device(), tensors)?)?)
 }
 
-fn logits(peft: &Peft<Llama>, active: &[&str], text: &Batch) -> Result<Tensor> {
+fn logits(peft: &Peft, active: &[&str], text: &Batch) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     Ok(peft.view(active)?.forward(text, Pass::eval())?)
 }
 
 /// How far the logits of the 4-bit base are from those of others.
-fn compare(base: &Peft<Llama>, text: &Batch, page: &mut Page) -> Result<()> {
+fn compare(base: &Peft, text: &Batch, page: &mut Page) -> Result<()> {
     let in_bf16 = base.quantised(&nf4())?;
     let in_f32 = base.quantised(&Nf4Config { compute: Kind::Float, ..nf4() })?;
     let [full, bf16, f32, rounded] =
@@ -105,7 +101,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
 
     let qlora = train(&peft, "qlora", &text, STEPS, LR)?;
     // The same draws over the dense base.
-    let mut beside = Peft::new(base.base().to_kind(Kind::Float)?, base.config().clone())?;
+    let mut beside = base.to_kind(Kind::Float)?;
     tch::manual_seed(setting.seed + 1);
     beside.add("lora", lora())?;
     let dense = train(&beside, "lora", &text, STEPS, LR)?;
@@ -155,7 +151,9 @@ fn mistakes(page: &mut Page, report: &peft_core::Report, packed: i64) -> Result<
     let large = llama.estimate(lora(), &setup)?.report;
     let two = llama.estimate(LoraConfig { targets: Targets::default(), ..lora() }, &setup)?.report.trainable;
     let dims = &llama.outline().dims;
-    let linears = llama.parameters() - 2 * dims.vocab * dims.hidden - (2 * dims.layers + 1) * dims.hidden;
+    let linears = llama.parameters()
+        - 2 * dims.sizes()?.vocab * dims.sizes()?.hidden
+        - (2 * dims.sizes()?.layers + 1) * dims.sizes()?.hidden;
     let (counted, percent) = by_numel(report.trainable, report.all, packed);
     let (counted_7b, percent_7b) = by_numel(large.trainable, large.all, linears);
     let of_base = 100.0 * large.trainable as f64 / llama.parameters() as f64;

@@ -5,7 +5,6 @@ use crate::measure::row;
 use anyhow::Result;
 use peft_core::Peft;
 use peft_core::estimate::{Blueprint, Storage};
-use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::report::commas;
 use tch::{Kind, Tensor};
@@ -28,7 +27,7 @@ fn evenly(w: &Tensor) -> Result<Tensor> {
 }
 
 /// `√(Σ (Ŵ − W)² / Σ W²)` and `max |Ŵ − W|` over all linear weights of the blocks, for each way to round them.
-pub fn errors(base: &Peft<Llama>, page: &mut Page) -> Result<()> {
+pub fn errors(base: &Peft, page: &mut Page) -> Result<()> {
     let single = base.quantised(&nf4(false))?.base().packed();
     let double = base.quantised(&nf4(true))?.base().packed();
     let dense = base.base().tensors();
@@ -59,7 +58,7 @@ pub fn errors(base: &Peft<Llama>, page: &mut Page) -> Result<()> {
 }
 
 /// Bytes of all weights, of the small model as it is and of a large one by its configuration.
-pub fn bytes(base: &Peft<Llama>, large: &Blueprint, page: &mut Page) -> Result<[i64; 4]> {
+pub fn bytes(base: &Peft, large: &Blueprint, page: &mut Page) -> Result<[i64; 4]> {
     let storages = [
         Storage::Dense(Kind::Float),
         Storage::Dense(Kind::BFloat16),

@@ -8,7 +8,6 @@ use peft_core::Peft;
 use peft_core::methods::{
     BottleneckConfig, FullConfig, LoraConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
 };
-use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::report::commas;
 use peft_core::seam::MethodConfig;
@@ -113,7 +112,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
     Ok(())
 }
 
-fn measure(entry: &Entry, base: &Peft<Llama>, text: &Text) -> Result<Measured> {
+fn measure(entry: &Entry, base: &Peft, text: &Text) -> Result<Measured> {
     let mut peft =
         if entry.nf4 { base.quantised(&Nf4Config::default())? } else { base.to_kind(Kind::Float)? };
     peft.add("mine", (entry.method)())?;

@@ -2,8 +2,7 @@
 
 use crate::Setting;
 use anyhow::Result;
-use peft_core::hub::HubModel;
-use peft_core::models::Llama;
+use peft_core::models::llama;
 use peft_core::seam::Init;
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
 use peft_core::{Batch, Model, Params, Pass, Peft};
@@ -30,7 +29,7 @@ impl Sizes {
     }
 
     /// Draws a model: weights N(0, 1/in), embeddings N(0, 1), norms 1.
-    pub fn draw(&self, device: Device) -> Result<Peft<Llama>> {
+    pub fn draw(&self, device: Device) -> Result<Peft> {
         let params = Params::new("a small Llama", device);
         let draw = |name: &str, dims: &[i64], init: Init| -> Result<()> {
             Ok(params.insert(name, init.tensor(dims, device)?, false)?)
@@ -60,7 +59,7 @@ impl Sizes {
             "num_hidden_layers": LAYERS, "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads, "tie_word_embeddings": false
         });
-        Ok(Peft::new(params, <Llama as HubModel>::config(&config, "a small Llama", None)?)?)
+        Ok(Peft::new(params, llama::config(&config, "a small Llama")?)?)
     }
 
     /// `rows` lines of `length` tokens.
@@ -74,19 +73,19 @@ impl Sizes {
 }
 
 /// The loss of the adapter `name` on a text.
-pub fn loss(peft: &Peft<Llama>, active: &[&str], text: &Batch) -> Result<f64> {
+pub fn loss(peft: &Peft, active: &[&str], text: &Batch) -> Result<f64> {
     let _guard = tch::no_grad_guard();
     let logits = peft.view(active)?.forward(text, Pass::eval())?;
-    Ok(next_token_loss(&logits, &text.ids)?.f_double_value(&[])?)
+    Ok(next_token_loss(&logits, text.ids()?)?.f_double_value(&[])?)
 }
 
 /// Trains an adapter; the loss before each step.
-pub fn train(peft: &Peft<Llama>, name: &str, text: &Batch, steps: u64, lr: f64) -> Result<Vec<f64>> {
+pub fn train(peft: &Peft, name: &str, text: &Batch, steps: u64, lr: f64) -> Result<Vec<f64>> {
     let mut trainer =
         Trainer::for_adapters(peft, &[name], AdamConfig::adam(), lr, Schedule::Cosine { total: steps })?;
     let model = peft.view(&[name])?;
     let step = |_| {
-        let loss = next_token_loss(&model.forward(text, Pass::train())?, &text.ids)?;
+        let loss = next_token_loss(&model.forward(text, Pass::train())?, text.ids()?)?;
         Ok(trainer.step_adapters(peft, &[name], &loss)?.loss)
     };
     (0..steps).map(step).collect()

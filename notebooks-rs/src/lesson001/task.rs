@@ -4,7 +4,7 @@ use super::entries::{Entry, STEPS};
 use crate::Setting;
 use anyhow::{Context, Result};
 use peft_core::methods::DiffPruningConfig;
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::quant::Nf4Config;
 use peft_core::train::{AdamConfig, Group, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft, Report};
@@ -23,8 +23,8 @@ const GATE_RATE: f64 = 25.0;
 pub struct Task {
     batch: Batch,
     classes: Tensor,
-    dense: Peft<Tiny>,
-    packed: Peft<Tiny>,
+    dense: Peft,
+    packed: Peft,
 }
 
 /// A method after its training.
@@ -67,7 +67,7 @@ impl Task {
     }
 
     /// The base as it is, or in 4 bits.
-    pub fn peft(&self, quantised: bool) -> &Peft<Tiny> {
+    pub fn peft(&self, quantised: bool) -> &Peft {
         if quantised { &self.packed } else { &self.dense }
     }
 
@@ -91,7 +91,7 @@ impl Task {
         Ok(all)
     }
 
-    fn loss(&self, peft: &Peft<Tiny>, name: &str) -> Result<f64> {
+    fn loss(&self, peft: &Peft, name: &str) -> Result<f64> {
         let _guard = tch::no_grad_guard();
         let logits = peft.view(&[name])?.forward(&self.batch, Pass::eval())?;
         Ok(cross_entropy(&logits, &self.classes)?.f_double_value(&[])?)
@@ -128,7 +128,7 @@ impl Task {
     }
 }
 
-fn pretrained(peft: Peft<Tiny>, batch: &Batch, classes: &Tensor) -> Result<Peft<Tiny>> {
+fn pretrained(peft: Peft, batch: &Batch, classes: &Tensor) -> Result<Peft> {
     let base = peft.base();
     base.set_trainable(|_| true)?;
     let schedule = Schedule::Cosine { total: PRETRAINING };
@@ -142,7 +142,7 @@ fn pretrained(peft: Peft<Tiny>, batch: &Batch, classes: &Tensor) -> Result<Peft<
 }
 
 /// Adam over the method's tensors; gates have a rate of their own.
-fn trainer(peft: &Peft<Tiny>, entry: &Entry) -> Result<Trainer> {
+fn trainer(peft: &Peft, entry: &Entry) -> Result<Trainer> {
     let (gates, params) =
         peft.trainable(&[entry.name])?.into_iter().partition::<Vec<_>, _>(|(n, _)| n.ends_with(".log_alpha"));
     let groups =
@@ -152,14 +152,14 @@ fn trainer(peft: &Peft<Tiny>, entry: &Entry) -> Result<Trainer> {
 }
 
 /// The ranks that AdaLoRA left, layer by layer, from the tensors that would be written.
-pub fn ranks(peft: &Peft<Tiny>, name: &str) -> Result<Vec<i64>> {
+pub fn ranks(peft: &Peft, name: &str) -> Result<Vec<i64>> {
     let written = peft.method(name)?.export(peft.params(name)?)?;
     let values = written.iter().filter(|(name, _)| name.ends_with("lora_E"));
     values.map(|(_, e)| Ok(e.size2()?.0)).collect()
 }
 
 /// Gates of diff pruning: all of them, and those that let something through when nothing is drawn, `log α > 0`.
-pub fn open_gates(peft: &Peft<Tiny>, name: &str) -> Result<[i64; 2]> {
+pub fn open_gates(peft: &Peft, name: &str) -> Result<[i64; 2]> {
     let tensors = peft.params(name)?.tensors();
     let mut gates = [0, 0];
     for (_, log_alpha) in tensors.iter().filter(|(name, _)| name.ends_with(".log_alpha")) {

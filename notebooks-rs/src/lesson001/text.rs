@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use peft_core::Batch;
 use peft_core::io::write_json;
-use peft_core::text::{Dataset, Row, TextEncoder};
+use peft_core::text::{Dataset, Limits, Row, TextEncoder};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -58,7 +58,7 @@ impl Text {
         let words = vocabulary(&train);
         write_json(&dir.path().join("tokenizer.json"), &tokenizer(&words))?;
         let vocab = words.len() as i64;
-        let encoder = TextEncoder::open(dir.path(), vocab, LONGEST, PAD)?;
+        let encoder = TextEncoder::open(dir.path(), Limits { vocab, positions: Some(LONGEST), pad: PAD })?;
         let (sections, colon) = (train.labels().len(), one(&encoder, COLON)?);
         let examples = |data: &Dataset| -> Result<Vec<Example>> {
             let example = |row: &Row| -> Result<Example> {
@@ -89,13 +89,13 @@ impl Text {
     pub fn questions(&self, of: &[&Example], device: Device) -> Result<(Batch, Tensor)> {
         let rows = of.iter().map(|e| [&e.words[..], &[self.colon, e.section]].concat());
         let batch = Batch::padded(&rows.collect::<Vec<_>>(), PAD, device)?;
-        let length = batch.ids.size2()?.1 as usize;
+        let length = batch.ids()?.size2()?.1 as usize;
         let labels = of.iter().flat_map(|e| {
             let mut labels = vec![-100; length];
             labels[e.words.len() + 1] = e.section;
             labels
         });
-        let labels = Tensor::f_from_slice(&labels.collect::<Vec<_>>())?.f_view_as(&batch.ids)?;
+        let labels = Tensor::f_from_slice(&labels.collect::<Vec<_>>())?.f_view_as(batch.ids()?)?;
         Ok((batch, labels.f_to(device)?))
     }
 }

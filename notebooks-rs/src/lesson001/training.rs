@@ -171,7 +171,7 @@ fn mistakes(flow: &Flow<'_>, all: &[Trained]) -> Result<Vec<Mistake>> {
     let tensors = lengths.iter().map(|n| Ok(Tensor::f_zeros([*n as i64], (tch::Kind::Int64, Device::Cpu))?));
     let stacked = Tensor::f_stack(&tensors.collect::<Result<Vec<_>>>()?, 0);
     let rows: Vec<&Example> = flow.text.train[..LESSONS.batch].iter().collect();
-    let padded = flow.text.questions(&rows, flow.device)?.0.ids.size();
+    let padded = flow.text.questions(&rows, flow.device)?.0.ids()?.size();
     Ok(vec![
         Mistake::new(
             "An unknown method leaves peft_config without a value",

@@ -3,13 +3,13 @@
 use super::module::Module;
 use super::tensors::{dot, relative, shape};
 use crate::Page;
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{Layers, LayersConfig, LayersPeft};
 use crate::measure::small;
 use anyhow::{Context, Result};
+use peft_core::Params;
 use peft_core::methods::{Activation, BottleneckConfig, LoraConfig, Placement};
 use peft_core::seam::{MethodConfig, PREFIX};
-use peft_core::{Params, Peft};
-use tch::{Device, Kind, Tensor};
+use peft_core::tch::{Device, Kind, Tensor};
 
 /// A tensor of ours as the library wants it, under the name that it has there.
 pub fn single(name: impl Into<String>, t: &Tensor) -> Result<(String, Tensor)> {
@@ -17,9 +17,9 @@ pub fn single(name: impl Into<String>, t: &Tensor) -> Result<(String, Tensor)> {
 }
 
 /// The parts of `config` with these weights.
-pub fn base(config: LayersConfig, weights: Vec<(String, Tensor)>) -> Result<Peft<Layers>> {
+pub fn base(config: LayersConfig, weights: Vec<(String, Tensor)>) -> Result<LayersPeft> {
     let device = weights.first().map_or(Device::Cpu, |(_, w)| w.device());
-    Ok(Peft::new(Params::from_tensors("the lesson's layers", device, weights)?, config)?)
+    Ok(LayersPeft::new(Params::from_tensors("the lesson's layers", device, weights)?, config)?)
 }
 
 /// LoRA on these layers.
@@ -67,7 +67,7 @@ pub fn transposed(t: &Tensor) -> Result<Tensor> {
 /// The library's counterpart of a module of ours.
 pub struct Twin<'a> {
     pub title: &'a str,
-    pub base: Peft<Layers>,
+    pub base: LayersPeft,
     /// Its adapters, the first one innermost. Each gets our parameters whose names begin with the given text.
     pub methods: Vec<(&'a str, Box<dyn MethodConfig>)>,
     /// What it has besides, under its own names.
@@ -89,7 +89,7 @@ impl Twin<'_> {
         ours: &mut dyn Module,
         x: &Tensor,
         grad: &Tensor,
-    ) -> Result<Peft<Layers>> {
+    ) -> Result<LayersPeft> {
         ours.clear()?;
         let y = ours.forward(x)?;
         let dx = ours.backward(grad)?;

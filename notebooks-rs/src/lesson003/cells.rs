@@ -4,12 +4,12 @@
 //! it again: a few million numbers, some hundredths of a second.
 
 use crate::Setting;
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use anyhow::Result;
+use peft_core::Params;
 use peft_core::methods::{FullConfig, Gate, LoraConfig, PartialConfig, ZeroInitAttentionConfig};
 use peft_core::seam::{Init, PREFIX};
 use peft_core::target::Names;
-use peft_core::{Params, Peft};
 use tch::{Device, Kind, Tensor};
 
 /// d, the width of everything.
@@ -36,10 +36,10 @@ pub const LORA: &str = "lora";
 #[derive(Debug)]
 pub struct Cell2 {
     /// A frozen weight and LoRA over it.
-    pub r8: Peft<Layers>,
-    pub r16: Peft<Layers>,
+    pub r8: LayersPeft,
+    pub r16: LayersPeft,
     /// `nn.Linear`, trained as a whole by the adapter `full`.
-    pub full: Peft<Layers>,
+    pub full: LayersPeft,
 }
 
 impl Cell2 {
@@ -47,10 +47,10 @@ impl Cell2 {
     pub fn draw(setting: Setting) -> Result<Self> {
         tch::manual_seed(setting.seed);
         let layer = LayersConfig::new(WIDTH, 1);
-        let layer_with_lora = |r| -> Result<Peft<Layers>> {
+        let layer_with_lora = |r| -> Result<LayersPeft> {
             let weight = frozen(WIDTH, WIDTH, setting.device)?;
             let base = params(setting.device, [(format!("{LAYER}.weight"), weight)])?;
-            let mut peft = Peft::new(base, layer.clone().linear(LAYER, WIDTH, WIDTH, false))?;
+            let mut peft = LayersPeft::new(base, layer.clone().linear(LAYER, WIDTH, WIDTH, false))?;
             peft.add(LORA, lora(r, &[LAYER]))?;
             Ok(peft)
         };
@@ -70,9 +70,9 @@ pub const GATE: &str = "base_model.model.layers.0.self_attn.zero_init_gate";
 pub struct Cell3 {
     /// Four frozen projections without biases; over them the adapters `sigmoid`, the lesson's, and `tanh`,
     /// LLaMA-Adapter's, with the same ten tokens and the same gate of zero.
-    pub prefix: Peft<Layers>,
+    pub prefix: LayersPeft,
     /// The parameters of `nn.MultiheadAttention`, trained by the adapter `full`.
-    pub standard: Peft<Layers>,
+    pub standard: LayersPeft,
 }
 
 impl Cell3 {
@@ -96,7 +96,7 @@ impl Cell3 {
 }
 
 /// `nn.MultiheadAttention(768, 12)`: PyTorch draws the output projection first, and zeroes both biases afterwards.
-fn standard(device: Device) -> Result<Peft<Layers>> {
+fn standard(device: Device) -> Result<LayersPeft> {
     let (out, packed) = ("out_proj", "in_proj");
     let tensors = [
         (format!("{out}.weight"), Init::KaimingUniform.tensor(&[WIDTH, WIDTH], device)?),
@@ -105,7 +105,7 @@ fn standard(device: Device) -> Result<Peft<Layers>> {
         (format!("{packed}.bias"), Init::Zeros.tensor(&[3 * WIDTH], device)?),
     ];
     let config = LayersConfig::new(WIDTH, HEADS).linear(packed, WIDTH, 3 * WIDTH, true);
-    let mut peft = Peft::new(params(device, tensors)?, config.linear(out, WIDTH, WIDTH, true))?;
+    let mut peft = LayersPeft::new(params(device, tensors)?, config.linear(out, WIDTH, WIDTH, true))?;
     peft.add("full", FullConfig::default())?;
     Ok(peft)
 }
@@ -119,7 +119,7 @@ pub const NORMS: [&str; 2] = ["layer_norm1", "layer_norm2"];
 
 /// Cell 6: the code-review model, words and four attentions and an output layer, all frozen, with the adapters `lora`
 /// and `norms`, the layer norms, which the lesson forgets to freeze.
-pub fn cell6(setting: Setting) -> Result<Peft<Layers>> {
+pub fn cell6(setting: Setting) -> Result<LayersPeft> {
     Cell3::draw(setting)?;
     let device = setting.device;
     let mut config = LayersConfig::new(WIDTH, HEADS).words(VOCAB);
@@ -150,7 +150,7 @@ pub fn cell6(setting: Setting) -> Result<Peft<Layers>> {
     let [weight, a, b] = layer("output_proj", VOCAB)?;
     base.push(weight);
     adapter.extend([a, b]);
-    let mut peft = Peft::new(params(device, base)?, config.linear("output_proj", WIDTH, VOCAB, false))?;
+    let mut peft = LayersPeft::new(params(device, base)?, config.linear("output_proj", WIDTH, VOCAB, false))?;
     peft.add_with(LORA, lora(RANK, &TARGETS), adapter)?;
     let norms = PartialConfig { target_parameters: Some(Names::list(NORMS)), ..Default::default() };
     peft.add("norms", norms)?;

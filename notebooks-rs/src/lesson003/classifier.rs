@@ -6,6 +6,7 @@ use crate::lesson000::Lesson;
 use crate::{Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::methods::{Gate, ZeroInitAttentionConfig};
+use peft_core::models::TinyConfig;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass};
 use tch::{Device, Kind, Tensor};
@@ -37,7 +38,7 @@ impl Classifier {
         let config =
             ZeroInitAttentionConfig { num_virtual_tokens, gate: Gate::Sigmoid, ..Default::default() };
         lesson.peft.add(GATED, config)?;
-        let classes = lesson.peft.config().classes;
+        let classes = TinyConfig::default().classes;
         let next = lesson.train.classes.f_add_scalar(1)?.f_remainder(classes)?;
         let mut trainer =
             Trainer::for_adapters(&lesson.peft, &[GATED], AdamConfig::adam(), LR, Schedule::Constant)?;
@@ -60,7 +61,7 @@ impl Classifier {
     pub fn attention(&self, active: &[&str]) -> Result<Matrix> {
         let _guard = tch::no_grad_guard();
         let active: Vec<&str> = std::iter::once("probe").chain(active.iter().copied()).collect();
-        let row = Batch::dense(self.lesson.train.batch.ids.f_narrow(0, 0, 1)?);
+        let row = Batch::dense(self.lesson.train.batch.ids()?.f_narrow(0, 0, 1)?);
         drop(self.lesson.peft.view(&active)?.forward(&row, Pass::eval())?);
         let layers = self.probe.take();
         let weights = layers.first().context("no attention was seen")?;

@@ -5,11 +5,11 @@ use super::llama::{HALF, LLAMA_7B, SINGLE, gigabytes};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::report::commas;
-use peft_core::{Model, Peft, Report};
+use peft_core::{Peft, Report};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 
 /// The lesson's `count_parameters`: all parameters and the trainable ones, with the named adapters.
-pub fn count_parameters<M: Model>(peft: &Peft<M>, active: &[&str]) -> Result<Report> {
+pub fn count_parameters(peft: &Peft, active: &[&str]) -> Result<Report> {
     Ok(peft.report(active)?)
 }
 

@@ -6,11 +6,10 @@ use super::llama::{HALF, LLAMA_7B, SINGLE, gigabytes, mebibytes};
 use super::lora::output;
 use super::paper::{BASELINE_MILLIONS, BEST, BUBBLES, RESULTS};
 use super::results::computed;
-use crate::layers::Layers;
+use crate::layers::LayersPeft;
 use crate::measure::relative_change;
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
-use peft_core::Peft;
 use peft_core::quant::{Nf4, Nf4Config};
 use peft_core::report::commas;
 use peft_core::seam::PREFIX;
@@ -199,7 +198,7 @@ impl Checks {
             trained(&peft, name)?;
         }
         let _guard = tch::no_grad_guard();
-        let of = |peft: &Peft<Layers>, active: &[&str]| -> Result<Tensor> {
+        let of = |peft: &LayersPeft, active: &[&str]| -> Result<Tensor> {
             Ok(peft.view(active)?.linear("linear")?.forward(&x, peft_core::Pass::eval())?)
         };
         let plain = of(&peft, &[])?;
@@ -217,7 +216,7 @@ impl Checks {
 }
 
 /// Stands for training: B from N(0, 0.02²).
-fn trained(peft: &Peft<Layers>, name: &str) -> Result<()> {
+fn trained(peft: &LayersPeft, name: &str) -> Result<()> {
     let b = Tensor::f_randn([WIDTH, 16], (Kind::Float, Device::Cpu))?.f_mul_scalar(0.02)?;
     let b = b.f_to(peft.base().device())?;
     Ok(peft.params(name)?.assign(&format!("{PREFIX}linear.lora_B.weight"), &b)?)

@@ -2,13 +2,13 @@
 
 use super::cells::{Cell2, LAYER, LORA, WIDTH, inputs, lora};
 use super::count::{count_parameters, print_parameter_stats};
-use crate::layers::Layers;
+use crate::layers::LayersPeft;
 use crate::measure::max_abs;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::report::commas;
 use peft_core::seam::PREFIX;
-use peft_core::{Pass, Peft, Report};
+use peft_core::{Pass, Report};
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 use tch::{Device, Kind, Tensor};
 
@@ -18,20 +18,20 @@ const fn cost(r: i64) -> i64 {
 }
 
 /// The adapter's factor `A` `[r, in]` or `B` `[out, r]`.
-fn factor(peft: &Peft<Layers>, letter: char) -> Result<Tensor> {
+fn factor(peft: &LayersPeft, letter: char) -> Result<Tensor> {
     let name = format!("{PREFIX}{LAYER}.lora_{letter}.weight");
     peft.params(LORA)?.find(&name).with_context(|| format!("no {name}"))
 }
 
 /// The layer's output for x, with its LoRA, if it has one.
-pub fn output(peft: &Peft<Layers>, x: &Tensor) -> Result<Tensor> {
+pub fn output(peft: &LayersPeft, x: &Tensor) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let active = if peft.names().contains(&LORA) { vec![LORA] } else { vec![] };
     Ok(peft.view(&active)?.linear(LAYER)?.forward(x, Pass::eval())?)
 }
 
 /// The lesson's forward by hand: `x Wᵀ + s · x Aᵀ Bᵀ`, in its names `lora_down` is A and `lora_up` is B.
-fn by_hand(peft: &Peft<Layers>, x: &Tensor) -> Result<Tensor> {
+fn by_hand(peft: &LayersPeft, x: &Tensor) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let w = peft.base().find(&format!("{LAYER}.weight")).context("no weight")?;
     let (a, b) = (factor(peft, 'A')?, factor(peft, 'B')?);
@@ -92,14 +92,14 @@ pub fn review_lora(setting: Setting, page: &mut Page) -> Result<()> {
     Ok(())
 }
 
-fn frozen_output(peft: &Peft<Layers>, x: &Tensor) -> Result<Tensor> {
+fn frozen_output(peft: &LayersPeft, x: &Tensor) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     Ok(peft.view(&[])?.linear(LAYER)?.forward(x, Pass::eval())?)
 }
 
 /// With B from N(0, 0.02²): how far the formula by hand and the merged weight are from the library's layer, and the
 /// largest output.
-fn equivalence(peft: &Peft<Layers>, x: &Tensor) -> Result<[f64; 3]> {
+fn equivalence(peft: &LayersPeft, x: &Tensor) -> Result<[f64; 3]> {
     let drawn = Tensor::f_randn([WIDTH, 8], (Kind::Float, Device::Cpu))?.f_mul_scalar(0.02)?;
     peft.params(LORA)?
         .assign(&format!("{PREFIX}{LAYER}.lora_B.weight"), &drawn.f_to(peft.base().device())?)?;

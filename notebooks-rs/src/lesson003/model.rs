@@ -3,12 +3,12 @@
 use super::cells::{LAYERS, LORA, RANK, TARGETS, VOCAB, WIDTH, cell6, inputs};
 use super::count::{count_parameters, print_parameter_stats};
 use super::llama::{SINGLE, mebibytes};
-use crate::layers::Layers;
+use crate::layers::{Layers, LayersPeft};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
 use peft_core::report::commas;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
-use peft_core::{Batch, Model, Pass, Peft};
+use peft_core::{Batch, Model, Pass};
 use tch::{Kind, Tensor};
 
 /// What the lesson trains: LoRA, and the layer norms, which it does not freeze.
@@ -55,7 +55,7 @@ pub struct Gradients {
 
 impl Gradients {
     /// What there is after a backward pass.
-    pub fn of(peft: &Peft<Layers>, active: &[&str]) -> Result<Self> {
+    pub fn of(peft: &LayersPeft, active: &[&str]) -> Result<Self> {
         let mut found = Self::default();
         for (name, tensor) in peft.trainable(active)? {
             let grad = tensor.f_grad()?;
@@ -76,14 +76,14 @@ impl Gradients {
 }
 
 /// The lesson's model after its backward pass: logits, and which tensors got a gradient.
-pub fn lesson_gradients(peft: &Peft<Layers>, ids: &Tensor) -> Result<(Tensor, Gradients)> {
+pub fn lesson_gradients(peft: &LayersPeft, ids: &Tensor) -> Result<(Tensor, Gradients)> {
     let logits = as_written(&peft.view(&LESSON)?, ids)?;
     loss(&logits)?.f_backward()?;
     Ok((logits, Gradients::of(peft, &LESSON)?))
 }
 
 /// With attention and LoRA alone: the gradients at the start, where B = 0 stops those of A, and one step later.
-fn attention_gradients(peft: &Peft<Layers>, ids: &Tensor) -> Result<[Gradients; 2]> {
+fn attention_gradients(peft: &LayersPeft, ids: &Tensor) -> Result<[Gradients; 2]> {
     let mut trainer = Trainer::for_adapters(peft, &[LORA], AdamConfig::adam(), 1e-3, Schedule::Constant)?;
     trainer.optimizer().zero_grad();
     let model = peft.view(&[LORA])?;

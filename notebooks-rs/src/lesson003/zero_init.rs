@@ -3,12 +3,12 @@
 use super::cells::{Cell3, GATE, HEADS, PROMPT, TOKENS, WIDTH, inputs};
 use super::count::{count_parameters, print_parameter_stats};
 use super::probe::Probe;
-use crate::layers::Layers;
+use crate::layers::LayersPeft;
 use crate::measure::{max_abs, norm, relative_change};
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
+use peft_core::Pass;
 use peft_core::report::commas;
-use peft_core::{Pass, Peft};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::{Kind, Tensor};
 
@@ -73,7 +73,7 @@ impl Gated {
     }
 }
 
-fn attend(peft: &Peft<Layers>, active: &[&str], x: &Tensor) -> Result<Tensor> {
+fn attend(peft: &LayersPeft, active: &[&str], x: &Tensor) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     Ok(peft.view(active)?.attention(0)?.forward(x, Pass::eval())?)
 }

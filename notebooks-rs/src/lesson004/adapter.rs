@@ -3,7 +3,7 @@
 
 use super::layer::{INP, LAYER, LORA, OUT, R, Test, lora, matrix_rank};
 use super::{lines, percent, series};
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::LayersConfig;
 use crate::measure::{max_abs, norm};
 use crate::{Page, Setting};
 use anyhow::Result;
@@ -119,7 +119,7 @@ fn compare(test: &Test, looks: &[Change; 2], page: &mut Page) -> Result<()> {
 fn counts(page: &mut Page) -> Result<()> {
     let layers =
         LayersConfig::new(OUT, 1).linear(LAYER, INP, OUT, true).block("after", Role::FeedForward, OUT);
-    let blueprint = Blueprint::of::<Layers>(layers)?;
+    let blueprint = Blueprint::of(layers)?;
     let sizes = [1, 2, 4, 8, 16, 32, 64, 128];
     type Make = fn(i64) -> Box<dyn MethodConfig>;
     let methods: [(&str, Make); 3] = [

@@ -4,7 +4,7 @@
 use super::spectrum::Spectrum;
 use super::transfer::{Steps, Transfer};
 use super::{lines, series};
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::LayersConfig;
 use crate::{Mistake, Page, Setting};
 use anyhow::{Context, Result};
 use peft_core::Pass;
@@ -45,7 +45,7 @@ pub fn arithmetic(setting: Setting, page: &mut Page) -> Result<()> {
 
 /// How many parameters, at every rank; shapes alone, no tensor is made.
 fn sizes(page: &mut Page) -> Result<()> {
-    let blueprint = Blueprint::of::<Layers>(LayersConfig::new(D, 1).linear("w", D, D, false))?;
+    let blueprint = Blueprint::of(LayersConfig::new(D, 1).linear("w", D, D, false))?;
     let full = blueprint.parameters();
     let count =
         |r: i64| -> Result<i64> { Ok(blueprint.estimate(lora(r), &Setup::default())?.report.trainable) };

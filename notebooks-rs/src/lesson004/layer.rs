@@ -1,14 +1,14 @@
 //! The lesson's test: a linear layer from 512 to 256, a method over it, and 32 random inputs.
 
 use super::gaussian_start;
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::measure::torch_size;
 use crate::{Page, Setting};
 use anyhow::Result;
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
 use peft_core::seam::{Init, LowRank, PREFIX, Role};
-use peft_core::{Params, Pass, Peft};
+use peft_core::{Params, Pass};
 use tch::{Device, Kind, Tensor};
 
 /// Inputs, outputs, rows of x; the rank, which is an adapter's width as well; alpha; the lesson's dropout.
@@ -27,7 +27,7 @@ pub const LORA: &str = "lora";
 /// The layer with its LoRA, and the inputs.
 #[derive(Debug)]
 pub struct Test {
-    pub peft: Peft<Layers>,
+    pub peft: LayersPeft,
     /// `[32, 512]`
     pub x: Tensor,
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use peft_bench::synthetic::{Rows, draw};
 use peft_bench::task::Shuffle;
 use peft_core::methods::{FullConfig, LoraConfig};
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::seam::PREFIX;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft};
@@ -46,7 +46,7 @@ pub struct Steps {
 /// The pre-trained model with its fine-tunings, and the new task.
 #[derive(Debug)]
 pub struct Transfer {
-    pub peft: Peft<Tiny>,
+    pub peft: Peft,
     seed: i64,
     steps: u64,
     train: Rows,
@@ -69,7 +69,7 @@ impl Transfer {
         let data = draw(seed)?;
         tch::manual_seed(10_000 + seed);
         let config = TinyConfig { hidden: 64, layers: 1, ffn: 256, ..TinyConfig::default() };
-        let peft = Peft::<Tiny>::new(config.init(device)?, config)?;
+        let peft = Peft::new(config.init(device)?, config)?;
         peft.base().set_trainable(|_| true)?;
         let run = Run { lr: PRETRAIN_LR, steps: steps.pretrain, title: "pre-training" };
         fit(&peft.view(&[])?, peft.base().trainable(), &on(data.pretrain, i64::MAX)?, run, page)?;
@@ -170,7 +170,13 @@ struct Run<'a> {
     title: &'a str,
 }
 
-fn fit(model: &Tiny, trainable: Vec<(String, Tensor)>, rows: &Rows, run: Run<'_>, page: &Page) -> Result<()> {
+fn fit(
+    model: &dyn Model,
+    trainable: Vec<(String, Tensor)>,
+    rows: &Rows,
+    run: Run<'_>,
+    page: &Page,
+) -> Result<()> {
     let schedule = Schedule::Cosine { total: run.steps };
     let mut trainer = Trainer::new(trainable, AdamConfig::adam(), run.lr, schedule)?;
     let mut shuffle = Shuffle::new(rows.y.numel(), BATCH, false);
@@ -186,12 +192,12 @@ fn fit(model: &Tiny, trainable: Vec<(String, Tensor)>, rows: &Rows, run: Run<'_>
     Ok(())
 }
 
-fn logits(model: &Tiny, rows: &Rows) -> Result<Tensor> {
+fn logits(model: &dyn Model, rows: &Rows) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     Ok(model.forward(&Batch::dense(rows.x.shallow_clone()), Pass::eval())?)
 }
 
-fn accuracy(model: &Tiny, rows: &Rows) -> Result<f64> {
+fn accuracy(model: &dyn Model, rows: &Rows) -> Result<f64> {
     let right = logits(model, rows)?.f_argmax(1, false)?.f_eq_tensor(&rows.y)?;
     Ok(right.f_to_kind(Kind::Double)?.f_mean(None::<Kind>)?.f_double_value(&[])?)
 }

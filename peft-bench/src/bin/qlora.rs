@@ -8,10 +8,9 @@ use peft_core::hub;
 use peft_core::hub::{Head, Options as Open};
 use peft_core::io::{tensors, write_json};
 use peft_core::methods::LoraConfig;
-use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
-use peft_core::{Batch, Model, Pass, Peft};
+use peft_core::{Batch, Pass, Peft};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -155,7 +154,7 @@ impl Shape {
 
 /// A model with its adapter, and what it cost so far.
 struct Side {
-    peft: Peft<Llama>,
+    peft: Peft,
     trainer: Trainer,
     /// Bytes of the base, and the most that opening it held.
     base: i64,
@@ -173,7 +172,7 @@ impl Side {
     fn open(dir: &Path, device: Device, quantise: Option<Nf4Config>) -> Result<Self> {
         let before = held(device)?;
         let open = Open { quantise, ..Head::Stored.into() };
-        let hub::Opened { mut peft, warnings, .. } = hub::open::<Llama>(dir, device, open)?;
+        let hub::Opened { mut peft, warnings, .. } = hub::open(dir, device, open)?;
         warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let opening = peak_memory(device)? - before;
         let base = held(device)? - before;
@@ -190,7 +189,7 @@ impl Side {
         let before = held(device)?;
         let (wall, cpu) = (Instant::now(), peft_sys::cpu_seconds());
         let logits = self.peft.view(&[ADAPTER])?.forward(batch, Pass::train())?;
-        let loss = next_token_loss(&logits, &batch.ids)?;
+        let loss = next_token_loss(&logits, batch.ids()?)?;
         drop(logits);
         self.loss = self.trainer.step_adapters(&self.peft, &[ADAPTER], &loss)?.loss;
         synchronize(device)?;

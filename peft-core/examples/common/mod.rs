@@ -3,7 +3,6 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::Peft;
-use peft_core::hub::HubModel;
 use peft_core::io::adapter;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -32,7 +31,7 @@ impl FromStr for Given {
 }
 
 /// Loads the adapters; of a directory with several, all. Says on stderr what of their files is passed over. Their names.
-pub fn load<M: HubModel>(peft: &mut Peft<M>, given: &[Given]) -> Result<Vec<String>> {
+pub fn load(peft: &mut Peft, given: &[Given]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for Given { name, dir } in given {
         match name {

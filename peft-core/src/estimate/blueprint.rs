@@ -2,37 +2,29 @@
 
 use crate::error::{Error, Result};
 use crate::estimate::memory::{Memory, Setup, Storage, bytes};
-use crate::hub::HubModel;
 use crate::io::directory;
-use crate::models::{FamilyVisitor, family, model_type};
+use crate::models::family;
 use crate::peft::quantised::linears;
 use crate::peft::report::{Report, commas};
 use crate::peft::{Adapted, Peft};
-use crate::run::model::Model;
+use crate::run::model::Architecture;
 use crate::seam::method::MethodConfig;
 use crate::seam::params::Params;
 use crate::seam::site::{Outline, SiteOutline};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use tch::Kind;
 
 /// A model of which the configuration alone is known: all names and shapes, and no number.
 #[derive(Debug)]
 pub struct Blueprint {
-    phantom: Box<dyn Phantom>,
+    /// Over tensors that have shapes and no numbers.
+    peft: Peft,
     /// Its shape is not a model's, but made up for a size.
     assumed: bool,
-}
-
-/// What is asked of a phantom, whatever its family.
-trait Phantom: fmt::Debug + Send {
-    fn outline(&self) -> &Outline;
-    /// Name and number of values of each stored parameter.
-    fn numels(&self) -> BTreeMap<String, i64>;
-    /// PEFT's counts, and the tensors of a fresh adapter.
-    fn adapted(&self, config: Box<dyn MethodConfig>) -> Result<(Report, Fresh)>;
 }
 
 /// The tensors of an adapter.
@@ -49,20 +41,13 @@ struct Own {
     copy: bool,
 }
 
-impl<M: Model> Phantom for Peft<M> {
-    fn outline(&self) -> &Outline {
-        Peft::outline(self)
-    }
-
-    fn numels(&self) -> BTreeMap<String, i64> {
-        self.base().numels()
-    }
-
-    fn adapted(&self, config: Box<dyn MethodConfig>) -> Result<(Report, Fresh)> {
-        let method = config.resolve(Peft::outline(self))?;
+impl Fresh {
+    /// PEFT's counts, and the tensors of a fresh adapter.
+    fn of(config: Box<dyn MethodConfig>, peft: &Peft) -> Result<(Report, Self)> {
+        let method = config.resolve(peft.outline())?;
         let name = method.method.name();
-        let adapted = self.complete(name, Adapted::fresh(method, Params::phantom(name)))?;
-        let params = Peft::outline(self).params.iter();
+        let adapted = peft.complete(name, Adapted::fresh(method, Params::phantom(name)))?;
+        let params = peft.outline().params.iter();
         let copies: BTreeSet<String> =
             params.filter_map(|param| Some(adapted.resolved.overlay(param)?.key)).collect();
         let (numels, tensors) = (adapted.params.numels(), adapted.params.tensors());
@@ -71,9 +56,9 @@ impl<M: Model> Phantom for Peft<M> {
             trained: t.requires_grad(),
             copy: copies.contains(&name),
         };
-        let report = self.count(&[adapted.active(name)]);
+        let report = peft.count(&[adapted.active(name)]);
         let tensors = tensors.into_iter().map(own).collect();
-        Ok((report, Fresh { tensors, state: adapted.params.state_bytes() }))
+        Ok((report, Self { tensors, state: adapted.params.state_bytes() }))
     }
 }
 
@@ -94,15 +79,29 @@ impl fmt::Display for Estimate {
 const MOST_LAYERS: i64 = 10_000;
 
 impl Blueprint {
-    /// The model of a configuration.
-    pub fn of<M: Model>(config: M::Config) -> Result<Self> {
-        let layers = M::dims(&config).layers;
+    /// The model of an architecture.
+    ///
+    /// # Errors
+    /// More layers than any model has.
+    pub fn of(architecture: impl Into<Box<dyn Architecture>>) -> Result<Self> {
+        Self::shared(architecture.into().into())
+    }
+
+    /// A model that is there, without its numbers and its adapters.
+    ///
+    /// # Errors
+    /// As [`Blueprint::of`].
+    pub fn like(peft: &Peft) -> Result<Self> {
+        Self::shared(peft.shared())
+    }
+
+    fn shared(architecture: Arc<dyn Architecture>) -> Result<Self> {
+        let layers = architecture.dims().transformer.map_or(0, |sizes| sizes.layers);
         if !(0..=MOST_LAYERS).contains(&layers) {
             let message = format!("{layers} is not between 0 and {MOST_LAYERS}");
             return Err(Error::config("estimate", "layers", message));
         }
-        let phantom = Box::new(Peft::<M>::new(Params::phantom("the model"), config)?);
-        Ok(Self { phantom, assumed: false })
+        Ok(Self { peft: Peft::of(Params::phantom("the model"), architecture)?, assumed: false })
     }
 
     /// The model of a Hub `config.json`, whose `model_type` says the family; `place` is what errors call it.
@@ -110,14 +109,7 @@ impl Blueprint {
     /// # Errors
     /// A family that is not in [`models`](crate::models), a field that is missing or wrong, by name.
     pub fn read(json: &Value, place: &str) -> Result<Self> {
-        struct Reader<'a>(&'a Value, &'a str);
-        impl FamilyVisitor for Reader<'_> {
-            type Output = Result<Blueprint>;
-            fn visit<M: HubModel>(self) -> Self::Output {
-                Blueprint::of::<M>(M::config(self.0, self.1, None)?)
-            }
-        }
-        family(model_type(json, place)?, place, Reader(json, place))?
+        Self::shared(family(json, place)?.describe(json, place, None)?.0)
     }
 
     /// The model of a directory, of which only `config.json` need be there.
@@ -155,12 +147,12 @@ impl Blueprint {
 
     /// The model's sites and parameters.
     pub fn outline(&self) -> &Outline {
-        self.phantom.outline()
+        self.peft.outline()
     }
 
     /// Number of its parameters. Those of a tied head count once.
     pub fn parameters(&self) -> i64 {
-        self.phantom.numels().into_values().fold(0, i64::saturating_add)
+        self.peft.base().numels().into_values().fold(0, i64::saturating_add)
     }
 
     /// Bytes of the model's weights.
@@ -168,7 +160,7 @@ impl Blueprint {
     /// # Errors
     /// A wrong [`Nf4Config`](crate::quant::Nf4Config).
     pub fn weights(&self, storage: &Storage) -> Result<i64> {
-        let numels = self.phantom.numels();
+        let numels = self.peft.base().numels();
         let quantised: BTreeSet<String> = match storage {
             Storage::Dense(_) => BTreeSet::new(),
             Storage::Nf4 { config, .. } => {
@@ -185,7 +177,7 @@ impl Blueprint {
     /// # Errors
     /// What [`Peft::add`] says to the configuration.
     pub fn estimate(&self, config: impl Into<Box<dyn MethodConfig>>, setup: &Setup) -> Result<Estimate> {
-        let (report, fresh) = self.phantom.adapted(config.into())?;
+        let (report, fresh) = Fresh::of(config.into(), &self.peft)?;
         let mut memory =
             Memory { base: self.weights(&setup.base)?, adapter: fresh.state, ..Memory::default() };
         for own in fresh.tensors {
@@ -201,9 +193,11 @@ impl Blueprint {
 
 impl fmt::Display for Blueprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let d = &self.outline().dims;
-        let size = commas(self.parameters());
-        write!(f, "{} of {size} parameters, {} layers of width {}", d.model_type, d.layers, d.hidden)?;
+        let dims = &self.outline().dims;
+        write!(f, "{} of {} parameters", dims.model_type, commas(self.parameters()))?;
+        if let Some(sizes) = &dims.transformer {
+            write!(f, ", {} layers of width {}", sizes.layers, sizes.hidden)?;
+        }
         match self.assumed {
             true => {
                 f.write_str(": an assumed shape, LLaMA's for that size; only a config.json has a model's own")

@@ -136,7 +136,7 @@ const MANY: i64 = 100_000;
 pub fn recommend(model: &Blueprint, need: &Need) -> Result<Recommendation> {
     need.check()?;
     let dims = &model.outline().dims;
-    if need.generates() && !dims.causal {
+    if need.generates() && !dims.causal() {
         let message = format!(
             "{} is no causal model, and writes no text: classification is a task for it",
             dims.model_type

@@ -14,7 +14,7 @@ use crate::generate::sampling::{Draws, drawn};
 use crate::run::model::Model;
 use crate::seam::batch::Batch;
 pub use crate::seam::cache::KvCache;
-use crate::seam::pass::Pass;
+use crate::seam::pass::{Pass, Wanted};
 use tch::{Device, Kind, Tensor};
 
 /// How text is generated.
@@ -97,11 +97,12 @@ impl GenerateConfig {
 /// # Errors
 /// A setting that cannot be, a row without a token, a model that is not causal, more tokens than it has positions, and
 /// [`Error::NonFinite`] for logits that are not finite; settings that forbid every token.
-pub fn generate<M: Model>(model: &M, batch: &Batch, config: &GenerateConfig) -> Result<Tensor> {
+pub fn generate(model: &dyn Model, batch: &Batch, config: &GenerateConfig) -> Result<Tensor> {
     config.check(PLACE)?;
     let _guard = tch::no_grad_guard();
     let prompt = aligned(batch)?;
-    let (rows, length) = prompt.ids.size2()?;
+    let mut ids = prompt.ids()?.shallow_clone();
+    let (rows, length) = ids.size2()?;
     let most = config.new_tokens(length)?;
     let mut written = Text::new(&prompt, most)?;
     let mask = prompt.mask.map(|m| {
@@ -109,16 +110,14 @@ pub fn generate<M: Model>(model: &M, batch: &Batch, config: &GenerateConfig) -> 
         Tensor::f_cat(&[&m, &new], 1)
     });
     let mask = mask.transpose()?;
-    let mut ids = prompt.ids;
     let mut draws = config.sampling.as_ref().map(|s| (s, Draws(s.seed)));
     let cache = KvCache::new();
-    let pass = Pass { cache: config.use_cache.then_some(&cache), last: true, ..Pass::eval() };
+    let pass = Pass { cache: config.use_cache.then_some(&cache), wanted: Wanted::Last, ..Pass::eval() };
     let mut ended = Tensor::f_zeros([rows], (Kind::Bool, ids.device()))?;
     let mut text = Vec::new();
     for step in 0..most {
         let seen = mask.as_ref().map(|m| m.f_narrow(1, 0, length.saturating_add(step))).transpose()?;
-        let logits =
-            model.forward(&Batch { ids: ids.shallow_clone(), mask: seen, token_types: None }, pass)?;
+        let logits = model.forward(&Batch { mask: seen, ..Batch::dense(ids.shallow_clone()) }, pass)?;
         let &[_, 1, vocab] = logits.size().as_slice() else {
             return Err(Error::Input("this model is not causal: it has no logits for a next token".into()));
         };
@@ -164,7 +163,7 @@ pub fn generate<M: Model>(model: &M, batch: &Batch, config: &GenerateConfig) -> 
 
 /// The batch with all its padding on the left, so that every row ends with a token.
 fn aligned(batch: &Batch) -> Result<Batch> {
-    let ids = batch.ids.shallow_clone();
+    let ids = batch.ids()?.shallow_clone();
     let &[_, length] = ids.size().as_slice() else {
         return Err(Error::Input(format!("ids of shape {:?}, expected [batch, length]", ids.size())));
     };
@@ -173,7 +172,7 @@ fn aligned(batch: &Batch) -> Result<Batch> {
     }
     batch.check_mask(0)?;
     batch.check_untyped()?;
-    let Some(mask) = &batch.mask else { return Ok(Batch { ids, mask: None, token_types: None }) };
+    let Some(mask) = &batch.mask else { return Ok(Batch::dense(ids)) };
     let real = mask.f_ne(0)?.f_flip([1])?.f_cumsum(1, Kind::Int64)?;
     let right = real.f_eq(0)?.f_sum_dim_intlist(1, true, Kind::Int64)?;
     if right.f_max()?.f_int64_value(&[])? >= length {
@@ -184,5 +183,5 @@ fn aligned(batch: &Batch) -> Result<Batch> {
     let all = Tensor::f_arange(length, (Kind::Int64, ids.device()))?;
     let from = all.f_unsqueeze(0)?.f_sub(&right)?.f_remainder(length)?;
     let (ids, mask) = (ids.f_gather(1, &from, false)?, mask.f_gather(1, &from, false)?);
-    Ok(Batch { ids, mask: Some(mask), token_types: None })
+    Ok(Batch::masked(ids, mask))
 }

@@ -140,8 +140,8 @@ impl Text {
     /// A prompt, padded on the left, that `new` tokens can follow.
     pub fn new(prompt: &Batch, new: i64) -> Result<Self> {
         let ids = match &prompt.mask {
-            Some(mask) => prompt.ids.f_masked_fill(&mask.f_eq(0)?, -1)?,
-            None => prompt.ids.shallow_clone(),
+            Some(mask) => prompt.ids()?.f_masked_fill(&mask.f_eq(0)?, -1)?,
+            None => prompt.ids()?.shallow_clone(),
         };
         let length = ids.size2()?.1;
         Ok(Self { ids, prompt: length, end: length.saturating_add(new) })

@@ -130,7 +130,8 @@ impl GenerationSettings {
     ///
     /// # Errors
     /// A file that is malformed, and a setting that cannot be, by name.
-    pub fn read(dir: &Path, defaults: GenerateConfig) -> Result<Self> {
+    pub fn read(dir: impl AsRef<Path>, defaults: GenerateConfig) -> Result<Self> {
+        let dir = dir.as_ref();
         let (model, model_path) = directory::config(dir)?;
         let own = Some(dir.join(GENERATION)).filter(|own| own.exists());
         let (json, path) = match &own {

@@ -19,58 +19,57 @@ const OTHERS: &[(&str, &str)] = &[
 ];
 
 /// Refuses a stored head of another task; `has` says which parameters the file has.
-pub(super) fn check<M: HubModel>(
+pub(super) fn check(
     head: Head,
-    config: &M::Config,
+    model: &dyn HubModel,
     (json, place): (&Value, &str),
     has: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    let dims = M::dims(config);
-    let read = dims.causal || has(&format!("{}.weight", dims.head)) && !matches!(head, Head::Fresh(_));
+    let dims = model.dims();
+    let read = dims.causal()
+        || dims.head_weight().is_some_and(|weight| has(&weight)) && !matches!(head, Head::Fresh(_));
     let Some(said) = architecture(json).filter(|_| read) else { return Ok(()) };
-    let other = OTHERS.iter().find(|(task, _)| said.ends_with(task) && !M::ARCHITECTURE.ends_with(task));
+    let other = OTHERS.iter().find(|(task, _)| said.ends_with(task) && !model.class().ends_with(task));
     let Some((_, purpose)) = other else { return Ok(()) };
-    let (own, hint) = match dims.causal {
+    let (own, hint) = match dims.causal() {
         true => ("for next tokens", ""),
         false => ("for classes of texts", "; a fresh one can be asked for"),
     };
     let message =
-        format!("says {said}, with a head {purpose}; {} is read here, with one {own}{hint}", M::ARCHITECTURE);
+        format!("says {said}, with a head {purpose}; {} is read here, with one {own}{hint}", model.class());
     Err(Error::config(place, "architectures", message))
 }
 
 /// Says more where the file and the configuration do not fit: which head there is, what the index promised.
-pub(super) fn explain<M: HubModel>(
-    error: Error,
-    config: &M::Config,
-    json: &Value,
-    files: &WeightFiles,
-) -> Error {
-    let dims = M::dims(config);
-    let of_head = |name: &str| name.starts_with(&format!("{}.", dims.head));
+pub(super) fn explain(error: Error, model: &dyn HubModel, json: &Value, files: &WeightFiles) -> Error {
+    let dims = model.dims();
+    let of_head = |name: &str| {
+        let leaf = dims.head.as_deref().and_then(|head| name.strip_prefix(head));
+        leaf.is_some_and(|leaf| leaf.starts_with('.'))
+    };
     match error {
         Error::Missing { place, name, expected, hint } => {
-            let absent = files.absent.iter().find(|(listed, _)| M::rename(listed).as_ref() == Some(&name));
-            let said = architecture(json).filter(|said| *said != M::ARCHITECTURE);
+            let absent = files.absent.iter().find(|(listed, _)| model.rename(listed).as_ref() == Some(&name));
+            let said = architecture(json).filter(|said| *said != model.class());
             let more = match (absent, said) {
                 (Some((_, shard)), _) => {
                     format!("; the index has it in {shard}, and no shard has it: fetch that file again")
                 }
                 (None, said) if of_head(&name) => {
                     let is = said.map(|said| format!("config.json says {said}, ")).unwrap_or_default();
-                    let what = if dims.causal { "output layer" } else { "head for classes" };
-                    let ask = if dims.causal { "" } else { ": ask for a fresh one with their number" };
-                    format!("; {is}the file has no {what}, as {} has it{ask}", M::ARCHITECTURE)
+                    let what = if dims.causal() { "output layer" } else { "head for classes" };
+                    let ask = if dims.causal() { "" } else { ": ask for a fresh one with their number" };
+                    format!("; {is}the file has no {what}, as {} has it{ask}", model.class())
                 }
                 (None, Some(said)) => {
-                    format!("; config.json says {said}, and {} is read here", M::ARCHITECTURE)
+                    format!("; config.json says {said}, and {} is read here", model.class())
                 }
                 (None, None) => String::new(),
             };
             Error::Missing { place, name, expected, hint: format!("{hint}{more}") }
         }
         Error::Shape { place, name, expected, found, hint }
-            if hint.is_empty() && !dims.causal && of_head(&name) =>
+            if hint.is_empty() && !dims.causal() && of_head(&name) =>
         {
             let hint =
                 "; config.json says how many classes there are (num_labels, or the entries of id2label)"

@@ -13,23 +13,25 @@ pub use crate::io::directory::CONFIG;
 use crate::io::dtypes;
 use crate::io::dtypes::dtype;
 pub use crate::io::token_ids::TokenIds;
-pub use crate::models::hub_model::{Head, HubModel};
+use crate::models::{self, Described, Family};
+pub use crate::models::{Head, HubModel};
 use crate::peft::Peft;
 use crate::quant::Nf4Config;
-use crate::run::model::Model;
 use crate::seam::params::{Params, is_finite, is_float};
+use crate::text::{Limits, TextEncoder};
 use crate::warning::Warning;
 use crate::{io, quant};
 pub use save::{save, save_with, writable};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// A model from disk.
 #[derive(Debug)]
-pub struct Opened<M: Model> {
-    pub peft: Peft<M>,
+pub struct Opened {
+    pub peft: Peft,
     /// Tensors of the file that belong to something else and were not used.
     pub unused: Vec<String>,
     /// Tensors that the file lacks and that were drawn: the new head.
@@ -55,50 +57,63 @@ impl From<Head> for Options {
     }
 }
 
-/// The configuration of a model directory.
+/// The family of the model in a directory, of which only `config.json` need be there.
 ///
 /// # Errors
-/// A file that is missing or malformed, another `model_type`, a configuration that asks for something this crate
-/// does not have.
-pub fn config<M: HubModel>(dir: &Path, head: Head) -> Result<M::Config> {
-    read_config::<M>(dir, head).map(|(config, ..)| config)
+/// A file that is missing or malformed, and a `model_type` that is none of [`FAMILIES`](crate::models::FAMILIES).
+pub fn family(dir: impl AsRef<Path>) -> Result<&'static Family> {
+    let (json, path) = directory::config(dir.as_ref())?;
+    models::family(&json, &path.display().to_string())
 }
 
-/// The configuration, the file and the file's place.
-fn read_config<M: HubModel>(dir: &Path, head: Head) -> Result<(M::Config, Value, String)> {
+/// The architecture of a model directory, of which only `config.json` need be there.
+///
+/// # Errors
+/// A file that is missing or malformed, a `model_type` that is none of [`FAMILIES`](crate::models::FAMILIES), a
+/// configuration that asks for something this crate does not have.
+pub fn architecture(dir: impl AsRef<Path>, head: Head) -> Result<Arc<dyn HubModel>> {
+    describe(dir.as_ref(), head).map(|((model, _), ..)| model)
+}
+
+/// What `config.json` comes to, the file and the file's place.
+fn describe(dir: &Path, head: Head) -> Result<(Described, Value, String)> {
     let (json, path) = directory::config(dir)?;
     let place = path.display().to_string();
-    match json.get("model_type").and_then(Value::as_str) {
-        Some(kind) if kind == M::MODEL_TYPE => Ok((M::config(&json, &place, head.classes())?, json, place)),
-        kind => {
-            let found = kind.map_or("is missing".to_owned(), |kind| format!("is `{kind}`"));
-            Err(Error::config(place, "model_type", format!("{found}, expected `{}`", M::MODEL_TYPE)))
-        }
-    }
+    let described = models::family(&json, &place)?.describe(&json, &place, head.classes())?;
+    Ok((described, json, place))
+}
+
+/// The tokenizer of a model directory, with the limits of the model. [`Limits::within`] makes room for virtual tokens.
+///
+/// # Errors
+/// As [`TextEncoder::open`] and [`Limits::of`].
+pub fn encoder(dir: impl AsRef<Path>, peft: &Peft) -> Result<TextEncoder> {
+    TextEncoder::open(&dir, Limits::of(&peft.outline().dims, &dir)?)
 }
 
 /// Opens a model directory, dense or as transformers saves it with bitsandbytes' NF4.
 ///
 /// # Errors
-/// As [`config`], and for tensors that are missing, superfluous or of a wrong shape.
-pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>) -> Result<Opened<M>> {
+/// As [`architecture`], and for tensors that are missing, superfluous or of a wrong shape.
+pub fn open(dir: impl AsRef<Path>, device: Device, options: impl Into<Options>) -> Result<Opened> {
+    let dir = dir.as_ref();
     let Options { head, kind, quantise } = options.into();
-    let (config, json, json_place) = read_config::<M>(dir, head)?;
+    let ((model, mut warnings), json, json_place) = describe(dir, head)?;
     if let Some(kind) = kind.filter(|kind| dtype(*kind).is_none()) {
         return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
     }
     let files = WeightFiles::find(dir)?;
     let file = &files.place;
     let place = file.display().to_string();
-    let explain = |error| heads::explain::<M>(error, &config, &json, &files);
-    let drawn = if head == Head::Stored { Vec::new() } else { M::fresh_head(&config)? };
+    let explain = |error| heads::explain(error, model.as_ref(), &json, &files);
+    let drawn = if head == Head::Stored { Vec::new() } else { model.fresh_head()? };
     let plan = match &quantise {
         Some(_) if json.get(quant::FIELD).is_some_and(|q| !q.is_null()) => {
             let message = "the model is in 4 bits already: open it as it is, without quantising (`quantise: None`; \
                            programs: without --nf4)";
             return Err(Error::config(json_place, quant::FIELD, message));
         }
-        Some(how) => Plan::new::<M>(how, &config, (file, &files.paths), &drawn).map_err(explain)?,
+        Some(how) => Plan::new(how, &model, (file, &files.paths), &drawn).map_err(explain)?,
         None => Plan::default(),
     };
     let (mut unused, mut tensors, mut packed) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
@@ -110,7 +125,7 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
                 return Ok(());
             }
             again.extend(repeated.take(&name));
-            let Some(own) = M::rename(&name) else {
+            let Some(own) = model.rename(&name) else {
                 unused.push(name);
                 return Ok(());
             };
@@ -127,9 +142,8 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     }
     unused.sort();
     packed.append(&mut quantised::take((&json, &json_place), &place, &mut tensors, kind)?);
-    unused.extend(drop_tied::<M>(&config, file, &mut tensors)?);
-    heads::check::<M>(head, &config, (&json, &json_place), |name| tensors.contains_key(name))?;
-    let mut warnings = M::passed_over(&json, &json_place)?;
+    unused.extend(drop_tied(model.as_ref(), file, &mut tensors)?);
+    heads::check(head, model.as_ref(), (&json, &json_place), |name| tensors.contains_key(name))?;
     warnings.extend(files.warnings.iter().cloned());
     warnings.extend(broken);
     let adapter = dir.join(io::adapter::CONFIG);
@@ -138,7 +152,8 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
             "is beside the model, and is not applied: transformers does that unasked, here Peft::load does";
         warnings.push(Warning::new(dir.display(), io::adapter::CONFIG, message));
     }
-    let words = &M::dims(&config).word_embedding;
+    let dims = model.dims();
+    let words = dims.word_embedding().unwrap_or_default();
     let (one, warning) = dtypes::of_all((&json, &json_place), words, &tensors, kind);
     warnings.extend(warning);
     if let Some(kind) = one {
@@ -162,17 +177,17 @@ pub fn open<M: HubModel>(dir: &Path, device: Device, options: impl Into<Options>
     }
     let params = Params::from_tensors(place, device, tensors)?;
     packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-    let peft = Peft::new(params, config.clone()).map_err(explain)?;
+    let peft = Peft::of(params, model.clone()).map_err(explain)?;
     Ok(Opened { peft, unused, fresh, warnings })
 }
 
 /// Files of models with a tied head may have it a second time, but not as something else.
-fn drop_tied<M: HubModel>(
-    config: &M::Config,
+fn drop_tied(
+    model: &dyn HubModel,
     file: &Path,
     tensors: &mut BTreeMap<String, Tensor>,
 ) -> Result<Option<String>> {
-    let Some([head, words]) = M::tied(config) else { return Ok(None) };
+    let Some([head, words]) = model.tied() else { return Ok(None) };
     match (tensors.remove(head), tensors.get(words)) {
         (Some(own), Some(embedding)) if own.size() != embedding.size() || !own.f_equal(embedding)? => {
             let message = format!("`{head}` is not `{words}`, which it is tied to");

@@ -12,6 +12,7 @@ use crate::seam::site::SiteKind;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// What is quantised while it is read: the weights of linear layers, by name, and whether they are stored as
@@ -25,28 +26,29 @@ pub(super) struct Plan {
 impl Plan {
     /// Runs the model's constructor over the files' names and shapes (and the fresh `head`), which tells what is a
     /// linear layer before anything large is read.
-    pub fn new<M: HubModel>(
+    pub fn new(
         how: &Nf4Config,
-        config: &M::Config,
+        model: &Arc<dyn HubModel>,
         (file, paths): (&Path, &[PathBuf]),
         head: &[(String, Tensor)],
     ) -> Result<Self> {
-        let mut hollow = BTreeMap::new();
+        let mut phantoms = BTreeMap::new();
         for path in paths {
-            let renamed = tensors::hollow(path)?.into_iter().map(|(name, t)| Some((M::rename(&name)?, t)));
-            hollow.extend(renamed.flatten());
+            let renamed =
+                tensors::phantoms(path)?.into_iter().map(|(name, t)| Some((model.rename(&name)?, t)));
+            phantoms.extend(renamed.flatten());
         }
         for (name, t) in head {
-            hollow.insert(name.clone(), t.shallow_clone());
+            phantoms.insert(name.clone(), t.shallow_clone());
         }
         // A tied head that is stored a second time is compared when it is read.
-        if let Some([head, _]) = M::tied(config) {
-            hollow.remove(head);
+        if let Some([head, _]) = model.tied() {
+            phantoms.remove(head);
         }
-        let names: Vec<String> = hollow.keys().cloned().collect();
-        let peft = Peft::<M>::new(
-            Params::from_tensors(file.display().to_string(), Device::Cpu, hollow)?,
-            config.clone(),
+        let names: Vec<String> = phantoms.keys().cloned().collect();
+        let peft = Peft::of(
+            Params::from_tensors(file.display().to_string(), Device::Cpu, phantoms)?,
+            model.clone(),
         )?;
         let linears = linears(how, peft.outline(), |name| names.iter().any(|n| n == name))?;
         let linears = linears.into_iter().map(|site| (site.weight(), site.transposed)).collect();
@@ -88,7 +90,7 @@ pub(super) fn take(
 }
 
 /// Says in `config.json` which weights are in 4 bits.
-pub(super) fn describe<M: HubModel>(peft: &Peft<M>, json: &mut Value) {
+pub(super) fn describe(peft: &Peft, json: &mut Value) {
     let Some(fields) = json.as_object_mut() else { return };
     let packed = peft.base().packed();
     let Some(first) = packed.values().next() else {
@@ -100,6 +102,6 @@ pub(super) fn describe<M: HubModel>(peft: &Peft<M>, json: &mut Value) {
         linears.filter(|s| !packed.contains_key(&s.weight())).map(|s| s.name.clone()).collect();
     // The head of a language model is what transformers skips by itself.
     let dims = &peft.outline().dims;
-    let usual = dims.causal && dense.iter().all(|name| *name == dims.head);
+    let usual = dims.causal() && dense.iter().all(|name| dims.is_head(name));
     fields.insert(quant::FIELD.into(), first.config().to_json((!usual).then_some(&dense)));
 }

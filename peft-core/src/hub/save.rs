@@ -8,7 +8,6 @@ use crate::io::dtypes::dtype;
 use crate::io::folder::{IfExists, Occupant, is_there};
 use crate::io::saving::Saving;
 use crate::io::write::json;
-use crate::models::hub_model::HubModel;
 use crate::peft::Peft;
 use crate::{io, quant};
 use serde_json::Value;
@@ -46,8 +45,8 @@ const OTHERS: &[Occupant] = &[(io::adapter::CONFIG, "an adapter")];
 ///
 /// # Errors
 /// As [`save_with`].
-pub fn writable(dir: &Path, if_exists: IfExists) -> Result<()> {
-    begin(dir, if_exists).map(drop)
+pub fn writable(dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
+    begin(dir.as_ref(), if_exists).map(drop)
 }
 
 fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
@@ -61,7 +60,7 @@ fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
 /// # Errors
 /// [`Error::Occupied`] for a directory with a model, such as the one that the base was opened from, or with an adapter:
 /// [`save_with`] replaces them. A file that cannot be read or written.
-pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> Result<()> {
+pub fn save(peft: &Peft, dir: impl AsRef<Path>, source: Option<&Path>) -> Result<()> {
     save_with(peft, dir, source, IfExists::Refuse)
 }
 
@@ -71,14 +70,20 @@ pub fn save<M: HubModel>(peft: &Peft<M>, dir: &Path, source: Option<&Path>) -> R
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_with<M: HubModel>(
-    peft: &Peft<M>,
-    dir: &Path,
+pub fn save_with(
+    peft: &Peft,
+    dir: impl AsRef<Path>,
     source: Option<&Path>,
     if_exists: IfExists,
 ) -> Result<()> {
-    let mut config = M::json(peft.config());
-    let words = peft.base().find(&peft.outline().dims.word_embedding);
+    let dir = dir.as_ref();
+    let dims = &peft.outline().dims;
+    let Some(mut config) = peft.architecture().json() else {
+        let message =
+            "has no config.json (`Architecture::json`): its tensors can be saved with io::tensors::write";
+        return Err(Error::config(format!("a model of type `{}`", dims.model_type), "saving", message));
+    };
+    let words = dims.word_embedding().and_then(|name| peft.base().find(name));
     if let (Some(fields), Some(name)) = (config.as_object_mut(), words.and_then(|w| dtype(w.kind()))) {
         // transformers 4 calls it torch_dtype, and 5 reads that too.
         let field = if fields.contains_key("torch_dtype") { "torch_dtype" } else { "dtype" };

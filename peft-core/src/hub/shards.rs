@@ -71,7 +71,7 @@ impl WeightFiles {
                 );
                 return Err(Error::format(index, message));
             }
-            for name in io::tensors::hollow(shard)?.into_keys() {
+            for name in io::tensors::phantoms(shard)?.into_keys() {
                 absent.remove(&name);
                 let Some(first) = owners.insert(name.clone(), shard) else { continue };
                 let both = format!("is in both {} and {}", file(first), file(shard));

@@ -21,7 +21,8 @@ const PICKLE: &str = "adapter_model.bin";
 
 /// The configuration and the tensors of an adapter directory, of one save, as they are there, and the tensors' file. What
 /// they mean is for [`Peft::load`](crate::peft::Peft::load) to say. A save that was killed between the two files is finished first.
-pub fn read(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
+pub fn read(dir: impl AsRef<Path>) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
+    let dir = dir.as_ref();
     whole(dir, CONFIG, || read_files(dir))
 }
 
@@ -49,7 +50,8 @@ const OTHERS: &[Occupant] = &[(directory::CONFIG, "a model")];
 ///
 /// # Errors
 /// A save that cannot be finished.
-pub fn exists(dir: &Path) -> Result<bool> {
+pub fn exists(dir: impl AsRef<Path>) -> Result<bool> {
+    let dir = dir.as_ref();
     settle(dir, CONFIG)?;
     Ok(dir.join(CONFIG).exists())
 }
@@ -59,7 +61,8 @@ pub fn exists(dir: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn writable(dir: &Path, if_exists: IfExists) -> Result<()> {
+pub fn writable(dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
+    let dir = dir.as_ref();
     begin(dir, if_exists).map(drop)
 }
 
@@ -74,11 +77,12 @@ fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
 /// [`Error::Occupied`] for a directory with an adapter or a model, unless `if_exists` says otherwise; a place that cannot
 /// be written to.
 pub fn write(
-    dir: &Path,
+    dir: impl AsRef<Path>,
     config: &Value,
     tensors: &BTreeMap<String, Tensor>,
     if_exists: IfExists,
 ) -> Result<()> {
+    let dir = dir.as_ref();
     let mut saving = begin(dir, if_exists)?;
     saving.put(TENSORS, |file| io::tensors::put(&dir.join(TENSORS), file, tensors))?;
     saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, config))?;

@@ -12,7 +12,8 @@ use std::sync::LazyLock;
 ///
 /// # Errors
 /// A file that cannot be read, that is in another encoding, or that is not JSON: with the line and the column.
-pub fn read_json(path: &Path) -> Result<Value> {
+pub fn read_json(path: impl AsRef<Path>) -> Result<Value> {
+    let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     let text = utf8(&bytes).map_err(|message| Error::format(path, message))?;
     if text.trim().is_empty() {

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::io::{pickle, write_atomically};
+use crate::seam::params::phantom::phantom;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -17,7 +18,8 @@ use tch::{Device, Kind, Tensor};
 /// # Errors
 /// A file that is not what its name says, or has more in it than tensors (the error names it, and the command that converts
 /// the file); a dtype that libtorch lacks.
-pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+pub fn read(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
+    let path = path.as_ref();
     let mut tensors = BTreeMap::new();
     read_each(path, |name, tensor| {
         tensors.insert(name, tensor);
@@ -27,15 +29,16 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 }
 
 /// As [`read`], one tensor after another: what `take` drops is not held.
-pub fn read_each(path: &Path, mut take: impl FnMut(String, Tensor) -> Result<()>) -> Result<()> {
+pub fn read_each(path: impl AsRef<Path>, mut take: impl FnMut(String, Tensor) -> Result<()>) -> Result<()> {
+    let path = path.as_ref();
     each(path, |name, _, _, tensor| take(name, tensor()?))
 }
 
-/// Names and shapes of a file's tensors, as tensors of zeros that hold one value each.
-pub fn hollow(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+/// Names and shapes of a file's tensors, as phantoms: zeros that hold one value each.
+pub fn phantoms(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
     each(path, |name, shape, kind, _| {
-        tensors.insert(name, Tensor::f_zeros([0i64; 0], (kind, Device::Cpu))?.f_expand(shape, false)?);
+        tensors.insert(name, phantom(shape, kind)?);
         Ok(())
     })?;
     Ok(tensors)
@@ -78,7 +81,8 @@ fn what_else(bytes: &[u8]) -> &'static str {
 ///
 /// # Errors
 /// A dtype that safetensors lacks, and a file that cannot be written.
-pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+pub fn write(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let path = path.as_ref();
     write_atomically(path, |file| put(path, file, tensors))
 }
 

@@ -23,7 +23,8 @@ impl TokenIds {
     ///
     /// # Errors
     /// A file that is malformed, and ids that are none.
-    pub fn read(dir: &Path) -> Result<Self> {
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
         let (mut eos, mut pad) = (None, None);
         let generation = dir.join(GENERATION);
         let generation = generation.exists().then(|| Ok((read_object(&generation)?, generation)));

@@ -14,7 +14,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// What `fill` says, and a place that cannot be written to; the old file stays then, and nothing is left beside it.
-pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+pub fn write_atomically(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
     let Some(name) = path.file_name() else {
         return Err(Error::file(path, ErrorKind::InvalidFilename.into()));
     };
@@ -24,7 +28,8 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> 
 }
 
 /// A JSON file with an indent of two.
-pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+pub fn write_json(path: impl AsRef<Path>, value: &Value) -> Result<()> {
+    let path = path.as_ref();
     write_atomically(path, |file| json(path, file, value))
 }
 

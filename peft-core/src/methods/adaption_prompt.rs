@@ -124,7 +124,7 @@ impl Method for AdaptionPromptMethod {
         if !matches!(site.place, Place::Attention) || !self.sites.contains(site.name) {
             return Ok(None);
         }
-        let shape = [1, self.length, site.dims.hidden];
+        let shape = [1, self.length, site.dims.sizes()?.hidden];
         Ok(Some(Box::new(AdaptionPrompt {
             prompt: site.param(params, "adaption_prompt", &shape, Init::Normal { std: 1.0 })?,
             gate: site.param(params, "adaption_gate", &[1], Init::Zeros)?,

@@ -50,7 +50,7 @@ impl PeftConfig for HiddenPrefixConfig {
 impl MethodConfig for HiddenPrefixConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         check_tokens(NAME, self.num_virtual_tokens)?;
-        if outline.dims.causal {
+        if outline.dims.causal() {
             let why =
                 "its attention is causal, and hidden states before the words would need positions".to_owned();
             return Err(Error::Unsupported { method: NAME, site: outline.dims.model_type.clone(), why });

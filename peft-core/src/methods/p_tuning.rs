@@ -149,10 +149,10 @@ impl PTuningConfig {
 impl MethodConfig for PTuningConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         check_tokens(NAME, self.num_virtual_tokens)?;
-        fill(NAME, "token_dim", &mut self.token_dim, outline.dims.hidden)?;
-        fill(NAME, "num_layers", &mut self.num_layers, outline.dims.layers)?;
-        fill(NAME, "num_attention_heads", &mut self.num_attention_heads, outline.dims.heads)?;
-        let hidden = *self.encoder_hidden_size.get_or_insert(outline.dims.hidden);
+        fill(NAME, "token_dim", &mut self.token_dim, outline.dims.sizes()?.hidden)?;
+        fill(NAME, "num_layers", &mut self.num_layers, outline.dims.sizes()?.layers)?;
+        fill(NAME, "num_attention_heads", &mut self.num_attention_heads, outline.dims.sizes()?.heads)?;
+        let hidden = *self.encoder_hidden_size.get_or_insert(outline.dims.sizes()?.hidden);
         check_positive(NAME, "encoder_hidden_size", hidden)?;
         check_positive(NAME, "encoder_num_layers", self.encoder_num_layers)?;
         check_dropout(NAME, "encoder_dropout", self.encoder_dropout)?;
@@ -174,7 +174,7 @@ impl Method for PTuningMethod {
         let n = self.0.num_virtual_tokens;
         let tokens: Box<dyn Vectors> = match has_encoder(params) {
             true => Box::new(self.0.encoder(params)?),
-            false => Box::new(params.get(EMBEDDINGS, &[n, dims.hidden])?),
+            false => Box::new(params.get(EMBEDDINGS, &[n, dims.sizes()?.hidden])?),
         };
         Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens })))
     }

@@ -32,7 +32,7 @@ impl PartialConfig {
     /// Full names of the last layers.
     fn layers<'o>(&self, outline: &'o Outline) -> Result<Vec<&'o str>> {
         let Some(n) = self.last_layers else { return Ok(Vec::new()) };
-        let all = outline.dims.layers;
+        let all = outline.dims.sizes()?.layers;
         if !(1..=all).contains(&n) {
             let message = format!("should be from 1 to the model's {all}, is {n}");
             return Err(Error::config(NAME, "last_layers", message));

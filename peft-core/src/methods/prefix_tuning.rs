@@ -112,7 +112,7 @@ impl PrefixTuningConfig {
 
 impl MethodConfig for PrefixTuningConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
-        let d = &outline.dims;
+        let d = outline.dims.sizes()?;
         let width = d.kv_heads.saturating_mul(d.head_dim);
         check_tokens(NAME, self.num_virtual_tokens)?;
         fill(NAME, "token_dim", &mut self.token_dim, width)?;
@@ -135,7 +135,7 @@ impl Method for PrefixTuningMethod {
 
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
         let (Place::Attention, Some(layer)) = (site.place, site.layer) else { return Ok(None) };
-        let (heads, d) = (site.dims.kv_heads, site.dims.head_dim);
+        let (heads, d) = (site.dims.sizes()?.kv_heads, site.dims.sizes()?.head_dim);
         Ok(Some(Box::new(Prefix { source: self.0.source(params)?, layer, heads, d })))
     }
 

@@ -125,28 +125,29 @@ impl PromptTuningConfig {
 
     /// A fresh prompt. As in PEFT, N(0, 1) is drawn in any case.
     fn start(&self, dims: &Dims, words: Option<&Tensor>, device: Device) -> Result<Tensor> {
+        let sizes = dims.sizes()?;
         let n = self.num_virtual_tokens;
-        let normal = Init::Normal { std: 1.0 }.tensor(&[n, dims.hidden], device)?;
+        let normal = Init::Normal { std: 1.0 }.tensor(&[n, sizes.hidden], device)?;
         if self.prompt_tuning_init == PromptInit::Random {
             return Ok(normal);
         }
         let words = words.ok_or_else(|| Error::Missing {
             place: "the base".into(),
-            name: dims.word_embedding.clone(),
-            expected: vec![dims.vocab, dims.hidden],
+            name: sizes.word_embedding.clone(),
+            expected: vec![sizes.vocab, sizes.hidden],
             hint: String::new(),
         })?;
         let ids = match self.prompt_tuning_init {
             PromptInit::Text => {
                 let ids = self.text_ids()?;
-                if let Some(id) = ids.iter().find(|id| **id >= dims.vocab) {
+                if let Some(id) = ids.iter().find(|id| **id >= sizes.vocab) {
                     let message =
-                        format!("its token {id} is beyond the model's vocabulary of {}", dims.vocab);
+                        format!("its token {id} is beyond the model's vocabulary of {}", sizes.vocab);
                     return Err(Error::config(NAME, "tokenizer_name_or_path", message));
                 }
                 Tensor::f_from_slice(&ids)?
             }
-            _ => Tensor::f_randint(dims.vocab, [n], (Kind::Int64, Device::Cpu))?,
+            _ => Tensor::f_randint(sizes.vocab, [n], (Kind::Int64, Device::Cpu))?,
         };
         Ok(words.f_detach()?.f_index_select(0, &ids.f_to(words.device())?)?.f_to_kind(Kind::Float)?)
     }
@@ -162,9 +163,9 @@ impl MethodConfig for PromptTuningConfig {
             }
             _ => {}
         }
-        fill(NAME, "token_dim", &mut self.token_dim, outline.dims.hidden)?;
-        fill(NAME, "num_layers", &mut self.num_layers, outline.dims.layers)?;
-        fill(NAME, "num_attention_heads", &mut self.num_attention_heads, outline.dims.heads)?;
+        fill(NAME, "token_dim", &mut self.token_dim, outline.dims.sizes()?.hidden)?;
+        fill(NAME, "num_layers", &mut self.num_layers, outline.dims.sizes()?.layers)?;
+        fill(NAME, "num_attention_heads", &mut self.num_attention_heads, outline.dims.sizes()?.heads)?;
         self.common.resolve(NAME, outline)?;
         Ok(self.resolved(PromptTuningMethod))
     }
@@ -186,8 +187,9 @@ impl Method for PromptTuningMethod {
         params: &Params,
     ) -> Result<Option<Box<dyn Prompt>>> {
         let n = self.0.num_virtual_tokens;
-        let tokens = params
-            .get_or_else(EMBEDDINGS, &[n, dims.hidden], || self.0.start(dims, words, params.device()))?;
+        let tokens = params.get_or_else(EMBEDDINGS, &[n, dims.sizes()?.hidden], || {
+            self.0.start(dims, words, params.device())
+        })?;
         Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens: Box::new(tokens) })))
     }
 }

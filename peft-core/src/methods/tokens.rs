@@ -72,7 +72,7 @@ impl TokenRows {
         let Some((kind, &[vocab, _])) = found.map(|s| (s.kind, s.shape.as_slice())) else {
             return Err(wrong("is not a layer with one row a token".into()));
         };
-        let rows = kind == SiteKind::Embedding || site == outline.dims.head;
+        let rows = kind == SiteKind::Embedding || outline.dims.is_head(site);
         if !rows {
             return Err(wrong(format!("it is {kind}, not {}", SiteKind::Embedding)));
         }

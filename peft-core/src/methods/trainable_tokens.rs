@@ -61,7 +61,10 @@ impl MethodConfig for TrainableTokensConfig {
         if self.common.modules_to_save.is_some() {
             self.common.resolve(NAME, outline)?;
         }
-        let names = self.target_modules.take().unwrap_or_else(|| Names::Pattern(words(outline).to_owned()));
+        let names = match self.target_modules.take() {
+            Some(names) => names,
+            None => Names::Pattern(words(outline)?.to_owned()),
+        };
         let found = Targets::from(names.clone()).resolve(&CAN, &Layers::default(), &[], outline)?;
         let ask = Request {
             method: NAME,
@@ -116,7 +119,7 @@ impl Method for TrainableTokensMethod {
 }
 
 /// Full name of the word embedding.
-pub(super) fn words(outline: &Outline) -> &str {
-    let name = outline.dims.word_embedding.as_str();
-    name.strip_suffix(".weight").unwrap_or(name)
+pub(super) fn words(outline: &Outline) -> Result<&str> {
+    let name = outline.dims.sizes()?.word_embedding.as_str();
+    Ok(name.strip_suffix(".weight").unwrap_or(name))
 }

@@ -82,7 +82,7 @@ impl Method for ZeroInitAttentionMethod {
 
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
         let Place::Attention = site.place else { return Ok(None) };
-        let shape = [self.0.num_virtual_tokens, site.dims.hidden];
+        let shape = [self.0.num_virtual_tokens, site.dims.sizes()?.hidden];
         Ok(Some(Box::new(ZeroInitAttention {
             prompt: site.param(params, "zero_init_prompt", &shape, Init::Normal { std: 1.0 })?,
             gate: site.param(params, "zero_init_gate", &[1], Init::Zeros)?,

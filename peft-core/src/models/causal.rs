@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::seam::attention::causal_mask;
 use crate::seam::batch::{Batch, Input, Prompt};
 use crate::seam::layer::Layer;
-use crate::seam::pass::Pass;
+use crate::seam::pass::{Pass, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 
@@ -35,7 +35,7 @@ impl Stream {
         let (cached, cached_virtual) = pass.cache.map_or((0, 0), |c| (c.len(), c.virtual_tokens()));
         batch.check_mask(cached.saturating_sub(cached_virtual))?;
         batch.check_untyped()?;
-        let embeds = words.forward(&batch.ids, pass)?;
+        let embeds = words.forward(batch.ids()?, pass)?;
         let mask = batch.additive_mask(embeds.kind())?;
         let input = Input { embeds, mask, position: 0, virtual_tokens: 0 };
         let Input { embeds: x, mask: padding, position, virtual_tokens } =
@@ -77,9 +77,9 @@ impl Stream {
         if let Some(cache) = pass.cache {
             cache.advance(t, self.virtual_tokens);
         }
-        match pass.last {
-            true => head.forward(&x.f_narrow(1, t.saturating_sub(1), 1)?, pass),
-            false => head.forward(x, pass),
+        match pass.wanted {
+            Wanted::Last => head.forward(&x.f_narrow(1, t.saturating_sub(1), 1)?, pass),
+            Wanted::All => head.forward(x, pass),
         }
     }
 
@@ -94,7 +94,7 @@ impl Stream {
 
 /// `[batch or 1, t]`: virtual tokens from 0 on, then the batch's tokens.
 fn positions(batch: &Batch, cached: i64, t: i64, virtual_tokens: i64) -> Result<Tensor> {
-    let index = (Kind::Int64, batch.ids.device());
+    let index = (Kind::Int64, batch.ids()?.device());
     let all = Tensor::f_arange_start(cached, cached.saturating_add(t), index)?.f_unsqueeze(0)?;
     let Some(mask) = &batch.mask else { return Ok(all) };
     let pads = mask.f_cumsum(1, Kind::Int64)?.f_eq(0)?.f_sum_dim_intlist(1, true, Kind::Int64)?;

@@ -1,41 +1,32 @@
 //! The decoder of the Llama family: `x + attention(norm(x))`, `x + down(act(gate(x)) ⊙ up(x))`, with rotary positions,
-//! grouped key heads and RMS norms. Touvron et al. 2023, <https://arxiv.org/abs/2302.13971>. A family is a
-//! [`DecoderFamily`]: how its `config.json` is read.
+//! grouped key heads and RMS norms. Touvron et al. 2023, <https://arxiv.org/abs/2302.13971>. A family says how
+//! its `config.json` is read.
 
 use crate::error::Result;
-use crate::hub::HubModel;
 use crate::io::fields::{Fields, patched};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
 use crate::models::causal::Stream;
+use crate::models::hub_model::{Described, Family, HubModel};
 use crate::models::rope::{Rope, RopeConfig};
-use crate::run::model::Model;
+use crate::run::model::{Architecture, Model};
 use crate::run::scope::Scope;
 use crate::seam::attention::Softmax;
 use crate::seam::batch::{Batch, Prompt};
-use crate::seam::dims::Dims;
+use crate::seam::dims::{Dims, Transformer};
 use crate::seam::layer::{Block, Layer};
 use crate::seam::pass::Pass;
 use crate::seam::site::Role;
-use crate::warning::Warning;
 use serde_json::Value;
 use std::fmt::Debug;
-use std::marker::PhantomData;
+use std::sync::Arc;
 use tch::Tensor;
-
-/// A family of decoders.
-pub trait DecoderFamily: Debug + Clone + Copy + Send + Sync + 'static {
-    /// The family's `model_type`.
-    const MODEL_TYPE: &'static str;
-    /// The Hub's class.
-    const ARCHITECTURE: &'static str;
-    /// Reads a `config.json`; `place` is what errors call it.
-    fn config(json: &Value, place: &str) -> Result<DecoderConfig>;
-}
 
 /// What a decoder's numbers depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
+    /// Which of the Hub's families it is.
+    pub family: &'static Family,
     pub vocab_size: i64,
     pub hidden_size: i64,
     pub intermediate_size: i64,
@@ -81,7 +72,12 @@ impl DecoderConfig {
 
     /// The fields that all families share, without biases and windows. Where the file does not say, there are `kv_heads`
     /// (null is as many as there are heads) and `positions`.
-    pub(super) fn read(f: &Fields<'_>, kv_heads: Option<i64>, positions: i64) -> Result<Self> {
+    pub(super) fn read(
+        family: &'static Family,
+        f: &Fields<'_>,
+        kv_heads: Option<i64>,
+        positions: i64,
+    ) -> Result<Self> {
         let (hidden, heads) = (f.size("hidden_size")?, f.size("num_attention_heads")?);
         let field = "num_key_value_heads";
         let kv_heads = f.positive(field, f.or_if_absent(field, kv_heads)?.unwrap_or(heads))?;
@@ -97,6 +93,7 @@ impl DecoderConfig {
         }
         let head_dim = f.positive("head_dim", head_dim)?;
         Ok(Self {
+            family,
             vocab_size: f.size("vocab_size")?,
             hidden_size: hidden,
             intermediate_size: f.size("intermediate_size")?,
@@ -119,38 +116,92 @@ impl DecoderConfig {
     }
 }
 
+impl DecoderConfig {
+    /// With what the file says that does not count.
+    pub(super) fn described(self, place: &str) -> Result<Described> {
+        let warnings = RopeConfig::passed_over(&Fields::new(&self.json, place))?;
+        Ok((Arc::new(self), warnings))
+    }
+}
+
 /// A view of a decoder with its language-model head.
 #[derive(Debug)]
-pub struct Decoder<F> {
+pub struct Decoder {
     words: Layer,
     prompts: Vec<Box<dyn Prompt>>,
     layers: Vec<DecoderLayer>,
     norm: Layer,
     head: Layer,
     config: DecoderConfig,
-    family: PhantomData<F>,
 }
 
-impl<F: DecoderFamily> Model for Decoder<F> {
-    type Config = DecoderConfig;
+impl Architecture for DecoderConfig {
+    fn build(&self, scope: &Scope<'_>) -> Result<Box<dyn Model>> {
+        Ok(Box::new(Decoder::new(scope, self)?))
+    }
 
-    fn dims(c: &DecoderConfig) -> Dims {
+    fn dims(&self) -> Dims {
         Dims {
-            model_type: F::MODEL_TYPE.into(),
-            layers: c.num_hidden_layers,
-            hidden: c.hidden_size,
-            heads: c.num_attention_heads,
-            kv_heads: c.num_key_value_heads,
-            head_dim: c.head_dim,
-            word_embedding: "model.embed_tokens.weight".into(),
-            vocab: c.vocab_size,
-            positions: None,
-            head: "lm_head".into(),
-            causal: true,
+            model_type: self.family.model_type.into(),
+            task: Some(self.family.task),
+            head: Some("lm_head".into()),
+            classes: Vec::new(),
+            transformer: Some(Transformer {
+                layers: self.num_hidden_layers,
+                hidden: self.hidden_size,
+                heads: self.num_attention_heads,
+                kv_heads: self.num_key_value_heads,
+                head_dim: self.head_dim,
+                word_embedding: WORDS.into(),
+                vocab: self.vocab_size,
+                positions: None,
+                pad: None,
+            }),
         }
     }
 
-    fn new(s: &Scope<'_>, c: &DecoderConfig) -> Result<Self> {
+    fn untied(&self) -> Option<Box<dyn Architecture>> {
+        self.tie_word_embeddings.then(|| Self { tie_word_embeddings: false, ..self.clone() }.into())
+    }
+
+    fn resized(&self, vocab_size: i64) -> Option<Box<dyn Architecture>> {
+        Some(Self { vocab_size, ..self.clone() }.into())
+    }
+
+    fn json(&self) -> Option<Value> {
+        let tied = ("tie_word_embeddings", self.tie_word_embeddings.into());
+        let vocab = ("vocab_size", self.vocab_size.into());
+        Some(patched(&self.json, [("architectures", vec![self.family.class].into()), tied, vocab]))
+    }
+}
+
+impl HubModel for DecoderConfig {
+    fn class(&self) -> &'static str {
+        self.family.class
+    }
+
+    fn tied(&self) -> Option<[&'static str; 2]> {
+        self.tie_word_embeddings.then_some(["lm_head.weight", WORDS])
+    }
+
+    /// Rotary tables are buffers of old files; models without a head are saved without the `model.` in front.
+    fn rename(&self, name: &str) -> Option<String> {
+        if name.ends_with("rotary_emb.inv_freq") {
+            return None;
+        }
+        let bare = ["embed_tokens.", "layers.", "norm."].iter().any(|p| name.starts_with(p));
+        Some(if bare { format!("model.{name}") } else { name.to_owned() })
+    }
+}
+
+const WORDS: &str = "model.embed_tokens.weight";
+
+impl Decoder {
+    /// The view in `scope`.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another shape.
+    pub fn new(s: &Scope<'_>, c: &DecoderConfig) -> Result<Self> {
         let (model, d) = (s.at("model"), c.hidden_size);
         Ok(Self {
             words: model.embedding("embed_tokens", c.vocab_size, d)?,
@@ -160,14 +211,15 @@ impl<F: DecoderFamily> Model for Decoder<F> {
                 .collect::<Result<_>>()?,
             norm: model.rms_norm("norm", d, c.rms_norm_eps)?,
             head: match c.tie_word_embeddings {
-                true => s.tied_linear("lm_head", "model.embed_tokens.weight", d, c.vocab_size)?,
+                true => s.tied_linear("lm_head", WORDS, d, c.vocab_size)?,
                 false => s.linear("lm_head", d, c.vocab_size, false)?,
             },
             config: c.clone(),
-            family: PhantomData,
         })
     }
+}
 
+impl Model for Decoder {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
@@ -179,14 +231,6 @@ impl<F: DecoderFamily> Model for Decoder<F> {
             x = layer.forward(&x, &rope, stream.pass(layer.attention.window, pass)?)?;
         }
         stream.leave(&self.norm.forward(&x, pass)?, &self.head, pass)
-    }
-
-    fn untied(config: &DecoderConfig) -> DecoderConfig {
-        DecoderConfig { tie_word_embeddings: false, ..config.clone() }
-    }
-
-    fn resized(config: &DecoderConfig, vocab_size: i64) -> Option<DecoderConfig> {
-        Some(DecoderConfig { vocab_size, ..config.clone() })
     }
 }
 
@@ -249,41 +293,5 @@ impl DecoderLayer {
             })?;
             Ok(x.f_add(&f)?)
         })
-    }
-}
-
-impl<F: DecoderFamily> HubModel for Decoder<F> {
-    const MODEL_TYPE: &'static str = F::MODEL_TYPE;
-    const ARCHITECTURE: &'static str = F::ARCHITECTURE;
-
-    fn config(json: &Value, place: &str, _labels: Option<i64>) -> Result<DecoderConfig> {
-        F::config(json, place)
-    }
-
-    fn json(c: &DecoderConfig) -> Value {
-        let tied = ("tie_word_embeddings", c.tie_word_embeddings.into());
-        let vocab = ("vocab_size", c.vocab_size.into());
-        patched(&c.json, [("architectures", vec![F::ARCHITECTURE].into()), tied, vocab])
-    }
-
-    fn tied(c: &DecoderConfig) -> Option<[&'static str; 2]> {
-        c.tie_word_embeddings.then_some(["lm_head.weight", "model.embed_tokens.weight"])
-    }
-
-    fn passed_over(json: &Value, place: &str) -> Result<Vec<Warning>> {
-        RopeConfig::passed_over(&Fields::new(json, place))
-    }
-
-    /// Rotary tables are buffers of old files; models without a head are saved without the `model.` in front.
-    fn rename(name: &str) -> Option<String> {
-        if name.ends_with("rotary_emb.inv_freq") {
-            return None;
-        }
-        let bare = ["embed_tokens.", "layers.", "norm."].iter().any(|p| name.starts_with(p));
-        Some(if bare { format!("model.{name}") } else { name.to_owned() })
-    }
-
-    fn fresh_head(_: &DecoderConfig) -> Result<Vec<(String, Tensor)>> {
-        Ok(Vec::new())
     }
 }

@@ -4,21 +4,30 @@
 //! stored as `[in, out]`, q, k and v in one.
 
 use crate::error::Result;
-use crate::hub::HubModel;
 use crate::io::fields::{Fields, patched};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
 use crate::models::causal::Stream;
-use crate::run::model::Model;
+use crate::models::hub_model::{Family, HubModel};
+use crate::run::model::{Architecture, Model};
 use crate::run::scope::Scope;
 use crate::seam::attention::Softmax;
 use crate::seam::batch::{Batch, Prompt};
-use crate::seam::dims::Dims;
+use crate::seam::dims::{Dims, TaskType, Transformer};
 use crate::seam::layer::{Block, Layer};
 use crate::seam::pass::Pass;
 use crate::seam::site::Role;
 use serde_json::Value;
+use std::sync::Arc;
 use tch::Tensor;
+
+/// GPT-2s of the Hub.
+pub static FAMILY: Family = Family {
+    model_type: "gpt2",
+    class: "GPT2LMHeadModel",
+    task: TaskType::CausalLm,
+    describe: |json, place, _| Ok((Arc::new(config(json, place)?), Vec::new())),
+};
 
 /// `config.json`, as far as it changes a number.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +48,113 @@ pub struct Gpt2Config {
     pub json: Value,
 }
 
+/// Its `config.json`.
+///
+/// # Errors
+/// A field that is missing or malformed, or that asks for something this crate does not have.
+pub fn config(json: &Value, place: &str) -> Result<Gpt2Config> {
+    let f = Fields::new(json, place);
+    for (field, only) in [
+        ("add_cross_attention", false),
+        ("reorder_and_upcast_attn", false),
+        ("scale_attn_by_inverse_layer_idx", false),
+        ("scale_attn_weights", true),
+    ] {
+        f.only(field, only)?;
+    }
+    // Either name may be there, and the general one counts where both are, as in transformers.
+    let size = |own: &str, general: &str| match f.get(general)? {
+        Some(size) => f.positive(general, size),
+        None => f.size(own),
+    };
+    let (n_embd, n_head) = (size("n_embd", "hidden_size")?, size("n_head", "num_attention_heads")?);
+    if n_embd.checked_rem(n_head) != Some(0) {
+        return Err(f.wrong("n_embd", format!("{n_embd} is not a multiple of n_head {n_head}")));
+    }
+    Ok(Gpt2Config {
+        vocab_size: f.size("vocab_size")?,
+        n_embd,
+        n_layer: size("n_layer", "num_hidden_layers")?,
+        n_head,
+        n_inner: f.positive("n_inner", f.or("n_inner", n_embd.saturating_mul(4))?)?,
+        n_positions: size("n_positions", "max_position_embeddings")?,
+        layer_norm_epsilon: f.epsilon("layer_norm_epsilon", 1e-5)?,
+        activation_function: f.or("activation_function", HiddenAct::GeluNew)?,
+        tie_word_embeddings: f.or("tie_word_embeddings", true)?,
+        resid_pdrop: f.dropout("resid_pdrop", 0.1)?,
+        embd_pdrop: f.dropout("embd_pdrop", 0.1)?,
+        attn_pdrop: f.dropout("attn_pdrop", 0.1)?,
+        json: json.clone(),
+    })
+}
+
+impl Architecture for Gpt2Config {
+    fn build(&self, scope: &Scope<'_>) -> Result<Box<dyn Model>> {
+        Ok(Box::new(Gpt2::new(scope, self)?))
+    }
+
+    fn dims(&self) -> Dims {
+        Dims {
+            model_type: FAMILY.model_type.into(),
+            task: Some(FAMILY.task),
+            head: Some("lm_head".into()),
+            classes: Vec::new(),
+            transformer: Some(Transformer {
+                layers: self.n_layer,
+                hidden: self.n_embd,
+                heads: self.n_head,
+                kv_heads: self.n_head,
+                head_dim: self.head_dim(),
+                word_embedding: WORDS.into(),
+                vocab: self.vocab_size,
+                positions: Some(self.n_positions),
+                pad: None,
+            }),
+        }
+    }
+
+    fn untied(&self) -> Option<Box<dyn Architecture>> {
+        self.tie_word_embeddings.then(|| Self { tie_word_embeddings: false, ..self.clone() }.into())
+    }
+
+    fn resized(&self, vocab_size: i64) -> Option<Box<dyn Architecture>> {
+        Some(Self { vocab_size, ..self.clone() }.into())
+    }
+
+    fn json(&self) -> Option<Value> {
+        let tied = ("tie_word_embeddings", self.tie_word_embeddings.into());
+        let vocab = ("vocab_size", self.vocab_size.into());
+        Some(patched(&self.json, [("architectures", vec![FAMILY.class].into()), tied, vocab]))
+    }
+}
+
+impl HubModel for Gpt2Config {
+    fn class(&self) -> &'static str {
+        FAMILY.class
+    }
+
+    fn tied(&self) -> Option<[&'static str; 2]> {
+        self.tie_word_embeddings.then_some(["lm_head.weight", WORDS])
+    }
+
+    /// Old files lack the `transformer.` in front and have the causal masks as buffers.
+    fn rename(&self, name: &str) -> Option<String> {
+        if name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") {
+            return None;
+        }
+        let bare = ["wte.", "wpe.", "h.", "ln_f."].iter().any(|p| name.starts_with(p));
+        Some(if bare { format!("transformer.{name}") } else { name.to_owned() })
+    }
+}
+
+impl Gpt2Config {
+    fn head_dim(&self) -> i64 {
+        self.n_embd.checked_div(self.n_head).unwrap_or_default()
+    }
+}
+
+const WORDS: &str = "transformer.wte.weight";
+
 /// A view of the model.
 #[derive(Debug)]
 pub struct Gpt2 {
@@ -51,26 +167,12 @@ pub struct Gpt2 {
     config: Gpt2Config,
 }
 
-impl Model for Gpt2 {
-    type Config = Gpt2Config;
-
-    fn dims(c: &Gpt2Config) -> Dims {
-        Dims {
-            model_type: "gpt2".into(),
-            layers: c.n_layer,
-            hidden: c.n_embd,
-            heads: c.n_head,
-            kv_heads: c.n_head,
-            head_dim: c.n_embd.checked_div(c.n_head).unwrap_or_default(),
-            word_embedding: "transformer.wte.weight".into(),
-            vocab: c.vocab_size,
-            positions: Some(c.n_positions),
-            head: "lm_head".into(),
-            causal: true,
-        }
-    }
-
-    fn new(s: &Scope<'_>, c: &Gpt2Config) -> Result<Self> {
+impl Gpt2 {
+    /// The view in `scope`.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another shape.
+    pub fn new(s: &Scope<'_>, c: &Gpt2Config) -> Result<Self> {
         let (t, d) = (s.at("transformer"), c.n_embd);
         Ok(Self {
             words: t.embedding("wte", c.vocab_size, d)?,
@@ -79,13 +181,15 @@ impl Model for Gpt2 {
             layers: (0..c.n_layer).map(|i| Gpt2Layer::new(&t.at("h").layer(i), c)).collect::<Result<_>>()?,
             norm: t.layer_norm("ln_f", d, c.layer_norm_epsilon)?,
             head: match c.tie_word_embeddings {
-                true => s.tied_linear("lm_head", "transformer.wte.weight", d, c.vocab_size)?,
+                true => s.tied_linear("lm_head", WORDS, d, c.vocab_size)?,
                 false => s.linear("lm_head", d, c.vocab_size, false)?,
             },
             config: c.clone(),
         })
     }
+}
 
+impl Model for Gpt2 {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
@@ -98,14 +202,6 @@ impl Model for Gpt2 {
             x = layer.forward(&x, inner)?;
         }
         stream.leave(&self.norm.forward(&x, inner)?, &self.head, pass)
-    }
-
-    fn untied(config: &Gpt2Config) -> Gpt2Config {
-        Gpt2Config { tie_word_embeddings: false, ..config.clone() }
-    }
-
-    fn resized(config: &Gpt2Config, vocab_size: i64) -> Option<Gpt2Config> {
-        Some(Gpt2Config { vocab_size, ..config.clone() })
     }
 }
 
@@ -127,7 +223,6 @@ impl Gpt2Layer {
     fn new(s: &Scope<'_>, c: &Gpt2Config) -> Result<Self> {
         let (d, eps) = (c.n_embd, c.layer_norm_epsilon);
         let (attn, mlp) = (s.at("attn"), s.at("mlp"));
-        let dims = Gpt2::dims(c);
         Ok(Self {
             ln_1: s.layer_norm("ln_1", d, eps)?,
             attention_block: s.block("attn", Role::Attention, d)?,
@@ -136,9 +231,9 @@ impl Gpt2Layer {
                 core: attn.attention("", Softmax::Fused, c.attn_pdrop)?,
                 output: attn.conv1d("c_proj", d, d)?,
                 output_dropout: c.resid_pdrop,
-                heads: dims.heads,
-                kv_heads: dims.kv_heads,
-                head_dim: dims.head_dim,
+                heads: c.n_head,
+                kv_heads: c.n_head,
+                head_dim: c.head_dim(),
                 window: None,
             },
             ln_2: s.layer_norm("ln_2", d, eps)?,
@@ -164,69 +259,5 @@ impl Gpt2Layer {
             })?;
             Ok(x.f_add(&f)?)
         })
-    }
-}
-
-impl HubModel for Gpt2 {
-    const MODEL_TYPE: &'static str = "gpt2";
-    const ARCHITECTURE: &'static str = "GPT2LMHeadModel";
-
-    fn config(json: &Value, place: &str, _labels: Option<i64>) -> Result<Gpt2Config> {
-        let f = Fields::new(json, place);
-        for (field, only) in [
-            ("add_cross_attention", false),
-            ("reorder_and_upcast_attn", false),
-            ("scale_attn_by_inverse_layer_idx", false),
-            ("scale_attn_weights", true),
-        ] {
-            f.only(field, only)?;
-        }
-        // Either name may be there, and the general one counts where both are, as in transformers.
-        let size = |own: &str, general: &str| match f.get(general)? {
-            Some(size) => f.positive(general, size),
-            None => f.size(own),
-        };
-        let (n_embd, n_head) = (size("n_embd", "hidden_size")?, size("n_head", "num_attention_heads")?);
-        if n_embd.checked_rem(n_head) != Some(0) {
-            return Err(f.wrong("n_embd", format!("{n_embd} is not a multiple of n_head {n_head}")));
-        }
-        Ok(Gpt2Config {
-            vocab_size: f.size("vocab_size")?,
-            n_embd,
-            n_layer: size("n_layer", "num_hidden_layers")?,
-            n_head,
-            n_inner: f.positive("n_inner", f.or("n_inner", n_embd.saturating_mul(4))?)?,
-            n_positions: size("n_positions", "max_position_embeddings")?,
-            layer_norm_epsilon: f.epsilon("layer_norm_epsilon", 1e-5)?,
-            activation_function: f.or("activation_function", HiddenAct::GeluNew)?,
-            tie_word_embeddings: f.or("tie_word_embeddings", true)?,
-            resid_pdrop: f.dropout("resid_pdrop", 0.1)?,
-            embd_pdrop: f.dropout("embd_pdrop", 0.1)?,
-            attn_pdrop: f.dropout("attn_pdrop", 0.1)?,
-            json: json.clone(),
-        })
-    }
-
-    fn json(c: &Gpt2Config) -> Value {
-        let tied = ("tie_word_embeddings", c.tie_word_embeddings.into());
-        let vocab = ("vocab_size", c.vocab_size.into());
-        patched(&c.json, [("architectures", vec![Self::ARCHITECTURE].into()), tied, vocab])
-    }
-
-    fn tied(c: &Gpt2Config) -> Option<[&'static str; 2]> {
-        c.tie_word_embeddings.then_some(["lm_head.weight", "transformer.wte.weight"])
-    }
-
-    /// Old files lack the `transformer.` in front and have the causal masks as buffers.
-    fn rename(name: &str) -> Option<String> {
-        if name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") {
-            return None;
-        }
-        let bare = ["wte.", "wpe.", "h.", "ln_f."].iter().any(|p| name.starts_with(p));
-        Some(if bare { format!("transformer.{name}") } else { name.to_owned() })
-    }
-
-    fn fresh_head(_: &Gpt2Config) -> Result<Vec<(String, Tensor)>> {
-        Ok(Vec::new())
     }
 }

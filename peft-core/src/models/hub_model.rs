@@ -1,47 +1,64 @@
 //! The Hub's form of a model: what a family says of its files.
 
 use crate::error::Result;
-use crate::run::model::Model;
+use crate::run::model::Architecture;
+use crate::seam::dims::TaskType;
 use crate::warning::Warning;
 use serde_json::Value;
+use std::sync::Arc;
 use tch::Tensor;
 
-/// A model that the Hub has a form for.
-pub trait HubModel: Model {
-    /// The family's `model_type`.
-    const MODEL_TYPE: &'static str;
-    /// The Hub's class, head included.
-    const ARCHITECTURE: &'static str;
-
-    /// The configuration in `config.json`, with `labels` classes where that is given.
-    ///
-    /// # Errors
-    /// A field that is missing, or that asks for something this crate does not have.
-    fn config(json: &Value, place: &str, labels: Option<i64>) -> Result<Self::Config>;
-
-    /// What a `config.json` that [`Self::config`] takes says and that does not count.
-    ///
-    /// # Errors
-    /// As [`Self::config`].
-    fn passed_over(json: &Value, place: &str) -> Result<Vec<Warning>> {
-        let _ = (json, place);
-        Ok(Vec::new())
-    }
+/// An architecture that the Hub has a form for.
+pub trait HubModel: Architecture {
+    /// The Hub's class, head included: `LlamaForCausalLM`.
+    fn class(&self) -> &'static str;
 
     /// This crate's name for a tensor of the file, or `None` for one that belongs to something else (another head,
     /// a buffer).
-    fn rename(name: &str) -> Option<String>;
+    fn rename(&self, name: &str) -> Option<String>;
 
-    /// A fresh head, for a file that has none.
-    fn fresh_head(config: &Self::Config) -> Result<Vec<(String, Tensor)>>;
-
-    /// `config.json` as it was read, with what has changed since.
-    fn json(config: &Self::Config) -> Value;
+    /// A fresh head, for a file that has none; drawn from libtorch's generator.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    fn fresh_head(&self) -> Result<Vec<(String, Tensor)>> {
+        Ok(Vec::new())
+    }
 
     /// The head's parameter and the word embedding's, where the configuration says that they are one.
-    fn tied(config: &Self::Config) -> Option<[&'static str; 2]> {
-        let _ = config;
+    fn tied(&self) -> Option<[&'static str; 2]> {
         None
+    }
+}
+
+/// What a `config.json` comes to: the architecture, and what the file says that does not count.
+pub type Described = (Arc<dyn HubModel>, Vec<Warning>);
+
+/// A family of the Hub's models.
+#[derive(Debug)]
+pub struct Family {
+    /// `model_type` of its `config.json`.
+    pub model_type: &'static str,
+    /// The Hub's class, head included.
+    pub class: &'static str,
+    /// What its head is for.
+    pub task: TaskType,
+    pub(super) describe: fn(&Value, &str, Option<i64>) -> Result<Described>,
+}
+
+impl PartialEq for Family {
+    fn eq(&self, other: &Self) -> bool {
+        self.model_type == other.model_type
+    }
+}
+
+impl Family {
+    /// The architecture in `config.json`, with `classes` of a classifier where that is given.
+    ///
+    /// # Errors
+    /// A field that is missing or malformed, or that asks for something this crate does not have.
+    pub fn describe(&self, json: &Value, place: &str, classes: Option<i64>) -> Result<Described> {
+        (self.describe)(json, place, classes)
     }
 }
 

@@ -2,28 +2,30 @@
 
 use crate::error::Result;
 use crate::io::fields::Fields;
-use crate::models::decoder::{Decoder, DecoderConfig, DecoderFamily};
+use crate::models::decoder::DecoderConfig;
+use crate::models::hub_model::Family;
+use crate::seam::dims::TaskType;
 use serde_json::Value;
 
-/// A view of a Llama.
-pub type Llama = Decoder<LlamaFamily>;
+/// Llamas of the Hub.
+pub static FAMILY: Family = Family {
+    model_type: "llama",
+    class: "LlamaForCausalLM",
+    task: TaskType::CausalLm,
+    describe: |json, place, _| config(json, place)?.described(place),
+};
 
-/// How a Llama's `config.json` is read.
-#[derive(Debug, Clone, Copy)]
-pub struct LlamaFamily;
-
-impl DecoderFamily for LlamaFamily {
-    const MODEL_TYPE: &'static str = "llama";
-    const ARCHITECTURE: &'static str = "LlamaForCausalLM";
-
-    fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
-        let f = Fields::new(json, place);
-        let bias = f.or("attention_bias", false)?;
-        Ok(DecoderConfig {
-            qkv_bias: bias,
-            output_bias: bias,
-            mlp_bias: f.or("mlp_bias", false)?,
-            ..DecoderConfig::read(&f, None, 2048)?
-        })
-    }
+/// Its `config.json`.
+///
+/// # Errors
+/// A field that is missing or malformed, or that asks for something this crate does not have.
+pub fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
+    let f = Fields::new(json, place);
+    let bias = f.or("attention_bias", false)?;
+    Ok(DecoderConfig {
+        qkv_bias: bias,
+        output_bias: bias,
+        mlp_bias: f.or("mlp_bias", false)?,
+        ..DecoderConfig::read(&FAMILY, &f, None, 2048)?
+    })
 }

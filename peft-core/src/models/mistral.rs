@@ -3,25 +3,27 @@
 
 use crate::error::Result;
 use crate::io::fields::Fields;
-use crate::models::decoder::{Decoder, DecoderConfig, DecoderFamily};
+use crate::models::decoder::DecoderConfig;
+use crate::models::hub_model::Family;
+use crate::seam::dims::TaskType;
 use serde_json::Value;
 
-/// A view of a Mistral.
-pub type Mistral = Decoder<MistralFamily>;
+/// Mistrals of the Hub.
+pub static FAMILY: Family = Family {
+    model_type: "mistral",
+    class: "MistralForCausalLM",
+    task: TaskType::CausalLm,
+    describe: |json, place, _| config(json, place)?.described(place),
+};
 
-/// How a Mistral's `config.json` is read.
-#[derive(Debug, Clone, Copy)]
-pub struct MistralFamily;
-
-impl DecoderFamily for MistralFamily {
-    const MODEL_TYPE: &'static str = "mistral";
-    const ARCHITECTURE: &'static str = "MistralForCausalLM";
-
-    fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
-        let f = Fields::new(json, place);
-        f.absent("layer_types")?;
-        let window = f.or_if_absent("sliding_window", Some(4096))?;
-        let window = window.map(|w| f.positive("sliding_window", w)).transpose()?;
-        Ok(DecoderConfig { sliding_window: window, ..DecoderConfig::read(&f, Some(8), 131_072)? })
-    }
+/// Its `config.json`.
+///
+/// # Errors
+/// A field that is missing or malformed, or that asks for something this crate does not have.
+pub fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
+    let f = Fields::new(json, place);
+    f.absent("layer_types")?;
+    let window = f.or_if_absent("sliding_window", Some(4096))?;
+    let window = window.map(|w| f.positive("sliding_window", w)).transpose()?;
+    Ok(DecoderConfig { sliding_window: window, ..DecoderConfig::read(&FAMILY, &f, Some(8), 131_072)? })
 }

@@ -17,63 +17,34 @@ mod rope;
 pub mod tiny;
 
 pub use activation::HiddenAct;
-pub use bert::Bert;
-pub use decoder::{Decoder, DecoderConfig, DecoderFamily, Windowed};
+pub use decoder::{Decoder, DecoderConfig, Windowed};
 pub use encoder::{Encoder, EncoderConfig, EncoderFamily};
 pub use gpt2::{Gpt2, Gpt2Config};
-pub use llama::Llama;
-pub use mistral::Mistral;
-pub use qwen2::Qwen2;
-pub use roberta::Roberta;
+pub use hub_model::{Described, Family, Head, HubModel};
 pub use rope::{RopeConfig, RopeType};
 pub use tiny::{Tiny, TinyConfig};
 
 use crate::error::{Error, Result};
-use crate::hub::HubModel;
-use crate::io;
 use serde_json::Value;
-use std::path::Path;
 
-/// Code that works for a family which is known only once a `config.json` is read.
-pub trait FamilyVisitor {
-    /// What it gives.
-    type Output;
-    /// Runs it for the family `M`.
-    fn visit<M: HubModel>(self) -> Self::Output;
-}
+/// Every family of the Hub's that there is.
+pub const FAMILIES: &[&Family] =
+    &[&llama::FAMILY, &mistral::FAMILY, &qwen2::FAMILY, &gpt2::FAMILY, &bert::FAMILY, &roberta::FAMILY];
 
-macro_rules! families {
-    ($($Model:ty),* $(,)?) => {
-        /// Every `model_type` that there is a family for.
-        pub const MODEL_TYPES: &[&str] = &[$(<$Model as HubModel>::MODEL_TYPE),*];
-
-        /// Runs `visitor` for the family of a `model_type`; `place` is what the error calls its file.
-        pub fn family<V: FamilyVisitor>(model_type: &str, place: &str, visitor: V) -> Result<V::Output> {
-            $(if model_type == <$Model as HubModel>::MODEL_TYPE {
-                return Ok(visitor.visit::<$Model>());
-            })*
-            let message = format!("`{model_type}` is not one of {}", MODEL_TYPES.join(", "));
-            Err(Error::config(place, "model_type", message))
-        }
-    };
-}
-
-/// As [`family`], of the model directory `dir`.
+/// The family that a `config.json` names; `place` is what errors call the file.
 ///
 /// # Errors
-/// Anything that is no model directory, by what it is, and one of another `model_type`.
-pub fn family_of<V: FamilyVisitor>(dir: &Path, visitor: V) -> Result<V::Output> {
-    let (json, path) = io::directory::config(dir)?;
-    let place = path.display().to_string();
-    family(model_type(&json, &place)?, &place, visitor)
+/// A `model_type` that is missing, or that is none of [`FAMILIES`].
+pub fn family(json: &Value, place: &str) -> Result<&'static Family> {
+    let wrong = |message: String| {
+        let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+        Err(Error::config(place, "model_type", format!("{message} one of {}", known.join(", "))))
+    };
+    let Some(model_type) = json.get("model_type").and_then(Value::as_str) else {
+        return wrong("is missing, expected".to_owned());
+    };
+    match FAMILIES.iter().find(|family| family.model_type == model_type) {
+        Some(family) => Ok(family),
+        None => wrong(format!("`{model_type}` is not")),
+    }
 }
-
-/// The family that a `config.json` names.
-pub(crate) fn model_type<'a>(json: &'a Value, place: &str) -> Result<&'a str> {
-    let missing = || format!("is missing, expected one of {}", MODEL_TYPES.join(", "));
-    json.get("model_type")
-        .and_then(Value::as_str)
-        .ok_or_else(|| Error::config(place, "model_type", missing()))
-}
-
-families!(Llama, Mistral, Qwen2, Gpt2, Bert, Roberta);

@@ -3,31 +3,33 @@
 
 use crate::error::Result;
 use crate::io::fields::Fields;
-use crate::models::decoder::{Decoder, DecoderConfig, DecoderFamily, Windowed};
+use crate::models::decoder::{DecoderConfig, Windowed};
+use crate::models::hub_model::Family;
+use crate::seam::dims::TaskType;
 use serde_json::Value;
 
-/// A view of a Qwen2.
-pub type Qwen2 = Decoder<Qwen2Family>;
+/// Qwen2s of the Hub.
+pub static FAMILY: Family = Family {
+    model_type: "qwen2",
+    class: "Qwen2ForCausalLM",
+    task: TaskType::CausalLm,
+    describe: |json, place, _| config(json, place)?.described(place),
+};
 
-/// How a Qwen2's `config.json` is read.
-#[derive(Debug, Clone, Copy)]
-pub struct Qwen2Family;
-
-impl DecoderFamily for Qwen2Family {
-    const MODEL_TYPE: &'static str = "qwen2";
-    const ARCHITECTURE: &'static str = "Qwen2ForCausalLM";
-
-    fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
-        let f = Fields::new(json, place);
-        let c = DecoderConfig::read(&f, Some(32), 32_768)?;
-        let sliding_window = match f.or("use_sliding_window", false)? {
-            true => f.or_if_absent("sliding_window", Some(4096))?,
-            false => None,
-        };
-        let sliding_window = sliding_window.map(|w| f.positive("sliding_window", w)).transpose()?;
-        let windowed = windowed(&f, c.num_hidden_layers, sliding_window.is_some())?;
-        Ok(DecoderConfig { qkv_bias: true, sliding_window, windowed, ..c })
-    }
+/// Its `config.json`.
+///
+/// # Errors
+/// A field that is missing or malformed, or that asks for something this crate does not have.
+pub fn config(json: &Value, place: &str) -> Result<DecoderConfig> {
+    let f = Fields::new(json, place);
+    let c = DecoderConfig::read(&FAMILY, &f, Some(32), 32_768)?;
+    let sliding_window = match f.or("use_sliding_window", false)? {
+        true => f.or_if_absent("sliding_window", Some(4096))?,
+        false => None,
+    };
+    let sliding_window = sliding_window.map(|w| f.positive("sliding_window", w)).transpose()?;
+    let windowed = windowed(&f, c.num_hidden_layers, sliding_window.is_some())?;
+    Ok(DecoderConfig { qkv_bias: true, sliding_window, windowed, ..c })
 }
 
 /// `layer_types` says which layers have a window, or else those from `max_window_layers` on do.

@@ -5,11 +5,11 @@
 //! There are no positions: it is a bag of tokens.
 
 use crate::error::{Error, Result};
-use crate::run::model::Model;
+use crate::run::model::{Architecture, Model};
 use crate::run::scope::Scope;
 use crate::seam::attention::{Attention, Heads, Softmax};
 use crate::seam::batch::{Batch, Input, Prompt};
-use crate::seam::dims::Dims;
+use crate::seam::dims::{Dims, TaskType, Transformer};
 use crate::seam::init::Init;
 use crate::seam::layer::{Block, Layer};
 use crate::seam::params::Params;
@@ -36,6 +36,10 @@ impl Default for TinyConfig {
 }
 
 impl TinyConfig {
+    fn head_dim(&self) -> i64 {
+        self.hidden.checked_div(self.heads).unwrap_or_default()
+    }
+
     /// Fresh parameters, drawn in the order in which PyTorch's constructors draw them. All are trainable.
     pub fn init(&self, device: Device) -> Result<Params> {
         let params = Params::new("the tiny model", device);
@@ -77,26 +81,42 @@ pub struct Tiny {
     vocab: i64,
 }
 
-impl Model for Tiny {
-    type Config = TinyConfig;
+impl Architecture for TinyConfig {
+    fn build(&self, scope: &Scope<'_>) -> Result<Box<dyn Model>> {
+        Ok(Box::new(Tiny::new(scope, self)?))
+    }
 
-    fn dims(c: &TinyConfig) -> Dims {
+    fn dims(&self) -> Dims {
         Dims {
             model_type: "tiny".into(),
-            layers: c.layers,
-            hidden: c.hidden,
-            heads: c.heads,
-            kv_heads: c.heads,
-            head_dim: c.hidden.checked_div(c.heads).unwrap_or_default(),
-            word_embedding: "embed.weight".into(),
-            vocab: c.vocab,
-            positions: None,
-            head: "head".into(),
-            causal: false,
+            task: Some(TaskType::SeqCls),
+            head: Some("head".into()),
+            classes: Vec::new(),
+            transformer: Some(Transformer {
+                layers: self.layers,
+                hidden: self.hidden,
+                heads: self.heads,
+                kv_heads: self.heads,
+                head_dim: self.head_dim(),
+                word_embedding: "embed.weight".into(),
+                vocab: self.vocab,
+                positions: None,
+                pad: None,
+            }),
         }
     }
 
-    fn new(s: &Scope<'_>, c: &TinyConfig) -> Result<Self> {
+    fn resized(&self, vocab: i64) -> Option<Box<dyn Architecture>> {
+        Some(Self { vocab, ..self.clone() }.into())
+    }
+}
+
+impl Tiny {
+    /// The view in `scope`.
+    ///
+    /// # Errors
+    /// Parameters that are missing or of another shape.
+    pub fn new(s: &Scope<'_>, c: &TinyConfig) -> Result<Self> {
         Ok(Self {
             embed: s.embedding("embed", c.vocab, c.hidden)?,
             prompts: s.prompts()?,
@@ -107,13 +127,15 @@ impl Model for Tiny {
             vocab: c.vocab,
         })
     }
+}
 
+impl Model for Tiny {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         if batch.mask.is_some() {
             return Err(Error::Input("the tiny model takes rows of one length, without a mask".into()));
         }
         batch.check_ids(self.vocab)?;
-        let embeds = self.embed.forward(&batch.ids, pass)?;
+        let embeds = self.embed.forward(batch.ids()?, pass)?;
         let input = Input { embeds, mask: None, position: 0, virtual_tokens: 0 };
         let input = self.prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;
         let mut x = input.embeds;
@@ -124,10 +146,6 @@ impl Model for Tiny {
             x = x.f_slice(1, input.virtual_tokens, None, 1)?;
         }
         self.head.forward(&x.f_mean_dim(1, false, None::<Kind>)?, pass)
-    }
-
-    fn resized(config: &TinyConfig, vocab: i64) -> Option<TinyConfig> {
-        Some(TinyConfig { vocab, ..config.clone() })
     }
 }
 
@@ -187,7 +205,7 @@ impl SelfAttention {
             core: s.attention("core", Softmax::Explicit, 0.0)?,
             out_proj: s.linear("out_proj", c.hidden, c.hidden, true)?,
             heads: c.heads,
-            head_dim: Tiny::dims(c).head_dim,
+            head_dim: c.head_dim(),
         })
     }
 

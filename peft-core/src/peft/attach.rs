@@ -4,13 +4,13 @@ use crate::error::{Error, Result};
 use crate::peft::kept::Kept;
 use crate::peft::{Adapted, Peft};
 use crate::run::carried::Carried;
-use crate::run::model::Model;
+use crate::run::scope::Scope;
 use crate::seam::method::{FileForm, MethodConfig, Resolved};
 use crate::seam::params::{Params, is_float};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// Adds a fresh adapter; its parameters are drawn now, in the constructor's order.
     ///
     /// # Errors
@@ -64,10 +64,10 @@ impl<M: Model> Peft<M> {
 
     /// The adapter must be for what this model's head does: a file that says otherwise is for another model.
     pub(crate) fn check_task(&self, method: &Resolved, place: &str) -> Result<()> {
-        let own = self.outline().dims.task();
-        match method.file.as_deref().and_then(FileForm::task).filter(|task| *task != own) {
+        let asked = method.file.as_deref().and_then(FileForm::task);
+        match asked.zip(self.outline().dims.task).filter(|(task, own)| task != own) {
             None => Ok(()),
-            Some(task) => {
+            Some((task, own)) => {
                 let message = format!("the adapter is for {task}, and this model is for {own}");
                 Err(Error::config(place, "task_type", message))
             }
@@ -136,12 +136,12 @@ impl<M: Model> Peft<M> {
             adapted.params.set_trainable(|key| !active.frozen(key))
         };
         trainable(&adapted)?;
-        let build = self.build(vec![adapted.active(name)]);
-        self.run(&build)?;
-        if build.active.iter().any(|a| a.hits.get() == 0) {
+        let run = self.run(vec![adapted.active(name)]);
+        self.architecture().build(&Scope::root(&run))?;
+        if run.active.iter().any(|a| a.hits.get() == 0) {
             return Err(Error::Idle { method: adapted.resolved.method.name() });
         }
-        drop(build);
+        drop(run);
         let mut unread = adapted.params.unread();
         unread.retain(|name| !adapted.resolved.method.inert(name));
         if !unread.is_empty() {

@@ -10,8 +10,7 @@ use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{Nf4, Requantised};
 use crate::run::Active;
-use crate::run::model::Model;
-use crate::run::rewrite::{Copied, Place, Watch};
+use crate::run::rewrite::{Copied, Origin, Rewrite};
 use crate::seam::kernel::{Base, Weights};
 use crate::seam::layer::Layer;
 use crate::seam::params::{Params, is_finite};
@@ -43,13 +42,13 @@ pub enum Quantised {
 
 /// A base with adapters folded in. It is displayed as a line about what that cost.
 #[derive(Debug)]
-pub struct Merged<M: Model> {
-    pub peft: Peft<M>,
+pub struct Merged {
+    pub peft: Peft,
     /// The weights that were quantised again, and what that cost.
     pub requantised: Vec<Requantised>,
 }
 
-impl<M: Model> fmt::Display for Merged<M> {
+impl fmt::Display for Merged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = &self.requantised;
         let Some(worst) = all.iter().max_by(|a, b| a.error.total_cmp(&b.error)) else {
@@ -72,7 +71,7 @@ impl Default for MergeOptions {
     }
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// The base with the named adapters folded in: an ordinary model of the same kind. A head that is tied to the
     /// word embedding gets a weight of its own when the two differ afterwards, and the configuration says so.
     ///
@@ -93,12 +92,12 @@ impl<M: Model> Peft<M> {
     /// ```
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
-    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::models::TinyConfig;
     /// # use peft_core::quant::Nf4Config;
     /// use peft_core::{MergeOptions, Quantised};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
-    /// # let base = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let base = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// # let mut peft = base.quantised(&Nf4Config::default())?;
     /// # let start = peft_core::methods::InitLora::Flag(false);
     /// # peft.add("mine", LoraConfig { init_lora_weights: start, ..LoraConfig::new(8).targets(["ff.0"]) })?;
@@ -112,10 +111,10 @@ impl<M: Model> Peft<M> {
     ///
     /// # Errors
     /// As [`Peft::merged`].
-    pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Merged<M>> {
+    pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Merged> {
         let active = self.active(active)?;
         let fold = Fold { options, folded: RefCell::default(), packed: RefCell::default() };
-        let (_, tied) = self.watched(active, &fold)?;
+        let (_, tied) = self.rewritten(active, &fold)?;
         let mut folded = fold.folded.into_inner();
         let mut untied = false;
         for (name, other) in tied {
@@ -136,8 +135,11 @@ impl<M: Model> Peft<M> {
         tensors.append(&mut folded);
         let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
         packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-        let config = if untied { M::untied(self.config()) } else { self.config().clone() };
-        Ok(Merged { peft: self.remade(params, config)?, requantised })
+        let peft = match self.architecture().untied().filter(|_| untied) {
+            Some(architecture) => self.remade(params, architecture.into())?,
+            None => self.over(params)?,
+        };
+        Ok(Merged { peft, requantised })
     }
 }
 
@@ -165,19 +167,19 @@ impl Fold<'_> {
     }
 }
 
-impl Watch for Fold<'_> {
-    fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()> {
+impl Rewrite for Fold<'_> {
+    fn layer(&self, layer: &mut Layer, origin: &Origin<'_>) -> Result<()> {
         if layer.adapters.is_empty() {
             return Ok(());
         }
         let _guard = tch::no_grad_guard();
         let base = layer.base.dense()?;
-        let mut owners = place.owners.iter();
+        let mut owners = origin.owners.iter();
         let folded = layer.folded(|after| match owners.next() {
             Some(by) => self.check(&layer.name, by, &after.tensors(), &base.tensors()),
             None => Ok(()),
         })?;
-        if folded.bias.is_some() != place.bias.is_some() {
+        if folded.bias.is_some() != origin.bias.is_some() {
             let why = "the adapter adds a bias to a layer that has none, or takes one away".to_owned();
             return Err(Error::Unsupported { method: "merging", site: layer.name.clone(), why });
         }
@@ -185,16 +187,16 @@ impl Watch for Fold<'_> {
             // A weight that no adapter changed would not survive another round: its scales are rounded.
             Base::Nf4 { .. } if base.weight.f_equal(&folded.weight)? => {}
             Base::Nf4 { weight, .. } if self.options.quantised == Quantised::Requantise => {
-                let again = Requantised::new(&place.weight, weight, &base.weight, &folded.weight)?;
+                let again = Requantised::new(&origin.weight, weight, &base.weight, &folded.weight)?;
                 self.packed.borrow_mut().push(again);
             }
             _ => {
                 let weight =
-                    if place.transposed { folded.weight.f_tr()?.f_contiguous()? } else { folded.weight };
-                self.record(&place.weight, weight.f_detach()?);
+                    if origin.transposed { folded.weight.f_tr()?.f_contiguous()? } else { folded.weight };
+                self.record(&origin.weight, weight.f_detach()?);
             }
         }
-        if let (Some(name), Some(bias)) = (&place.bias, folded.bias) {
+        if let (Some(name), Some(bias)) = (&origin.bias, folded.bias) {
             self.record(name, bias.f_detach()?);
         }
         Ok(())

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::run::model::Model;
-use crate::run::rewrite::{Copied, Place, Watch};
+use crate::run::rewrite::{Copied, Origin, Rewrite};
 use crate::seam::batch::{Input, Prompt};
 use crate::seam::kernel::Kernel;
 use crate::seam::layer::{Adapter, Inner, Layer};
@@ -15,7 +15,7 @@ use crate::seam::pass::Pass;
 use std::collections::BTreeSet;
 use tch::Tensor;
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// A view for batches whose row i has the adapter `rows[i]`, or none: requests for several adapters in one pass.
     /// It is for inference, also step by step with a cache of the same rows, and has copies of the adapters as they
     /// are now.
@@ -28,11 +28,11 @@ impl<M: Model> Peft<M> {
     /// # Errors
     /// [`Error::Unsupported`] for an adapter whose change of the weights is not low-rank and additive (DoRA, prompts,
     /// copies of whole modules), naming the site; in the forward pass, [`Error::Input`] for a batch of another size.
-    pub fn view_rows(&self, rows: &[Option<&str>]) -> Result<M> {
+    pub fn view_rows(&self, rows: &[Option<&str>]) -> Result<Box<dyn Model>> {
         let names: BTreeSet<&str> = rows.iter().copied().flatten().collect();
         let active = self.active(&names.into_iter().collect::<Vec<_>>())?;
-        let mix = Mix { rows, words: &M::dims(self.config()).word_embedding };
-        Ok(self.watched(active, &mix)?.0)
+        let mix = Mix { rows, words: self.outline().dims.word_embedding() };
+        Ok(self.rewritten(active, &mix)?.0)
     }
 }
 
@@ -41,7 +41,7 @@ impl<M: Model> Peft<M> {
 struct Mix<'a> {
     rows: &'a [Option<&'a str>],
     /// Name of the word embedding.
-    words: &'a str,
+    words: Option<&'a str>,
 }
 
 impl Mix<'_> {
@@ -55,16 +55,16 @@ impl Mix<'_> {
     }
 }
 
-impl Watch for Mix<'_> {
-    fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()> {
+impl Rewrite for Mix<'_> {
+    fn layer(&self, layer: &mut Layer, origin: &Origin<'_>) -> Result<()> {
         let Some(first) = layer.adapters.first() else { return Ok(()) };
-        if place.length_first {
+        if origin.length_first {
             let what = "its layer works with the length of the rows in front";
             return Err(Self::unsupported(&layer.name, first.name(), what));
         }
         let _guard = tch::no_grad_guard();
         let mut found = Vec::new();
-        for (adapter, owner) in layer.adapters.iter().zip(&place.owners) {
+        for (adapter, owner) in layer.adapters.iter().zip(&origin.owners) {
             let change = adapter.low_rank()?.ok_or_else(|| {
                 Self::unsupported(&layer.name, adapter.name(), "its change is not low-rank and additive")
             })?;
@@ -74,7 +74,9 @@ impl Watch for Mix<'_> {
         let rows = self.rows.iter().map(|row| stack.index(&found, *row)).collect::<Vec<i64>>();
         let rows = Tensor::f_from_slice(&rows)?.f_to(stack.a.device())?;
         let mixed: Box<dyn Adapter> = match layer.kernel {
-            Kernel::Embedding => Box::new(stack.embedding(&rows, place.weight != self.words)?),
+            Kernel::Embedding => {
+                Box::new(stack.embedding(&rows, self.words != Some(origin.weight.as_str()))?)
+            }
             _ => Box::new(stack.linear(&rows)?),
         };
         layer.adapters = vec![mixed];

@@ -24,16 +24,17 @@ use crate::io::IfExists;
 use crate::methods::read::Readers;
 use crate::peft::kept::Kept;
 use crate::run::carried::Carried;
-use crate::run::model::Model;
-use crate::run::rewrite::Watch;
+use crate::run::model::{Architecture, Model};
+use crate::run::rewrite::Rewrite;
 use crate::run::scope::Scope;
-use crate::run::{Active, Build};
+use crate::run::{Active, Run};
 use crate::seam::method::{Method, Resolved};
 use crate::seam::params::Params;
 use crate::seam::site::Outline;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// A base model, frozen, and any number of named adapters over it.
@@ -42,9 +43,9 @@ use tch::{Kind, Tensor};
 /// that are named. That is cheap, so switching, stacking, comparing and disabling adapters are all "take another
 /// view": there is no state to set, and none to restore. See the crate's page for an example.
 #[derive(Debug)]
-pub struct Peft<M: Model> {
+pub struct Peft {
     base: Params,
-    config: M::Config,
+    architecture: Arc<dyn Architecture>,
     outline: Outline,
     readers: Readers,
     pub(crate) adapters: BTreeMap<String, Adapted>,
@@ -87,33 +88,36 @@ impl Adapted {
     }
 }
 
-impl<M: Model> Peft<M> {
-    /// Freezes `base` and checks that it is a model of this configuration.
+impl Peft {
+    /// Freezes `base` and checks that it is a model of this architecture.
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::Shape`] and [`Error::Unread`], naming the tensors.
-    pub fn new(base: Params, config: M::Config) -> Result<Self> {
+    pub fn new(base: Params, architecture: impl Into<Box<dyn Architecture>>) -> Result<Self> {
+        Self::of(base, architecture.into().into())
+    }
+
+    /// As [`Peft::new`], of an architecture that is shared.
+    pub(crate) fn of(base: Params, architecture: Arc<dyn Architecture>) -> Result<Self> {
         base.freeze()?;
-        let build = Build::new(&base, M::dims(&config), vec![]);
-        M::new(&Scope::root(&build), &config)?;
-        let tied: BTreeMap<String, String> = build.tied.into_inner().into_iter().collect();
-        let outline = Outline {
-            dims: M::dims(&config),
-            sites: build.sites.into_inner(),
-            params: build.params.into_inner(),
-        };
+        let dims = architecture.dims();
+        let run = Run::new(&base, &dims, vec![]);
+        architecture.build(&Scope::root(&run))?;
+        let tied: BTreeMap<String, String> = run.tied.into_inner().into_iter().collect();
+        let (sites, params) = (run.sites.into_inner(), run.params.into_inner());
+        let outline = Outline { dims, sites, params };
         // A tied parameter is another one's tensor: nothing reads one of its own.
         let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
         let unread: Vec<String> = base.numels().into_keys().filter(|n| !read(n)).collect();
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
-        Ok(Self { base, config, outline, readers: Readers::default(), adapters: BTreeMap::new() })
+        Ok(Self { base, architecture, outline, readers: Readers::default(), adapters: BTreeMap::new() })
     }
 
     /// A model made of this one, without adapters. It reads the files of the same methods.
-    pub(crate) fn remade(&self, base: Params, config: M::Config) -> Result<Self> {
-        Ok(Self { readers: self.readers.clone(), ..Self::new(base, config)? })
+    pub(crate) fn remade(&self, base: Params, architecture: Arc<dyn Architecture>) -> Result<Self> {
+        Ok(Self { readers: self.readers.clone(), ..Self::of(base, architecture)? })
     }
 
     /// The base's tensors.
@@ -121,9 +125,22 @@ impl<M: Model> Peft<M> {
         &self.base
     }
 
-    /// The model's configuration.
-    pub fn config(&self) -> &M::Config {
-        &self.config
+    /// As [`Peft::architecture`], shared.
+    pub(crate) fn shared(&self) -> Arc<dyn Architecture> {
+        self.architecture.clone()
+    }
+
+    /// The model's architecture.
+    pub fn architecture(&self) -> &dyn Architecture {
+        self.architecture.as_ref()
+    }
+
+    /// The same model over another base, without adapters.
+    ///
+    /// # Errors
+    /// As [`Peft::new`].
+    pub fn over(&self, base: Params) -> Result<Self> {
+        self.remade(base, self.architecture.clone())
     }
 
     /// The model's sites and parameters.
@@ -221,30 +238,48 @@ impl<M: Model> Peft<M> {
     ///
     /// # Errors
     /// A name that is unknown, or there twice; [`Error::Overlap`] for two that train the same tokens' rows.
-    pub fn view(&self, active: &[&str]) -> Result<M> {
-        let active = self.active(active)?;
-        self.run(&self.build(active))
+    pub fn view(&self, active: &[&str]) -> Result<Box<dyn Model>> {
+        self.view_as(active, |scope| self.architecture.build(scope))
     }
 
-    pub(crate) fn build<'a>(&'a self, active: Vec<Active<'a>>) -> Build<'a> {
-        Build::new(&self.base, self.outline.dims.clone(), active)
+    /// As [`Peft::view`], by a constructor of one's own: a view is whatever that makes of the base and the adapters. So
+    /// who wrote a model gets it with its own type, and its parts.
+    ///
+    /// ```
+    /// # use peft_core::{Peft, models::{Tiny, TinyConfig}};
+    /// # fn main() -> peft_core::Result<()> {
+    /// let config = TinyConfig::default();
+    /// let peft = Peft::new(config.init(peft_core::tch::Device::Cpu)?, config.clone())?;
+    /// let tiny: Tiny = peft.view_as(&[], |scope| Tiny::new(scope, &config))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Peft::view`], and what `constructor` says.
+    pub fn view_as<T>(
+        &self,
+        active: &[&str],
+        constructor: impl FnOnce(&Scope<'_>) -> Result<T>,
+    ) -> Result<T> {
+        constructor(&Scope::root(&self.run(self.active(active)?)))
     }
 
-    /// Runs the constructor.
-    pub(crate) fn run(&self, build: &Build<'_>) -> Result<M> {
-        M::new(&Scope::root(build), &self.config)
+    /// A run of the constructor that is yet to be made.
+    pub(crate) fn run<'a>(&'a self, active: Vec<Active<'a>>) -> Run<'a> {
+        Run::new(&self.base, &self.outline.dims, active)
     }
 
-    /// Runs the constructor with the adapters while `watch` looks on; gives the view, and the parameters that are another
-    /// one's tensor, with the other's name.
-    pub(crate) fn watched(
+    /// Runs the constructor with the adapters while `rewrite` sees every layer; gives the view, and the parameters that
+    /// are another one's tensor, with the other's name.
+    pub(crate) fn rewritten(
         &self,
         active: Vec<Active<'_>>,
-        watch: &dyn Watch,
-    ) -> Result<(M, Vec<(String, String)>)> {
-        let build = Build { watch: Some(watch), ..self.build(active) };
-        let view = self.run(&build)?;
-        Ok((view, build.tied.into_inner()))
+        rewrite: &dyn Rewrite,
+    ) -> Result<(Box<dyn Model>, Vec<(String, String)>)> {
+        let run = Run { rewrite: Some(rewrite), ..self.run(active) };
+        let view = self.architecture.build(&Scope::root(&run))?;
+        Ok((view, run.tied.into_inner()))
     }
 
     /// The trainable tensors of the named adapters, for an optimizer.
@@ -289,6 +324,6 @@ impl<M: Model> Peft<M> {
 
     /// The same model with its base in another dtype, without adapters.
     pub fn to_kind(&self, kind: Kind) -> Result<Self> {
-        self.remade(self.base.to_kind(kind)?, self.config.clone())
+        self.over(self.base.to_kind(kind)?)
     }
 }

@@ -3,13 +3,12 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{DTYPES, Nf4, Nf4Config};
-use crate::run::model::Model;
 use crate::seam::params::Params;
 use crate::seam::site::{Outline, SiteKind, SiteOutline};
 use fancy_regex::Regex;
 use tch::{Kind, Tensor};
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// The same model with its linear layers in 4 bits, without adapters.
     ///
     /// # Errors
@@ -29,7 +28,7 @@ impl<M: Model> Peft<M> {
         }
         let params = Params::from_copies(self.base().place(), self.base().device(), dense)?;
         packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
-        self.remade(params, self.config().clone())
+        self.over(params)
     }
 
     /// A parameter of the base as a file has it, dense; that of a tied head is the other one's.
@@ -75,7 +74,9 @@ pub(crate) fn linears<'o>(
         let before = linears.len();
         let marked = linears.iter().map(|s| skipped(s)).collect::<Result<Vec<_>>>()?;
         linears = linears.into_iter().zip(marked).filter(|(_, skip)| !skip).map(|(s, _)| s).collect();
-        if linears.len() == before && !outline.dims.head.ends_with(pattern.as_str()) {
+        if linears.len() == before
+            && !outline.dims.head.as_ref().is_some_and(|head| head.ends_with(pattern.as_str()))
+        {
             let (method, field) = (NAME, "skip_modules");
             return Err(Error::NoTarget { method, field, pattern: pattern.clone(), close: Vec::new() });
         }
@@ -85,5 +86,5 @@ pub(crate) fn linears<'o>(
 
 /// The model's linear layers without its output layer.
 fn all_linears(outline: &Outline) -> impl Iterator<Item = &SiteOutline> {
-    outline.sites.iter().filter(|s| s.kind == SiteKind::Linear && s.name != outline.dims.head)
+    outline.sites.iter().filter(|s| s.kind == SiteKind::Linear && !outline.dims.is_head(&s.name))
 }

@@ -4,7 +4,6 @@ use crate::error::{Error, Result};
 use crate::io;
 use crate::peft::Peft;
 use crate::peft::load::keys::vocabulary_of;
-use crate::run::model::Model;
 use crate::seam::params::Params;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -24,18 +23,18 @@ pub enum NewRows {
     },
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// The same model with a vocabulary of `vocab` tokens, without adapters. Rows of tokens that remain stay as they are;
     /// a smaller vocabulary loses its last ones. A tied head follows the word embedding.
     ///
     /// ```
     /// # use peft_core::{NewRows, Peft};
-    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::models::TinyConfig;
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
-    /// # let peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// let larger = peft.resized(103, NewRows::Drawn)?;
-    /// assert_eq!(larger.outline().dims.vocab, 103);
+    /// assert_eq!(larger.outline().dims.sizes()?.vocab, 103);
     /// # Ok(())
     /// # }
     /// ```
@@ -49,11 +48,12 @@ impl<M: Model> Peft<M> {
         if vocab < 1 {
             return Err(wrong(format!("should be a positive integer, is {vocab}")));
         }
-        let Some(config) = M::resized(self.config(), vocab) else {
+        let Some(architecture) = self.architecture().resized(vocab) else {
             return Err(wrong(format!("a model of type `{}` has a fixed vocabulary", dims.model_type)));
         };
         let _guard = tch::no_grad_guard();
-        let more = vocab.saturating_sub(dims.vocab);
+        let (sizes, head) = (dims.sizes()?, dims.head_weight().unwrap_or_default());
+        let more = vocab.saturating_sub(sizes.vocab);
         let (given_words, given_head) = match new {
             NewRows::Drawn => (None, None),
             NewRows::Given { words, head } => (Some(words), head),
@@ -79,7 +79,7 @@ impl<M: Model> Peft<M> {
             Ok(Tensor::f_cat(&[old, &rows], 0)?)
         };
         let mut tensors = self.base().tensors();
-        let words = dims.word_embedding.clone();
+        let words = sizes.word_embedding.clone();
         if let Some(old) = tensors.get(&words) {
             if drawn && more > 0 {
                 let _ = Tensor::f_randn([vocab, old.size2()?.1], (Kind::Float, tch::Device::Cpu))?; // transformers' fresh layer
@@ -87,12 +87,11 @@ impl<M: Model> Peft<M> {
             let resized = rows(&words, old, given_words)?;
             tensors.insert(words.clone(), resized);
         }
-        let head = format!("{}.weight", dims.head);
-        let site = self.outline().sites.iter().find(|s| s.name == dims.head);
-        if site.is_some_and(|s| s.tied.is_none() && s.shape.first() == Some(&dims.vocab)) && dims.causal {
+        let site = self.outline().sites.iter().find(|s| dims.is_head(&s.name));
+        if site.is_some_and(|s| s.tied.is_none() && s.shape.first() == Some(&sizes.vocab)) && dims.causal() {
             let Some(old) = tensors.get(&head) else {
                 let why = "it is in 4 bits, which have no rows to add".to_owned();
-                return Err(Error::Unsupported { method: "resizing", site: dims.head.clone(), why });
+                return Err(Error::Unsupported { method: "resizing", site: head, why });
             };
             if drawn && more > 0 {
                 let _ = Tensor::f_rand([vocab, old.size2()?.1], (Kind::Float, tch::Device::Cpu))?; // as above
@@ -102,7 +101,7 @@ impl<M: Model> Peft<M> {
         }
         let params = Params::from_copies(self.base().place(), self.base().device(), tensors)?;
         self.base().packed().iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-        self.remade(params, config)
+        self.remade(params, architecture.into())
     }
 
     /// The same model with the vocabulary of the adapter in `dir`, without adapters: where an adapter was trained on a model
@@ -115,8 +114,8 @@ impl<M: Model> Peft<M> {
         let place = file.display().to_string();
         let [words, head] = vocabulary_of(tensors, self.outline(), &place)?;
         let dims = &self.outline().dims;
-        let head_weight = format!("{}.weight", dims.head);
-        let tied = self.outline().stored_name(&head_weight) == dims.word_embedding;
+        let (sizes, head_weight) = (dims.sizes()?, dims.head_weight().unwrap_or_default());
+        let tied = self.outline().stored_name(&head_weight) == sizes.word_embedding;
         let lacks = |what: &str| {
             let message = format!(
                 "has no `{what}`, so it does not say what the new rows of that are: open the base that the adapter was \
@@ -125,9 +124,9 @@ impl<M: Model> Peft<M> {
             Error::format(&file, message)
         };
         let words = words.or_else(|| head.as_ref().filter(|_| tied).map(Tensor::shallow_clone));
-        let words = words.ok_or_else(|| lacks(&dims.word_embedding))?;
-        let (old, new) = (dims.vocab, words.size2()?.0);
-        if new > old && dims.causal && !tied && head.is_none() {
+        let words = words.ok_or_else(|| lacks(&sizes.word_embedding))?;
+        let (old, new) = (sizes.vocab, words.size2()?.0);
+        if new > old && dims.causal() && !tied && head.is_none() {
             return Err(lacks(&head_weight));
         }
         let more = |t: &Tensor| t.f_narrow(0, old.min(new), new.saturating_sub(old).max(0));

@@ -6,7 +6,7 @@ use crate::io::IfExists;
 use crate::peft::Peft;
 use crate::peft::load::Places;
 use crate::peft::report::commas;
-use crate::run::model::Model;
+use crate::run::scope::Scope;
 use crate::warning::Warning;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -73,16 +73,16 @@ impl fmt::Display for Status {
     }
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// The model and its adapters.
     ///
     /// ```
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
-    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::models::TinyConfig;
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
-    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// peft.add("mine", LoraConfig::new(8).targets(["ff.0"]))?;
     /// println!("{}", peft.status()?); // a table
     /// assert_eq!(peft.status()?.adapters[0].places, 2);
@@ -93,8 +93,8 @@ impl<M: Model> Peft<M> {
         let numel = |t: &tch::Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let adapters = self.names().into_iter().map(|name| {
             let params = self.params(name)?;
-            let build = self.build(self.active(&[name])?);
-            self.run(&build)?;
+            let run = self.run(self.active(&[name])?);
+            self.architecture().build(&Scope::root(&run))?;
             let dtype =
                 |kind: Kind| io::dtypes::dtype(kind).map_or_else(|| format!("{kind:?}"), str::to_owned);
             let dtypes: BTreeSet<String> = params.tensors().values().map(|t| dtype(t.kind())).collect();
@@ -102,7 +102,7 @@ impl<M: Model> Peft<M> {
                 name: name.to_owned(),
                 method: self.method(name)?.name().to_owned(),
                 peft_type: self.file(name)?.get("peft_type").and_then(|t| t.as_str()).map(str::to_owned),
-                places: build.active.first().map_or(0, |a| a.hits.get()),
+                places: run.active.first().map_or(0, |a| a.hits.get()),
                 params: params.tensors().values().map(numel).sum(),
                 trainable: params.trainable().iter().map(|(_, t)| numel(t)).sum(),
                 dtypes: dtypes.into_iter().collect(),

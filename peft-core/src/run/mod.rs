@@ -6,7 +6,7 @@ pub(crate) mod rewrite;
 pub(crate) mod scope;
 
 use crate::run::carried::Carried;
-use crate::run::rewrite::Watch;
+use crate::run::rewrite::Rewrite;
 use crate::seam::dims::Dims;
 use crate::seam::method::{Counting, Method, Overlay, Resolved};
 use crate::seam::params::Params;
@@ -56,20 +56,20 @@ impl<'a> Active<'a> {
 
 /// One run of a constructor.
 #[derive(Debug)]
-pub(crate) struct Build<'a> {
+pub(crate) struct Run<'a> {
     pub base: &'a Params,
-    pub dims: Dims,
+    pub dims: &'a Dims,
     pub active: Vec<Active<'a>>,
     pub sites: RefCell<Vec<SiteOutline>>,
     pub params: RefCell<Vec<String>>,
     /// Parameters that are another one's tensor: name and the other's name.
     pub tied: RefCell<Vec<(String, String)>>,
-    /// Looks on; see [`Watch`].
-    pub watch: Option<&'a dyn Watch>,
+    /// What may put other adapters in; see [`Rewrite`].
+    pub rewrite: Option<&'a dyn Rewrite>,
 }
 
-impl<'a> Build<'a> {
-    pub fn new(base: &'a Params, dims: Dims, active: Vec<Active<'a>>) -> Self {
+impl<'a> Run<'a> {
+    pub fn new(base: &'a Params, dims: &'a Dims, active: Vec<Active<'a>>) -> Self {
         Self {
             base,
             dims,
@@ -77,7 +77,7 @@ impl<'a> Build<'a> {
             sites: RefCell::default(),
             params: RefCell::default(),
             tied: RefCell::default(),
-            watch: None,
+            rewrite: None,
         }
     }
 }

@@ -1,36 +1,103 @@
-//! What this crate asks of a model: a pure constructor over a [`Scope`], and a forward pass.
+//! What this crate asks of a model: an [`Architecture`] that builds views over a [`Scope`], and their forward pass.
 
 use crate::error::Result;
 use crate::run::scope::Scope;
 use crate::seam::batch::Batch;
 use crate::seam::dims::Dims;
 use crate::seam::pass::Pass;
+use serde_json::Value;
 use std::fmt::Debug;
 use tch::Tensor;
 
-/// An architecture. Its constructor is the visitor that finds the sites: it is run again for every view, so it draws
-/// nothing at random, reads no file and computes nothing large.
-pub trait Model: Debug + Send + Sized + 'static {
-    /// What tells two models of the family apart (the Hub's `config.json`).
-    type Config: Debug + Clone + Send + Sync;
-
-    /// The sizes that methods need.
-    fn dims(config: &Self::Config) -> Dims;
-
-    /// A view of the model in `scope`.
-    fn new(scope: &Scope<'_>, config: &Self::Config) -> Result<Self>;
-
-    /// Logits for a batch: `[batch, classes]`, or `[batch, virtual tokens + length, vocab]` of a causal model.
+/// A view of a model: what [`Architecture::build`] made of the base's tensors and those of the active adapters.
+pub trait Model: Debug + Send {
+    /// What the model computes for a batch: `[batch, classes]` of a classifier, `[batch, virtual tokens + length, vocab]`
+    /// of a causal language model.
+    ///
+    /// # Errors
+    /// A batch that does not fit the model.
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor>;
+}
 
-    /// The same configuration for a model whose head is no longer tied to its word embedding.
-    fn untied(config: &Self::Config) -> Self::Config {
-        config.clone()
+/// A boxed view is one, too: `generate(&view, ..)`.
+impl<M: Model + ?Sized> Model for Box<M> {
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
+        (**self).forward(batch, pass)
+    }
+}
+
+/// All that tells two models of a kind apart, as a value that builds views: a model's configuration.
+///
+/// Building is what finds the sites, and is done again for every view. So it draws nothing at random, reads no file and
+/// computes nothing large.
+///
+/// ```
+/// use peft_core::build::{Architecture, Layer, Scope};
+/// use peft_core::{Batch, Model, Params, Pass, Peft, Result, methods::LoraConfig};
+/// use peft_core::tch::{Device, Kind, Tensor};
+///
+/// /// `W₂ relu(W₁ x)`, for `x` of 4 features.
+/// #[derive(Debug)]
+/// struct Mlp;
+///
+/// #[derive(Debug)]
+/// struct MlpView([Layer; 2]);
+///
+/// impl Architecture for Mlp {
+///     fn build(&self, scope: &Scope<'_>) -> Result<Box<dyn Model>> {
+///         Ok(Box::new(MlpView([scope.linear("up", 4, 16, true)?, scope.linear("down", 16, 2, true)?])))
+///     }
+/// }
+///
+/// impl Model for MlpView {
+///     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
+///         let h = self.0[0].forward(batch.features()?, pass)?.f_relu()?;
+///         self.0[1].forward(&h, pass)
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let base = Params::new("the perceptron", Device::Cpu);
+/// for (name, shape) in [("up.weight", &[16, 4][..]), ("up.bias", &[16]), ("down.weight", &[2, 16]), ("down.bias", &[2])] {
+///     base.insert(name, Tensor::f_randn(shape, (Kind::Float, Device::Cpu))?, false)?;
+/// }
+/// let peft = Peft::new(base, Mlp)?;
+/// let logits = peft.view(&[])?.forward(&Batch::of_features(Tensor::f_ones([3, 4], (Kind::Float, Device::Cpu))?), Pass::eval())?;
+/// assert_eq!(logits.size(), [3, 2]);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Architecture: Debug + Send + Sync {
+    /// A view of the model in `scope`.
+    ///
+    /// # Errors
+    /// What the scope says of parameters that are missing or of another shape.
+    fn build(&self, scope: &Scope<'_>) -> Result<Box<dyn Model>>;
+
+    /// What methods ask of the model beyond its sites; nothing by default.
+    fn dims(&self) -> Dims {
+        Dims::default()
     }
 
-    /// The same configuration with another size of the vocabulary; `None` where that is fixed.
-    fn resized(config: &Self::Config, vocab: i64) -> Option<Self::Config> {
-        let _ = (config, vocab);
+    /// The same for a model whose head is no longer tied to its word embedding; `None` where it is not.
+    fn untied(&self) -> Option<Box<dyn Architecture>> {
         None
+    }
+
+    /// The same with `vocab` words; `None` where their number is fixed.
+    fn resized(&self, vocab: i64) -> Option<Box<dyn Architecture>> {
+        let _ = vocab;
+        None
+    }
+
+    /// `config.json` of a model directory; `None` for a model that has no such form.
+    fn json(&self) -> Option<Value> {
+        None
+    }
+}
+
+impl<A: Architecture + 'static> From<A> for Box<dyn Architecture> {
+    fn from(architecture: A) -> Self {
+        Box::new(architecture)
     }
 }

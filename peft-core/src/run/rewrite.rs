@@ -1,5 +1,5 @@
-//! What looks on while a model's constructor runs: merging, mixed batches and conversions are a constructor's run with
-//! a watcher.
+//! What may rewrite a model while its constructor runs: merging, mixed batches and conversions are a constructor's run that
+//! somebody looks over.
 
 use crate::error::{Error, Result};
 use crate::run::Active;
@@ -10,15 +10,15 @@ use std::fmt::Debug;
 use tch::Tensor;
 
 /// Sees what the active adapters put where.
-pub(crate) trait Watch: Debug {
+pub(crate) trait Rewrite: Debug {
     /// A layer, before the model gets it: its adapters may be replaced.
-    fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()>;
+    fn layer(&self, layer: &mut Layer, origin: &Origin<'_>) -> Result<()>;
 
     /// Parameter `name` has the second value, an active adapter's copy, in place of the first, the base's. A parameter is
     /// seen once, before the layer that it belongs to.
     fn param(&self, name: &str, values: [&Tensor; 2], copy: Copied<'_>) -> Result<()>;
 
-    /// As [`Watch::param`], of a copy that does not count: another active adapter's hides it.
+    /// As [`Rewrite::param`], of a copy that does not count: another active adapter's hides it.
     fn hidden(&self, name: &str, values: [&Tensor; 2], copy: Copied<'_>) -> Result<()> {
         let _ = (name, values, copy);
         Ok(())
@@ -43,7 +43,7 @@ pub(crate) type Copied<'a> = (&'a Active<'a>, &'a Overlay);
 
 /// Where a layer's weights come from, and its adapters.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Origin<'a> {
     /// Full names of the parameters.
     pub weight: String,
     pub bias: Option<String>,

@@ -6,11 +6,11 @@ use crate::seam::pass::Pass;
 use std::fmt::Debug;
 use tch::{Kind, Tensor};
 
-/// Token ids and, where rows are of different length, which of them are real.
+/// What goes into a model at once, a row an example.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[batch, length]`, int64.
-    pub ids: Tensor,
+    /// Token ids, or numbers of any kind.
+    pub data: Data,
     /// `[batch, length]`, 1 for real tokens and 0 for padding; `None` when all are real. With a cache,
     /// `[batch, cached tokens + length]`.
     pub mask: Option<Tensor>,
@@ -19,10 +19,51 @@ pub struct Batch {
     pub token_types: Option<Tensor>,
 }
 
+/// What the rows of a [`Batch`] are made of.
+#[derive(Debug)]
+pub enum Data {
+    /// Token ids, `[batch, length]`, int64.
+    Ids(Tensor),
+    /// Whatever a model takes that does not read tokens, `[batch, ..]`.
+    Features(Tensor),
+}
+
 impl Batch {
-    /// A batch without padding.
+    /// A batch of token ids `[batch, length]` without padding.
     pub fn dense(ids: Tensor) -> Self {
-        Self { ids, mask: None, token_types: None }
+        Self { data: Data::Ids(ids), mask: None, token_types: None }
+    }
+
+    /// A batch of token ids `[batch, length]`, and which of them are real: 1, and 0 for padding.
+    pub fn masked(ids: Tensor, mask: Tensor) -> Self {
+        Self { mask: Some(mask), ..Self::dense(ids) }
+    }
+
+    /// A batch of features `[batch, ..]`, for a model that does not read tokens.
+    pub fn of_features(features: Tensor) -> Self {
+        Self { data: Data::Features(features), mask: None, token_types: None }
+    }
+
+    /// The token ids.
+    ///
+    /// # Errors
+    /// A batch of features.
+    pub fn ids(&self) -> Result<&Tensor> {
+        match &self.data {
+            Data::Ids(ids) => Ok(ids),
+            Data::Features(_) => Err(Error::Input("token ids are needed, and the batch has features".into())),
+        }
+    }
+
+    /// The features.
+    ///
+    /// # Errors
+    /// A batch of token ids.
+    pub fn features(&self) -> Result<&Tensor> {
+        match &self.data {
+            Data::Features(features) => Ok(features),
+            Data::Ids(_) => Err(Error::Input("features are needed, and the batch has token ids".into())),
+        }
     }
 
     /// With the token types of rows that were [padded](Batch::padded): 0 for padding.
@@ -30,8 +71,8 @@ impl Batch {
     /// # Errors
     /// Other rows than those of the ids.
     pub fn typed<R: AsRef<[i64]>>(self, rows: &[R]) -> Result<Self> {
-        let types = Self::padded(rows, 0, self.ids.device())?.ids;
-        let typed = Self { token_types: Some(types), ..self };
+        let types = Self::padded(rows, 0, self.ids()?.device())?;
+        let typed = Self { token_types: Some(types.ids()?.shallow_clone()), ..self };
         typed.check_types_shape()?;
         Ok(typed)
     }
@@ -67,28 +108,28 @@ impl Batch {
     /// [`next_token_loss`](crate::train::next_token_loss).
     pub fn next_token_labels(&self) -> Result<Tensor> {
         match &self.mask {
-            Some(mask) => Ok(self.ids.f_masked_fill(&mask.f_eq(0)?, -100)?),
-            None => Ok(self.ids.shallow_clone()),
+            Some(mask) => Ok(self.ids()?.f_masked_fill(&mask.f_eq(0)?, -100)?),
+            None => Ok(self.ids()?.shallow_clone()),
         }
     }
 
     /// Checks that there is an id, and that every one is below `vocab`. The ids themselves on the CPU alone: elsewhere it
     /// would make the device wait, and ids are checked where they are made ([`crate::text`]).
     pub fn check_ids(&self, vocab: i64) -> Result<()> {
-        if self.ids.dim() != 2 {
+        if self.ids()?.dim() != 2 {
             return Err(Error::Input(format!(
                 "ids of shape {:?}, expected [batch, length]",
-                self.ids.size()
+                self.ids()?.size()
             )));
         }
-        if self.ids.numel() == 0 {
-            let message = format!("ids of shape {:?}: there is no token in it", self.ids.size());
+        if self.ids()?.numel() == 0 {
+            let message = format!("ids of shape {:?}: there is no token in it", self.ids()?.size());
             return Err(Error::Input(message));
         }
-        if self.ids.device() != tch::Device::Cpu {
+        if self.ids()?.device() != tch::Device::Cpu {
             return Ok(());
         }
-        let (low, high) = self.ids.f_aminmax(None, false)?;
+        let (low, high) = self.ids()?.f_aminmax(None, false)?;
         for id in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
             if id < 0 || id >= vocab {
                 return Err(Error::Input(format!(
@@ -101,10 +142,10 @@ impl Batch {
 
     /// Checks that the mask covers `cached` earlier tokens and those of the batch.
     pub fn check_mask(&self, cached: i64) -> Result<()> {
-        let (rows, length) = self.ids.size2()?;
+        let (rows, length) = self.ids()?.size2()?;
         match self.mask.as_ref().map(Tensor::size) {
             Some(m) if m != [rows, length.saturating_add(cached)] => {
-                let i = self.ids.size();
+                let i = self.ids()?.size();
                 let cache = if cached > 0 { format!(" after {cached} cached tokens") } else { String::new() };
                 Err(Error::Input(format!("attention mask of shape {m:?} for ids of shape {i:?}{cache}")))
             }
@@ -121,9 +162,9 @@ impl Batch {
     }
 
     fn check_types_shape(&self) -> Result<()> {
+        let ids = self.ids()?.size();
         match self.token_types.as_ref().map(Tensor::size) {
-            Some(types) if types != self.ids.size() => {
-                let ids = self.ids.size();
+            Some(types) if types != ids => {
                 Err(Error::Input(format!("token types of shape {types:?} for ids of shape {ids:?}")))
             }
             _ => Ok(()),

@@ -1,37 +1,76 @@
-//! Sizes of a model, and what its head is for.
+//! What is known of a model beyond its sites: its sizes, and what its head is for.
 
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::{Display, Formatter};
 
-/// Sizes of a model, as methods need them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What methods ask of a model beyond its sites: all of it may be left open (`Dims::default()`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dims {
-    /// `model_type` of the Hub's config.
+    /// `model_type` of the Hub's config, or a name for messages.
     pub model_type: String,
+    /// What the head is for: adapters for another task are refused. `None` takes all.
+    pub task: Option<TaskType>,
+    /// Full name of the output layer.
+    pub head: Option<String>,
+    /// Names of the classes, in the order of their logits; empty where they have none.
+    pub classes: Vec<String>,
+    /// Sizes of the stack, for the methods that need them: prompts, prefixes, trained tokens.
+    pub transformer: Option<Transformer>,
+}
+
+/// Sizes of a stack of attention layers over a word embedding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transformer {
     pub layers: i64,
+    /// Width of a token between two layers.
     pub hidden: i64,
+    /// Heads of the queries.
     pub heads: i64,
+    /// Heads of the keys and values.
     pub kv_heads: i64,
     pub head_dim: i64,
-    /// Name of the word embedding, to start prompts from real tokens.
+    /// Full name of the word embedding's weight, to start prompts from real tokens.
     pub word_embedding: String,
+    /// Rows of the word embedding.
     pub vocab: i64,
     /// Tokens that there are positions for, virtual ones included; `None` where positions are computed.
     pub positions: Option<i64>,
-    /// Name of the output layer.
-    pub head: String,
-    /// A token sees itself and those before it alone; logits are per token.
-    pub causal: bool,
+    /// Id of padding, where the model itself says it.
+    pub pad: Option<i64>,
 }
 
 impl Dims {
-    /// What the model's head is for.
-    pub fn task(&self) -> TaskType {
-        match (self.causal, self.head.is_empty()) {
-            (true, _) => TaskType::CausalLm,
-            (false, true) => TaskType::FeatureExtraction,
-            (false, false) => TaskType::SeqCls,
-        }
+    /// Whether logits are per token, of the next one.
+    pub fn causal(&self) -> bool {
+        self.task == Some(TaskType::CausalLm)
+    }
+
+    /// Whether the layer `name` is the output layer.
+    pub fn is_head(&self, name: &str) -> bool {
+        self.head.as_deref() == Some(name)
+    }
+
+    /// Full name of the output layer's weight.
+    pub fn head_weight(&self) -> Option<String> {
+        self.head.as_ref().map(|head| format!("{head}.weight"))
+    }
+
+    /// Full name of the word embedding's weight.
+    pub fn word_embedding(&self) -> Option<&str> {
+        self.transformer.as_ref().map(|t| t.word_embedding.as_str())
+    }
+
+    /// The sizes of the stack.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], for a model that does not state them.
+    pub fn sizes(&self) -> Result<&Transformer> {
+        self.transformer.as_ref().ok_or_else(|| Error::Unsupported {
+            method: "a method that needs the sizes of a transformer",
+            site: self.model_type.clone(),
+            why: "the model does not state them (`Dims::transformer`)".to_owned(),
+        })
     }
 }
 

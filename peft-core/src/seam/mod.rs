@@ -22,14 +22,14 @@ pub(crate) mod twin;
 pub use attention::{
     Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
 };
-pub use batch::{Batch, Input, Prompt};
+pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
-pub use dims::{Dims, TaskType};
+pub use dims::{Dims, TaskType, Transformer};
 pub use init::Init;
 pub use kernel::{Base, Kernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
 pub use method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
 pub use params::Params;
-pub use pass::Pass;
+pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};

@@ -16,8 +16,18 @@ pub struct Pass<'a> {
     pub causal: bool,
     /// Keys and values of earlier calls, for generation.
     pub cache: Option<&'a KvCache>,
-    /// Logits are wanted for the last position alone.
-    pub last: bool,
+    /// Which positions logits are wanted for.
+    pub wanted: Wanted,
+}
+
+/// Which of a causal model's logits a call wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those of every position.
+    #[default]
+    All,
+    /// Those of the last position alone, as generation does: the head is not run over the others.
+    Last,
 }
 
 impl Pass<'_> {

@@ -83,7 +83,7 @@ impl Targets {
             names.hits(can.method, field, outline.sites.iter().map(|s| s.name.as_str()))
         };
         let mut sites = if target.is_all_linear() {
-            let head = outline.dims.causal.then_some(outline.dims.head.as_str());
+            let head = outline.dims.head.as_deref().filter(|_| outline.dims.causal());
             let linear = outline.sites.iter().filter(|s| s.kind == SiteKind::Linear);
             linear.map(|s| s.name.clone()).filter(|n| Some(n.as_str()) != head).collect()
         } else {
@@ -164,19 +164,7 @@ mod tests {
     use crate::seam::site::SiteOutline;
 
     fn outline() -> Outline {
-        let dims = Dims {
-            model_type: "t".into(),
-            layers: 2,
-            hidden: 8,
-            heads: 2,
-            kv_heads: 2,
-            head_dim: 4,
-            word_embedding: "e.weight".into(),
-            vocab: 9,
-            head: "head".into(),
-            causal: false,
-            positions: None,
-        };
+        let dims = Dims { model_type: "t".into(), head: Some("head".into()), ..Dims::default() };
         let names =
             ["embed", "layers.0.q_proj", "layers.0.v_proj", "layers.1.q_proj", "layers.1.v_proj", "head"];
         let kind = |n: &str| if n == "embed" { SiteKind::Embedding } else { SiteKind::Linear };

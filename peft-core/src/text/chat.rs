@@ -34,7 +34,8 @@ impl ChatTemplate {
     /// # Errors
     /// A file that is malformed, a template that is no Jinja, one that reads a special token which `tokenizer_config.json`
     /// does not name.
-    pub fn open(dir: &Path) -> Result<Option<Self>> {
+    pub fn open(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let dir = dir.as_ref();
         let config = json(&dir.join(CONFIG))?;
         let Some((path, sources)) = sources(dir, &config)? else { return Ok(None) };
         let mut special = BTreeMap::new();

@@ -147,7 +147,8 @@ impl Corpus {
     /// # Errors
     /// A file that is no text in UTF-8, with the command that converts it; every wrong row by its line: no JSON, a field
     /// that is twice there or no string, none of the known forms, another form than the rows before; a file without rows.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let text = source::read(path)?;
         if !is_json(path) {
             return lines(path, &text);
@@ -178,7 +179,8 @@ impl Corpus {
 ///
 /// # Errors
 /// As [`Corpus::read`]; rows without a text; pairs of texts, which [`pairs`](super::pairs) reads.
-pub fn texts(path: &Path) -> Result<Vec<String>> {
+pub fn texts(path: impl AsRef<Path>) -> Result<Vec<String>> {
+    let path = path.as_ref();
     let file = source::read(path)?;
     if is_json(path) {
         return dataset::texts(&records(path, &file, r#"{"text": "..."}"#)?);

@@ -44,7 +44,8 @@ impl Dataset {
     /// # Errors
     /// A file that is no text in UTF-8, with the command that converts it; every wrong row by its line: no JSON, no text,
     /// no label, one that is no class; a file without rows; labels that are all −1, as in GLUE's test sets.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let text = source::read(path)?;
         let records = records(path, &text, r#"{"text": "...", "label": "..."}"#)?;
         let names = names(&records)?;
@@ -88,7 +89,8 @@ impl Dataset {
 ///
 /// # Errors
 /// As [`Dataset::read`]; labels need not be there.
-pub fn pairs(path: &Path) -> Result<Vec<(String, String)>> {
+pub fn pairs(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
+    let path = path.as_ref();
     let text = source::read(path)?;
     let records = records(path, &text, r#"{"sentence1": "...", "sentence2": "..."}"#)?;
     let names = names(&records)?;

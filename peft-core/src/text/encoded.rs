@@ -101,7 +101,7 @@ impl Sequences {
         if given.iter().all(|n| *n == 0) {
             return Ok((batch, labels));
         }
-        let at = Tensor::f_arange(batch.ids.size2()?.1, (tch::Kind::Int64, device))?;
+        let at = Tensor::f_arange(batch.ids()?.size2()?.1, (tch::Kind::Int64, device))?;
         let given = at.f_less_tensor(&Tensor::f_from_slice(&given)?.f_to(device)?.f_unsqueeze(1)?)?;
         let labels = labels.f_masked_fill(&given, -100)?;
         Ok((batch, labels))

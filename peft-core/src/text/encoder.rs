@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::io;
 use crate::text::chat::CONFIG;
 use crate::text::encoded::{Encoded, Inputs};
+use crate::text::limits::Limits;
 use crate::text::tokenizer::Alphabet;
 use crate::text::{Dataset, tokenizer};
 use serde_json::Value;
@@ -27,18 +28,21 @@ pub struct TextEncoder {
 
 impl TextEncoder {
     /// Whether a model directory has a tokenizer: `tokenizer.json`, or the files of an older form.
-    pub fn exists(dir: &Path) -> bool {
+    pub fn exists(dir: impl AsRef<Path>) -> bool {
+        let dir = dir.as_ref();
         tokenizer::exists(dir)
     }
 
-    /// Reads the tokenizer of a directory for a model with `vocab` embeddings, `positions` positions and padding id `pad`:
-    /// `tokenizer.json`, or the older `vocab.json` and `merges.txt` (byte-level BPE, as GPT-2 has it) or `vocab.txt` (BERT),
+    /// Reads the tokenizer of a directory, for a model with these limits: `tokenizer.json`, or the older `vocab.json` and `merges.txt` (byte-level BPE, as GPT-2 has it) or `vocab.txt` (BERT),
     /// with the ids that transformers has. Texts that are longer are cut, and counted. Padding and truncation that a file
     /// itself asks for do not apply.
     ///
     /// # Errors
     /// No such file, one that is malformed, or of another kind of tokenizer (sentencepiece), with the command that converts it.
-    pub fn open(dir: &Path, vocab: i64, positions: i64, pad: i64) -> Result<Self> {
+    pub fn open(dir: impl AsRef<Path>, limits: Limits) -> Result<Self> {
+        let dir = dir.as_ref();
+        let Limits { vocab, positions, pad } = limits;
+        let positions = positions.unwrap_or(i64::MAX);
         let tokenizer::Opened { tokenizer, path, alphabet } = tokenizer::open(dir)?;
         let longest = usize::try_from(positions).unwrap_or(0);
         let special = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
@@ -80,19 +84,15 @@ impl TextEncoder {
     /// As [`TextEncoder::encode`].
     ///
     /// ```no_run
-    /// use peft_core::hub;
-    /// use peft_core::hub::Head;
-    /// use peft_core::text::{TextEncoder, texts};
-    /// use peft_core::models::Bert;
-    /// use peft_core::{Model, Pass};
-    /// use tch::Device;
+    /// use peft_core::Pass;
+    /// use peft_core::hub::{self, Head};
+    /// use peft_core::tch::Device;
+    /// use peft_core::text::texts;
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let dir = "models/bert".as_ref();
-    /// let peft = hub::open::<Bert>(dir, Device::Cpu, Head::Stored)?.peft;
-    /// let c = peft.config();
-    /// let encoder = TextEncoder::open(dir, c.vocab_size, c.max_position_embeddings, c.pad_token_id)?;
-    /// let inputs = encoder.inputs(&texts("new.txt".as_ref())?)?;
+    /// let peft = hub::open("models/bert", Device::Cpu, Head::Stored)?.peft;
+    /// let encoder = hub::encoder("models/bert", &peft)?;
+    /// let inputs = encoder.inputs(&texts("new.txt")?)?;
     /// println!("{} of {} texts are longer than the model, and cut", inputs.truncated, inputs.len());
     /// let rows: Vec<usize> = (0..inputs.len()).collect();
     /// let model = peft.view(&[])?;

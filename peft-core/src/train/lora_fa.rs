@@ -6,7 +6,6 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::model::Model;
 use crate::train::{AdamConfig, Decay};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
@@ -38,7 +37,7 @@ impl LoraFa {
     ///
     /// # Errors
     /// [`Error::Input`] where there is no such pair.
-    pub fn new<M: Model>(peft: &Peft<M>, active: &[&str], product: Product) -> Result<Self> {
+    pub fn new(peft: &Peft, active: &[&str], product: Product) -> Result<Self> {
         let mut pairs = Vec::new();
         for name in active {
             let (params, method) = (peft.params(name)?, peft.method(name)?);

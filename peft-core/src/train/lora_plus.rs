@@ -3,7 +3,6 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::model::Model;
 use crate::seam::site::{Outline, PREFIX, SiteKind};
 use crate::train::Group;
 use crate::train::optimizer::not_negative;
@@ -31,7 +30,7 @@ impl LoraPlus {
     ///
     /// # Errors
     /// Rates that are not positive numbers, a weight decay that is negative.
-    pub fn groups<M: Model>(&self, peft: &Peft<M>, active: &[&str]) -> Result<Vec<Group>> {
+    pub fn groups(&self, peft: &Peft, active: &[&str]) -> Result<Vec<Group>> {
         for (field, rate) in [("ratio", self.ratio), ("embedding", self.embedding)] {
             if !(rate > 0.0 && rate.is_finite()) {
                 return Err(Error::config("LoRA+", field, format!("should be positive, is {rate}")));

@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::model::Model;
 use crate::train::optimizer::not_negative;
 use crate::train::{Adam, AdamConfig, Group, LoraFa, Schedule};
 use tch::Tensor;
@@ -56,8 +55,8 @@ impl Trainer {
     }
 
     /// Over the trainable tensors of the named adapters.
-    pub fn for_adapters<M: Model>(
-        peft: &Peft<M>,
+    pub fn for_adapters(
+        peft: &Peft,
         active: &[&str],
         config: AdamConfig,
         lr: f64,
@@ -101,12 +100,7 @@ impl Trainer {
     }
 
     /// As [`Trainer::step`] for adapters: adds their penalties to the loss and tells them that the step is done.
-    pub fn step_adapters<M: Model>(
-        &mut self,
-        peft: &Peft<M>,
-        active: &[&str],
-        loss: &Tensor,
-    ) -> Result<StepReport> {
+    pub fn step_adapters(&mut self, peft: &Peft, active: &[&str], loss: &Tensor) -> Result<StepReport> {
         let penalised = peft.penalty(active)?.map(|p| loss.f_add(&p)).transpose()?;
         let report = self.step(penalised.as_ref().unwrap_or(loss))?;
         peft.after_step(active, self.adam.steps())?;
@@ -128,9 +122,9 @@ impl Trainer {
     }
 
     /// As [`Trainer::step_accumulated`] for adapters; their penalties count once a step, whatever the parts.
-    pub fn step_adapters_accumulated<M: Model, E: From<Error>>(
+    pub fn step_adapters_accumulated<E: From<Error>>(
         &mut self,
-        peft: &Peft<M>,
+        peft: &Peft,
         active: &[&str],
         parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
     ) -> std::result::Result<StepReport, E> {

@@ -1,13 +1,11 @@
 //! Folds an adapter into its base and writes the result as a Hub directory, with logits to compare: what
 //! `tests/python/check_saved.py` reads.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use peft_core::hub;
-use peft_core::hub::HubModel;
 use peft_core::io::tensors;
-use peft_core::models::{FamilyVisitor, family};
-use peft_core::{Batch, Pass, io};
+use peft_core::{Batch, Pass};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -21,38 +19,23 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    let path = args.base.join("config.json");
-    let config = io::read_json(&path)?;
-    let kind = config["model_type"].as_str().context("no model_type")?;
-    family(kind, &path.display().to_string(), Export(&args))?
-}
-
-struct Export<'a>(&'a Args);
-
-impl FamilyVisitor for Export<'_> {
-    type Output = Result<()>;
-
-    fn visit<M: HubModel>(self) -> Result<()> {
-        let Args { base, adapter, out } = self.0;
-        let mut peft = hub::open::<M>(base, Device::Cpu, hub::Head::Stored)?.peft;
-        peft.load("adapter", adapter)?;
-        let merged = peft.merged(&["adapter"])?;
-        hub::save(&merged, out, Some(base))?;
-        tch::manual_seed(1);
-        let input_ids = Tensor::randint_low(3, 96, [3, 9], (Kind::Int64, Device::Cpu));
-        let batch = Batch::dense(input_ids.copy());
-        let logits =
-            |peft: &peft_core::Peft<M>, active: &[&str]| peft.view(active)?.forward(&batch, Pass::eval());
-        write(
-            out,
-            [
-                ("adapted", logits(&peft, &["adapter"])?),
-                ("merged", logits(&merged, &[])?),
-                ("input_ids", input_ids),
-            ],
-        )
-    }
+    let Args { base, adapter, out } = &Args::parse();
+    let mut peft = hub::open(base, Device::Cpu, hub::Head::Stored)?.peft;
+    peft.load("adapter", adapter)?;
+    let merged = peft.merged(&["adapter"])?;
+    hub::save(&merged, out, Some(base))?;
+    tch::manual_seed(1);
+    let input_ids = Tensor::randint_low(3, 96, [3, 9], (Kind::Int64, Device::Cpu));
+    let batch = Batch::dense(input_ids.copy());
+    let logits = |peft: &peft_core::Peft, active: &[&str]| peft.view(active)?.forward(&batch, Pass::eval());
+    write(
+        out,
+        [
+            ("adapted", logits(&peft, &["adapter"])?),
+            ("merged", logits(&merged, &[])?),
+            ("input_ids", input_ids),
+        ],
+    )
 }
 
 fn write<const N: usize>(out: &Path, named: [(&str, Tensor); N]) -> Result<()> {

@@ -4,11 +4,9 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use peft_core::hub;
-use peft_core::hub::HubModel;
 use peft_core::io;
 use peft_core::io::tensors;
 use peft_core::methods::from_json;
-use peft_core::models::{FamilyVisitor, family};
 use peft_core::{Batch, Pass, Peft};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -31,10 +29,7 @@ fn main() -> Result<()> {
     let mut dirs = folders(&golden(""), "base/config.json")?;
     dirs.extend(args.dirs);
     for dir in &dirs {
-        let path = dir.join("base/config.json");
-        let config = io::read_json(&path)?;
-        let kind = config["model_type"].as_str().context("no model_type")?;
-        family(kind, &path.display().to_string(), Family { dir, out: &args.out.join(folder_name(dir)) })??;
+        family(dir, &args.out.join(folder_name(dir)))?;
     }
     Ok(())
 }
@@ -47,32 +42,24 @@ fn folders(dir: &Path, file: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-struct Family<'a> {
-    dir: &'a Path,
-    out: &'a Path,
-}
-
-impl FamilyVisitor for Family<'_> {
-    type Output = Result<()>;
-
-    fn visit<M: HubModel>(self) -> Result<()> {
-        let base = self.dir.join("base");
-        let mut peft = hub::open::<M>(&base, Device::Cpu, hub::Head::Stored)?.peft;
-        for (seed, folder) in (1..).zip(folders(self.dir, "adapter_config.json")?) {
-            let name = folder_name(&folder);
-            let out = self.out.join(&name);
-            let error = write(&mut peft, seed, &folder, &out).err().map(|e| format!("{e:#}"));
-            if peft.names().contains(&"a") {
-                peft.delete("a")?;
-            }
-            println!("{}", json!({ "base": base, "method": name, "adapter": out, "error": error }));
+/// Those of the goldens of one family.
+fn family(dir: &Path, out: &Path) -> Result<()> {
+    let base = dir.join("base");
+    let mut peft = hub::open(&base, Device::Cpu, hub::Head::Stored)?.peft;
+    for (seed, folder) in (1..).zip(folders(dir, "adapter_config.json")?) {
+        let name = folder_name(&folder);
+        let out = out.join(&name);
+        let error = write(&mut peft, seed, &folder, &out).err().map(|e| format!("{e:#}"));
+        if peft.names().contains(&"a") {
+            peft.delete("a")?;
         }
-        Ok(())
+        println!("{}", json!({ "base": base, "method": name, "adapter": out, "error": error }));
     }
+    Ok(())
 }
 
 /// Adds an adapter with the configuration of a golden one, and writes it to `out`.
-fn write<M: HubModel>(peft: &mut Peft<M>, seed: i64, from: &Path, out: &Path) -> Result<()> {
+fn write(peft: &mut Peft, seed: i64, from: &Path, out: &Path) -> Result<()> {
     let mut config = io::read_json(&from.join("adapter_config.json"))?;
     if config["peft_type"] == "ADALORA" {
         config["rank_pattern"] = Value::Null; // the result of its training
@@ -87,7 +74,7 @@ fn write<M: HubModel>(peft: &mut Peft<M>, seed: i64, from: &Path, out: &Path) ->
     let mut golden = golden_tensors(from)?;
     let mut take = |key: &str| golden.remove(key).with_context(|| format!("the golden has no `{key}`"));
     let (ids, mask) = (take("input_ids")?, take("attention_mask")?);
-    let batch = Batch { ids: ids.copy(), mask: Some(mask.copy()), token_types: None };
+    let batch = Batch::masked(ids.copy(), mask.copy());
     let logits = peft.view(&["a"])?.forward(&batch, Pass::eval())?;
     let named = [("input_ids", ids), ("attention_mask", mask), ("logits", logits)];
     let named: BTreeMap<_, _> = named.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();

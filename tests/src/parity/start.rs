@@ -2,7 +2,6 @@
 
 use super::{Tensors, most, nan_max};
 use anyhow::{Context, Result};
-use peft_core::hub::HubModel;
 use peft_core::io;
 use peft_core::methods::from_json;
 use peft_core::{Params, Peft};
@@ -17,7 +16,7 @@ pub(super) fn residual(g: &Tensors) -> Tensors {
 
 /// The worst error of what the start leaves of the base, relative to the base's largest value: the merged weights at
 /// B = 0.
-pub(super) fn error<M: HubModel>(peft: &Peft<M>, expected: &Tensors) -> Result<f64> {
+pub(super) fn error(peft: &Peft, expected: &Tensors) -> Result<f64> {
     let params = peft.params("golden")?;
     let up: Tensors = params.tensors().into_iter().filter(|(n, _)| n.ends_with("lora_B.weight")).collect();
     let kept: Tensors = up.into_iter().map(|(n, t)| (n, t.detach().copy())).collect();
@@ -38,12 +37,11 @@ pub(super) const FACTORISED: f64 = 1e-5;
 /// The adapter as plain LoRA over what its start left of the base in PEFT's hands. A factorisation in f32 depends on the
 /// processor: on another one than the golden's, PEFT itself comes as close to it as `start` says, and layers multiply
 /// that.
-pub(super) fn over_residual<M: HubModel>(peft: &Peft<M>, dir: &Path, residual: Tensors) -> Result<Peft<M>> {
+pub(super) fn over_residual(peft: &Peft, dir: &Path, residual: Tensors) -> Result<Peft> {
     let mut tensors = peft.base().tensors();
     tensors.extend(residual);
     let base = tensors.into_iter().map(|(n, t)| (n, t.detach().copy()));
-    let mut over =
-        Peft::new(Params::from_tensors("the residual", Device::Cpu, base)?, peft.config().clone())?;
+    let mut over = peft.over(Params::from_tensors("the residual", Device::Cpu, base)?)?;
     let mut json = io::read_json(&dir.join("adapter_config.json"))?;
     json["init_lora_weights"] = true.into();
     let tensors = io::tensors::read(&dir.join("adapter_model.safetensors"))?;

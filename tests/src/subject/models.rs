@@ -5,7 +5,7 @@ use crate::golden;
 use anyhow::Result;
 use peft_core::hub;
 use peft_core::methods::Common;
-use peft_core::models::{Bert, Gpt2, Llama, Qwen2, Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::{Batch, NewRows, Peft, TaskType};
 use tch::{Device, Kind, Tensor};
 
@@ -13,15 +13,20 @@ const fn target(name: &'static str, inp: i64, out: i64) -> Target {
     Target { name, inp, out }
 }
 
-const TINY: TinyConfig = TinyConfig { vocab: 50, hidden: 32, layers: 2, heads: 4, ffn: 48, classes: 3 };
+/// Sizes of [`Tiny`].
+pub const TINY: TinyConfig = TinyConfig { vocab: 50, hidden: 32, layers: 2, heads: 4, ffn: 48, classes: 3 };
 
 const TINY_TARGETS: &[Target] =
     &[target("in_proj", 32, 96), target("out_proj", 32, 32), target("ff.2", 48, 32)];
 
+/// The lessons' model.
+#[derive(Debug)]
+pub struct Tiny;
+
 impl Subject for Tiny {
     const NAME: &'static str = "Tiny";
 
-    fn base() -> Result<Peft<Self>> {
+    fn base() -> Result<Peft> {
         tch::manual_seed(7);
         Ok(Peft::new(TINY.init(Device::Cpu)?, TINY)?)
     }
@@ -67,11 +72,15 @@ impl Subject for Tiny {
 const BERT_TARGETS: &[Target] =
     &[target("query", 32, 32), target("value", 32, 32), target("intermediate.dense", 32, 64)];
 
+/// A BERT.
+#[derive(Debug)]
+pub struct Bert;
+
 impl Subject for Bert {
     const NAME: &'static str = "Bert";
 
-    fn base() -> Result<Peft<Self>> {
-        Ok(hub::open::<Bert>(&golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    fn base() -> Result<Peft> {
+        Ok(hub::open(&golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
     }
 
     /// Those of the golden's `config.json`.
@@ -111,18 +120,22 @@ impl Subject for Bert {
     fn batch() -> Result<(Batch, Tensor)> {
         let (ids, classes) = random(96, 3);
         let mask = right_padded(&ids)?;
-        Ok((Batch { ids, mask: Some(mask), token_types: None }, classes))
+        Ok((Batch::masked(ids, mask), classes))
     }
 }
 
 const LLAMA_TARGETS: &[Target] =
     &[target("q_proj", 32, 32), target("v_proj", 32, 16), target("down_proj", 64, 32)];
 
+/// A Llama.
+#[derive(Debug)]
+pub struct Llama;
+
 impl Subject for Llama {
     const NAME: &'static str = "Llama";
 
-    fn base() -> Result<Peft<Self>> {
-        Ok(hub::open::<Llama>(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    fn base() -> Result<Peft> {
+        Ok(hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
     }
 
     /// Those of the golden's `config.json`; the head is not tied.
@@ -165,11 +178,15 @@ impl Subject for Llama {
 const GPT2_TARGETS: &[Target] =
     &[target("c_attn", 32, 96), target("c_fc", 32, 128), target("mlp.c_proj", 128, 32)];
 
+/// A GPT-2.
+#[derive(Debug)]
+pub struct Gpt2;
+
 impl Subject for Gpt2 {
     const NAME: &'static str = "Gpt2";
 
-    fn base() -> Result<Peft<Self>> {
-        Ok(hub::open::<Gpt2>(&golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    fn base() -> Result<Peft> {
+        Ok(hub::open(&golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft)
     }
 
     /// Those of the golden's `config.json`; the head is tied to the word embedding.
@@ -215,11 +232,15 @@ const QWEN2_TARGETS: &[Target] = &[target("q_proj", 32, 32), target("v_proj", 32
 /// The vocabulary that the model is resized to, from 96.
 const RESIZED: i64 = 101;
 
+/// A Qwen2 with a tied head and a vocabulary that was resized.
+#[derive(Debug)]
+pub struct Qwen2;
+
 impl Subject for Qwen2 {
     const NAME: &'static str = "Qwen2";
 
-    fn base() -> Result<Peft<Self>> {
-        let peft = hub::open::<Qwen2>(&golden("qwen2/base"), Device::Cpu, hub::Head::Stored)?.peft;
+    fn base() -> Result<Peft> {
+        let peft = hub::open(&golden("qwen2/base"), Device::Cpu, hub::Head::Stored)?.peft;
         tch::manual_seed(7);
         Ok(peft.resized(RESIZED, NewRows::Drawn)?)
     }
@@ -268,7 +289,7 @@ fn next_tokens(vocab: i64) -> Result<(Batch, Tensor)> {
     let (ids, _) = random(vocab, 3);
     let mask = right_padded(&ids)?;
     let labels = ids.masked_fill(&mask.eq(0), -100);
-    Ok((Batch { ids, mask: Some(mask), token_types: None }, labels))
+    Ok((Batch::masked(ids, mask), labels))
 }
 
 /// The mask of rows of different length.

@@ -5,12 +5,12 @@ mod refused;
 use anyhow::{Context, Result, ensure};
 use peft_core::combine::{Arithmetic, Combination, MajoritySign, Rank, Settings};
 use peft_core::methods::{Common, Ia3Config, LoraConfig};
-use peft_core::models::{Llama, Tiny};
 use peft_core::target::{Names, Patterns};
 use peft_core::{Batch, Model, Pass, Peft};
 use peft_core::{hub, io};
 use tch::{Device, Kind, Tensor};
 use tests::several;
+use tests::subject::Tiny;
 use tests::subject::{Subject, logits, move_away};
 use tests::{assert_close, golden, golden_tensors, refused, serial};
 
@@ -23,12 +23,11 @@ fn combinations_have_the_numbers_of_peft() -> Result<()> {
     let _serial = serial();
     let dir = golden("llama/x_multi_adapter");
     let g = golden_tensors(&dir)?;
-    let mut peft = hub::open::<Llama>(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
+    let mut peft = hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
     for name in ["a", "b"] {
         peft.load(name, dir.join(name))?;
     }
-    let batch =
-        Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()), token_types: None };
+    let batch = Batch::masked(g["input_ids"].copy(), g["attention_mask"].copy());
     let meta = io::read_json(&dir.join("meta.json"))?;
     let combos = meta["combos"].as_object().context("combos")?;
     for (name, combo) in combos {
@@ -61,7 +60,7 @@ fn lora(r: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
 }
 
 /// A model with moved adapters `a`, `b` and so on.
-fn with(configs: Vec<LoraConfig>) -> Result<Peft<Tiny>> {
+fn with(configs: Vec<LoraConfig>) -> Result<Peft> {
     let mut peft = Tiny::base()?;
     for (i, (name, config)) in ["a", "b", "c"].into_iter().zip(configs).enumerate() {
         peft.add(name, config)?;
@@ -71,7 +70,7 @@ fn with(configs: Vec<LoraConfig>) -> Result<Peft<Tiny>> {
 }
 
 /// Merged weights beyond the base's, of one site.
-fn delta(peft: &Peft<Tiny>, name: &str, site: &str) -> Result<Tensor> {
+fn delta(peft: &Peft, name: &str, site: &str) -> Result<Tensor> {
     let param = format!("{site}.weight");
     let merged = peft.merged(&[name])?.base().tensors().remove(&param).context("merged")?;
     Ok(merged.to_kind(Kind::Double) - peft.base().find(&param).context("base")?.to_kind(Kind::Double))
@@ -146,7 +145,7 @@ fn embeddings_and_biases_are_combined_and_dora_is_refused() -> Result<()> {
     peft.add("d", biased(4, 6.0))?;
     move_away(peft.params("d")?, 9)?;
     let pair = [("c", 0.7), ("d", -0.4)];
-    let bias = |peft: &Peft<Tiny>, name: &str| -> Result<Tensor> {
+    let bias = |peft: &Peft, name: &str| -> Result<Tensor> {
         let key = format!("{SITE}.bias");
         Ok(peft.merged(&[name])?.base().find(&key).context("b")? - peft.base().find(&key).context("b")?)
     };
@@ -181,7 +180,7 @@ fn patterns_and_filters_are_resolved() -> Result<()> {
     };
     let first = LoraConfig { layers: [0].into(), ..lora(4, 6.0, &["ff.0", "ff.2"]) };
     let mut peft = with(vec![patterned(6), patterned(6), first])?;
-    let sum = |peft: &Peft<Tiny>, names: [&str; 2], site: &str| -> Result<Tensor> {
+    let sum = |peft: &Peft, names: [&str; 2], site: &str| -> Result<Tensor> {
         Ok(delta(peft, names[0], site)? * 0.7 + delta(peft, names[1], site)? * 0.4)
     };
     for (name, other, ranks) in [("ab", "b", 12), ("ac", "c", 10)] {

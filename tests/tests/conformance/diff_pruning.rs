@@ -3,11 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::DiffPruningConfig;
-use peft_core::models::Tiny;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Error, Model, Params, Pass, Peft, io};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
+use tests::subject::Tiny;
 use tests::subject::{Subject, logits, loss, moved_method};
 use tests::{assert_bits, assert_close, refused, relative_error, serial};
 
@@ -20,8 +20,8 @@ fn diff(targets: &[&str]) -> DiffPruningConfig {
     DiffPruningConfig { alpha_init: 0.5, structured: true, targets, ..DiffPruningConfig::default() }
 }
 
-fn moved(config: &DiffPruningConfig) -> Result<Peft<Tiny>> {
-    moved_method(Box::new(config.clone()))
+fn moved(config: &DiffPruningConfig) -> Result<Peft> {
+    moved_method::<Tiny>(Box::new(config.clone()))
 }
 
 fn get(params: &Params, name: &str) -> Result<Tensor> {
@@ -29,7 +29,7 @@ fn get(params: &Params, name: &str) -> Result<Tensor> {
 }
 
 /// `z ⊙ w` of every parameter of the base that has one, by its name there.
-fn differences(peft: &Peft<Tiny>) -> Result<BTreeMap<String, Tensor>> {
+fn differences(peft: &Peft) -> Result<BTreeMap<String, Tensor>> {
     let params = peft.params("a")?;
     let gate =
         |name: String| -> Result<Tensor> { Ok((get(params, &name)?.sigmoid() * 3.0 - 1.5).clamp(0.0, 1.0)) };
@@ -46,14 +46,14 @@ fn differences(peft: &Peft<Tiny>) -> Result<BTreeMap<String, Tensor>> {
 }
 
 /// Logits of the base with these differences added.
-fn by_hand(peft: &Peft<Tiny>, differences: &BTreeMap<String, Tensor>) -> Result<Tensor> {
+fn by_hand(peft: &Peft, differences: &BTreeMap<String, Tensor>) -> Result<Tensor> {
     let mut tensors = peft.base().tensors();
     for (name, d) in differences {
         let sum = &tensors[name] + d;
         tensors.insert(name.clone(), sum);
     }
     let base = Params::from_tensors("by hand", Device::Cpu, tensors)?;
-    logits(&Peft::<Tiny>::new(base, peft.config().clone())?, &[])
+    logits(&peft.over(base)?, &[])
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_pruned_adapter_trains_and_travels() -> Result<()> {
     let (small, tensors) = config.prune(peft.params("a")?, 0.001)?;
     ensure!(tensors.values().any(|t| t.numel() == 0), "every parameter keeps some");
     peft.add_with("small", small, tensors)?;
-    let copies = |peft: &Peft<Tiny>| -> Result<BTreeMap<String, Tensor>> {
+    let copies = |peft: &Peft| -> Result<BTreeMap<String, Tensor>> {
         let tensors = peft.params("small")?.tensors();
         Ok(tensors.into_iter().map(|(name, t)| (name, t.detach().copy())).collect())
     };

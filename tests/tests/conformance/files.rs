@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::io::tensors;
-use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::seam::MethodConfig;
 use peft_core::{Batch, Error, Params, Pass, Peft};
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use std::process::Command;
 use tch::{Device, Tensor};
 use tempfile::TempDir;
 use tests::on_every_model;
+use tests::subject::{Bert, Gpt2, Llama, Tiny};
 use tests::subject::{Subject, logits, moved};
 use tests::table::{Row, rows};
 use tests::{assert_bits, refused, serial};
@@ -20,7 +20,7 @@ const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 
 /// The moved adapter of the row, and a directory that it was saved in.
-fn saved<M: Subject>(row: &Row) -> Result<(Peft<M>, TempDir)> {
+fn saved<M: Subject>(row: &Row) -> Result<(Peft, TempDir)> {
     let (peft, dir) = (moved::<M>(&row.config)?, tempfile::tempdir()?);
     peft.save("a", dir.path())?;
     Ok((peft, dir))
@@ -56,7 +56,7 @@ const CHILD: &str = "PEFT_TESTS_FRESH_PROCESS";
 fn prepare<M: Subject>(root: &Path) -> Result<usize> {
     let root = root.join(M::NAME);
     let (batch, _) = M::batch()?;
-    let mut inputs = BTreeMap::from([("ids".to_owned(), batch.ids)]);
+    let mut inputs = BTreeMap::from([("ids".to_owned(), batch.ids()?.shallow_clone())]);
     inputs.extend(batch.mask.map(|m| ("mask".to_owned(), m)));
     tensors::write(&root.join("inputs.safetensors"), &inputs)?;
     tensors::write(&root.join("base.safetensors"), &M::base()?.base().tensors())?;
@@ -73,12 +73,11 @@ fn prepare<M: Subject>(root: &Path) -> Result<usize> {
 fn compare<M: Subject>(root: &Path) -> Result<()> {
     let root = root.join(M::NAME);
     let mut inputs = tensors::read(&root.join("inputs.safetensors"))?;
-    let batch =
-        Batch { ids: inputs.remove("ids").context("ids")?, mask: inputs.remove("mask"), token_types: None };
-    let config = M::base()?.config().clone();
+    let batch = Batch { mask: inputs.remove("mask"), ..Batch::dense(inputs.remove("ids").context("ids")?) };
+    let model = M::base()?;
     for (i, row) in (0..).zip(rows(&M::sizes(), &M::common())) {
         let base = Params::from_tensors("base", Device::Cpu, tensors::read(&root.join("base.safetensors"))?)?;
-        let (mut peft, dir) = (Peft::<M>::new(base, config.clone())?, root.join(format!("{i}")));
+        let (mut peft, dir) = (model.over(base)?, root.join(format!("{i}")));
         peft.load("a", &dir)?;
         let found = peft.view(&["a"])?.forward(&batch, Pass::eval())?;
         let expected = &tensors::read(&dir.join("logits"))?["logits"];
@@ -119,8 +118,8 @@ fn a_fresh_process_has_the_same_logits() -> Result<()> {
 
 /// Loads the adapter with its tensors changed by `edit`: that has to fail with these parts in the message, and must
 /// leave nothing behind.
-fn load_edited<M: Subject>(
-    peft: &mut Peft<M>,
+fn load_edited(
+    peft: &mut Peft,
     dir: &Path,
     edit: impl FnOnce(&mut BTreeMap<String, Tensor>),
     parts: &[&str],

@@ -5,11 +5,12 @@ use peft_core::methods::{
     Activation, BottleneckConfig, HiddenPrefixConfig, Placement, PrefixTuningConfig, PromptInit,
     PromptTuningConfig, Scaling,
 };
-use peft_core::models::Tiny;
 use peft_core::seam::{MethodConfig, Role};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 use tests::reference::{Formula, Part, Plain, attention, tiny};
+use tests::subject::TINY;
+use tests::subject::Tiny;
 use tests::subject::{Subject, logits, move_away};
 use tests::{assert_close, relative_error, serial};
 
@@ -26,7 +27,8 @@ fn check<F: Formula>(
     peft.add("a", method)?;
     move_away(peft.params("a")?, 5)?;
     let (batch, _) = Tiny::batch()?;
-    let by_hand = |formula: &dyn Formula| tiny(&peft.base().tensors(), peft.config(), &batch.ids, formula);
+    let ids = batch.ids()?;
+    let by_hand = |formula: &dyn Formula| tiny(&peft.base().tensors(), &TINY, ids, formula);
     let plain = by_hand(&Plain);
     assert_close("the base", &logits(&peft, &[])?, &plain, 1e-5)?;
     let expected = by_hand(&formula(peft.params("a")?.tensors())).detach();

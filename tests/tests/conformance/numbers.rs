@@ -129,8 +129,8 @@ fn rows_alone<M: Subject>(row: &Row) -> Result<()> {
     let peft = moved::<M>(&row.config)?;
     let (view, (batch, _)) = (peft.view(&["a"])?, M::batch()?);
     let together = view.forward(&batch, Pass::eval())?;
-    for i in 0..batch.ids.size()[0] {
-        let ids = batch.ids.get(i);
+    for i in 0..batch.ids()?.size()[0] {
+        let ids = batch.ids()?.get(i);
         let length =
             batch.mask.as_ref().map_or(ids.size()[0], |m| m.get(i).sum(Kind::Int64).int64_value(&[]));
         let alone = view.forward(&Batch::dense(ids.narrow(0, 0, length).unsqueeze(0)), Pass::eval())?;

@@ -3,11 +3,11 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::{LoHaConfig, LoKrConfig, OftConfig};
-use peft_core::models::Tiny;
 use peft_core::seam::MethodConfig;
 use peft_core::target::Targets;
 use peft_core::{Model, Pass, Peft};
 use tch::{Kind, Tensor};
+use tests::subject::Tiny;
 use tests::subject::{Subject, logits, moved_method};
 use tests::{assert_bits, assert_close, relative_error, serial};
 
@@ -84,7 +84,7 @@ fn oft() -> OftConfig {
 }
 
 /// `W Wᵀ` of the head.
-fn gram(peft: &Peft<Tiny>) -> Result<Tensor> {
+fn gram(peft: &Peft) -> Result<Tensor> {
     let w = peft.base().find("head.weight").context("head.weight")?;
     Ok(w.matmul(&w.tr()))
 }

@@ -7,7 +7,6 @@ use peft_core::methods::{
     AdaptionPromptConfig, Gate, PTuningConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
     Reparameterization, ZeroInitAttentionConfig,
 };
-use peft_core::models::{Bert, Llama, Tiny};
 use peft_core::seam::MethodConfig;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
 use serde_json::json;
@@ -15,6 +14,7 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 use tests::reference::{Formula, attention, tiny};
+use tests::subject::{Bert, Llama, Tiny};
 use tests::subject::{Subject, fresh_method, logits, loss, moved_method};
 use tests::{assert_bits, assert_close, golden, parity, refused, relative_error, serial};
 
@@ -94,7 +94,7 @@ fn fresh_adapters_have_pefts_numbers() -> Result<()> {
 }
 
 /// Training steps of adapter `name`.
-fn train<M: Subject>(peft: &Peft<M>, name: &str, steps: usize) -> Result<()> {
+fn train(peft: &Peft, name: &str, steps: usize) -> Result<()> {
     let mut trainer = Trainer::for_adapters(peft, &[name], AdamConfig::default(), 1e-2, Schedule::Constant)?;
     for _ in 0..steps {
         trainer.step_adapters(peft, &[name], &loss(peft, &[name])?)?;
@@ -111,7 +111,7 @@ fn encoders_are_for_training() -> Result<()> {
     let methods: [Box<dyn MethodConfig>; 3] =
         [p_tuning(Reparameterization::Mlp).into(), lstm.into(), prefix(true).into()];
     for method in methods {
-        let peft: Peft<Bert> = fresh_method(method)?;
+        let peft = fresh_method::<Bert>(method)?;
         train(&peft, "a", 2)?;
         let (dir, kept) = (tempfile::tempdir()?, tempfile::tempdir()?);
         peft.save("a", dir.path())?;
@@ -193,7 +193,7 @@ fn a_prompt_starts_from_a_text() -> Result<()> {
         (3, "w7 w0 w8", &[1, 10, 3]),
         (2, "other", &[1, 0]),
     ] {
-        let peft: Peft<Bert> = fresh_method(config(n, text).into())?;
+        let peft = fresh_method::<Bert>(config(n, text).into())?;
         let words = &peft.base().tensors()["bert.embeddings.word_embeddings.weight"];
         let found = peft.params("a")?.tensors()["prompt_embeddings"].detach();
         assert_bits(text, &found, &words.index_select(0, &Tensor::from_slice(ids)))?;
@@ -274,10 +274,10 @@ fn gates_do_what_their_formulas_say() -> Result<()> {
         ("adaption prompt, last layer", last.into(), pefts, ByHand::Apart(Tensor::shallow_clone), 1),
     ];
     for (what, method, names, by_hand, from) in cases {
-        let peft: Peft<Tiny> = moved_method(method)?;
+        let peft = moved_method::<Tiny>(method)?;
         let formula = Gated { tensors: peft.params("a")?.tensors(), names, by_hand, from };
-        let ids = Tiny::batch()?.0.ids;
-        let expected = tiny(&peft.base().tensors(), peft.config(), &ids, &formula).detach();
+        let ids = Tiny::batch()?.0.ids()?.shallow_clone();
+        let expected = tiny(&peft.base().tensors(), &tests::subject::TINY, &ids, &formula).detach();
         assert_close(what, &logits(&peft, &["a"])?, &expected, 1e-5)?;
         let effect = relative_error(&expected, &logits(&peft, &[])?)?;
         ensure!(effect > 1e-2, "{what}: the adapter does nearly nothing ({effect:.1e})");
@@ -292,7 +292,7 @@ fn a_sigmoid_gate_is_never_closed() -> Result<()> {
     for (gate, value, closed) in
         [(Gate::Tanh, 0.0f32, true), (Gate::Sigmoid, 0.0, false), (Gate::Sigmoid, -100.0, false)]
     {
-        let peft: Peft<Tiny> = fresh_method(zero_init(gate).into())?;
+        let peft = fresh_method::<Tiny>(zero_init(gate).into())?;
         for name in peft.params("a")?.tensors().into_keys().filter(|n| n.ends_with("gate")) {
             peft.params("a")?.assign(&name, &Tensor::from_slice(&[value]))?;
         }

@@ -2,18 +2,18 @@
 
 use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, PrefixTuningConfig, PromptTuningConfig};
-use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::target::Names;
 use peft_core::{Params, Peft};
 use std::collections::BTreeMap;
 use tch::Tensor;
 use tests::on_every_model;
+use tests::subject::{Bert, Gpt2, Llama, Tiny};
 use tests::subject::{Subject, logits, move_away, moved};
 use tests::table::{Merge, Row};
 use tests::{assert_bits, assert_close, serial};
 
 /// The moved adapter `a` of the row, with a LoRA named `lora` (r 2, alpha 5) beside it.
-fn with_lora<M: Subject>(row: &Row) -> Result<Peft<M>> {
+fn with_lora<M: Subject>(row: &Row) -> Result<Peft> {
     let mut peft = moved::<M>(&row.config)?;
     peft.add("lora", lora::<M>())?;
     Ok(peft)
@@ -88,7 +88,7 @@ fn two_loras<M: Subject>() -> Result<()> {
         by_hand.insert(name, sum);
     }
     let base = Params::from_tensors("by hand", tch::Device::Cpu, by_hand)?;
-    let by_hand = Peft::<M>::new(base, peft.config().clone())?;
+    let by_hand = peft.over(base)?;
     assert_close("x and y", &logits(&peft, &["x", "y"])?, &logits(&by_hand, &[])?, 1e-5)
 }
 
@@ -106,7 +106,7 @@ fn two_loras_add_up() -> Result<()> {
 }
 
 /// The named tensor of two adapters, one above the other.
-fn joined<M: Subject>(peft: &Peft<M>, first: &str, second: &str) -> Result<[(String, Tensor); 1]> {
+fn joined(peft: &Peft, first: &str, second: &str) -> Result<[(String, Tensor); 1]> {
     let get = |name: &str| -> Result<Tensor> {
         Ok(peft.params(name)?.find("prompt_embeddings").map(|t| t.detach()).unwrap_or_default())
     };

@@ -23,7 +23,7 @@ fn assert_all_bits(what: &str, found: &Params, expected: &BTreeMap<String, Tenso
         .try_for_each(|(name, t)| assert_bits(&format!("{what}: {name}"), &found[name].detach(), t))
 }
 
-fn train<M: Subject>(peft: &Peft<M>, name: &str, steps: usize) -> Result<()> {
+fn train(peft: &Peft, name: &str, steps: usize) -> Result<()> {
     let mut trainer =
         Trainer::for_adapters(peft, &[name], AdamConfig::default(), 1e-2, Schedule::Constant)?.clip(1.0);
     for _ in 0..steps {
@@ -162,7 +162,7 @@ fn bf16_tolerance<M: Subject>() -> Result<f64> {
 }
 
 /// Whether an adapter's tensor is a copy of a parameter of the base, which keeps the base's dtype.
-fn is_copy<M: Subject>(peft: &Peft<M>, name: &str) -> bool {
+fn is_copy(peft: &Peft, name: &str) -> bool {
     let own = name.strip_prefix("base_model.model.").or_else(|| name.strip_prefix("base_model."));
     let own = own.map(|own| own.replace(".base_layer.", ".").replace(".ln_tuning_layers.", "."));
     own.is_some_and(|own| peft.outline().params.contains(&own))
@@ -223,7 +223,7 @@ fn an_f32_adapter_works_on_a_bf16_base() -> Result<()> {
 }
 
 /// Saves the moved adapter, in `kind`, and loads it onto `base`.
-fn reloaded<M: Subject>(peft: &Peft<M>, mut base: Peft<M>, kind: Kind) -> Result<Tensor> {
+fn reloaded(peft: &Peft, mut base: Peft, kind: Kind) -> Result<Tensor> {
     let dir = tempfile::tempdir()?;
     peft.save("a", dir.path())?;
     let file = dir.path().join("adapter_model.safetensors");

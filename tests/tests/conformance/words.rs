@@ -4,17 +4,17 @@
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::combine::Combination;
 use peft_core::hub;
-use peft_core::hub::{Head, HubModel};
-use peft_core::models::{Bert, Gpt2, Llama, Qwen2};
+use peft_core::hub::Head;
 use peft_core::quant::Nf4Config;
 use peft_core::{Pass, Peft};
 use tch::Device;
+use tests::subject::{Bert, Gpt2, Llama, Qwen2};
 use tests::subject::{Subject, logits, move_trained, verdict};
 use tests::table::{Row, words::beside};
 use tests::{assert_bits, assert_close, on_every_hub_model, relative_error, serial};
 
 /// Catches a merged model whose file is another one: a head that is untied and not stored, or stored and called tied.
-fn saved_is_merged<M: Subject + HubModel>(row: &Row) -> Result<()> {
+fn saved_is_merged<M: Subject>(row: &Row) -> Result<()> {
     let mut peft = M::base()?;
     tch::manual_seed(1);
     peft.add("a", row.config.method())?;
@@ -24,10 +24,10 @@ fn saved_is_merged<M: Subject + HubModel>(row: &Row) -> Result<()> {
     same_from_file(&merged)
 }
 
-fn same_from_file<M: Subject + HubModel>(merged: &Peft<M>) -> Result<()> {
+fn same_from_file(merged: &Peft) -> Result<()> {
     let dir = tempfile::tempdir()?;
     hub::save(merged, dir.path(), None)?;
-    let opened = hub::open::<M>(dir.path(), Device::Cpu, Head::Stored)?;
+    let opened = hub::open(dir.path(), Device::Cpu, Head::Stored)?;
     ensure!(opened.unused.is_empty() && opened.fresh.is_empty(), "unused: {:?}", opened.unused);
     assert_bits("from its file", &logits(&opened.peft, &[])?, &logits(merged, &[])?)
 }
@@ -38,7 +38,7 @@ fn a_saved_model_is_the_merged_one() -> Result<()> {
 }
 
 /// Two adapters that both touch the words, `a` below `b`: merged, saved, side by side in a batch, combined and converted.
-fn pair<M: Subject + HubModel>(peft: &mut Peft<M>, a: &Row, b: &Row) -> Result<()> {
+fn pair<M: Subject>(peft: &mut Peft, a: &Row, b: &Row) -> Result<()> {
     for (name, row, seed) in [("a", a, 3), ("b", b, 4)] {
         tch::manual_seed(seed);
         peft.add(name, row.config.method())?;
@@ -76,7 +76,7 @@ fn pair<M: Subject + HubModel>(peft: &mut Peft<M>, a: &Row, b: &Row) -> Result<(
     Ok(())
 }
 
-fn pairs<M: Subject + HubModel>() -> Result<Vec<String>> {
+fn pairs<M: Subject>() -> Result<Vec<String>> {
     let rows = beside(&M::sizes(), &M::common());
     ensure!(rows.len() > 5, "{} rows", rows.len());
     let mut broken = Vec::new();
@@ -87,7 +87,7 @@ fn pairs<M: Subject + HubModel>() -> Result<Vec<String>> {
                 if quantised {
                     peft = peft.quantised(&Nf4Config::default())?;
                 }
-                if let Err(e) = pair(&mut peft, a, b) {
+                if let Err(e) = pair::<M>(&mut peft, a, b) {
                     let base = if quantised { "NF4" } else { "dense" };
                     broken.push(format!("{} ({base}), {} below {}: {e:#}", M::NAME, a.name, b.name));
                 }

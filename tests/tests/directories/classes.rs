@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::io;
-use peft_core::models::{Bert, EncoderConfig};
+use peft_core::models::EncoderConfig;
 use serde_json::{Value, json};
 use tch::Tensor;
 use tempfile::TempDir;
@@ -15,9 +15,13 @@ use tests::{assert_close, edited, refused, serial};
 fn classes_with_numbers_for_names() -> Result<()> {
     let _serial = serial();
     let dir = case("id2label_int", "bert")?;
-    let opened = open::<Bert>(dir.path())?;
+    let opened = open(dir.path())?;
     warned(&opened.warnings, &[])?;
-    ensure!(opened.peft.config().labels == ["0", "1", "2"], "{:?}", opened.peft.config().labels);
+    ensure!(
+        opened.peft.outline().dims.classes == ["0", "1", "2"],
+        "{:?}",
+        opened.peft.outline().dims.classes
+    );
     let rows: Vec<Vec<f64>> = serde_json::from_value(expected("id2label_int")?["classes"].take())?;
     assert_close("logits", &logits(&opened.peft, &short())?, &Tensor::from_slice2(&rows), TOL)?;
     let out = tempfile::tempdir()?;
@@ -36,8 +40,8 @@ fn classes_are_counted_as_transformers_does() -> Result<()> {
         all.as_object_mut().context("fields")?.extend(changes.as_object().context("changes")?.clone());
         edited("bert", &all)
     };
-    let labels = |dir: &TempDir, head| -> Result<(i64, Vec<String>)> {
-        let EncoderConfig { num_labels, labels, .. } = hub::config::<Bert>(dir.path(), head)?;
+    let labels = |dir: &TempDir| -> Result<(i64, Vec<String>)> {
+        let EncoderConfig { num_labels, labels, .. } = tests::bert_config(dir.path(), None)?;
         Ok((num_labels, labels))
     };
     let none: [&str; 0] = [];
@@ -72,9 +76,9 @@ fn classes_are_counted_as_transformers_does() -> Result<()> {
         (json!({ "num_labels": 3, "problem_type": "single_label_classification" }), 3, &none, &[]),
     ] {
         let dir = with(changes.clone())?;
-        let found = labels(&dir, Head::Stored)?;
+        let found = labels(&dir)?;
         ensure!(found.0 == number && found.1 == names, "{changes}: {found:?}");
-        warned(&open::<Bert>(dir.path())?.warnings, parts).with_context(|| changes.to_string())?;
+        warned(&open(dir.path())?.warnings, parts).with_context(|| changes.to_string())?;
     }
     // The file's head has three classes.
     for (changes, classes) in [
@@ -84,10 +88,10 @@ fn classes_are_counted_as_transformers_does() -> Result<()> {
         (json!({ "num_labels": 5, "id2label": { "0": "a", "1": "b", "2": "c" } }), 5),
     ] {
         let dir = with(changes.clone())?;
-        ensure!(labels(&dir, Head::Stored)?.0 == classes, "{changes}");
+        ensure!(labels(&dir)?.0 == classes, "{changes}");
         let shape = format!("[{classes}, 32]");
         let parts = ["classifier.weight", "[3, 32]", &shape, "num_labels", "id2label", "config.json"];
-        refused(&changes.to_string(), open::<Bert>(dir.path()), &parts)?;
+        refused(&changes.to_string(), open(dir.path()), &parts)?;
     }
     for (changes, parts) in [
         (json!({ "id2label": {} }), ["id2label", "no class"]),
@@ -96,7 +100,7 @@ fn classes_are_counted_as_transformers_does() -> Result<()> {
         (json!({ "num_labels": 3.0 }), ["num_labels", "3.0"]),
         (json!({ "num_labels": 0 }), ["num_labels", "0"]),
     ] {
-        let opened = hub::config::<Bert>(with(changes.clone())?.path(), Head::Stored);
+        let opened = hub::architecture(with(changes.clone())?.path(), Head::Stored);
         refused(&changes.to_string(), opened, &parts)?;
     }
     Ok(())

@@ -3,7 +3,6 @@
 use crate::{case, logits, open, short, warned};
 use anyhow::{Result, ensure};
 use peft_core::io::tensors;
-use peft_core::models::Llama;
 use std::path::Path;
 use tch::{Kind, Tensor};
 use tests::{assert_bits, refused, serial};
@@ -24,9 +23,9 @@ fn tensors_of_several_dtypes() -> Result<()> {
     let _serial = serial();
     let dir = case("bom", "llama")?;
     change(dir.path(), "mlp", |t| t.to_kind(Kind::Half).to_kind(Kind::Float))?;
-    let expected = logits(&open::<Llama>(dir.path())?.peft, &short())?;
+    let expected = logits(&open(dir.path())?.peft, &short())?;
     change(dir.path(), "mlp", |t| t.to_kind(Kind::Half))?;
-    let mixed = open::<Llama>(dir.path())?;
+    let mixed = open(dir.path())?;
     warned(&mixed.warnings, &[&["config.json: dtype", "float16 and float32", "all become float32"]])?;
     assert_bits("mixed", &logits(&mixed.peft, &short())?, &expected)
 }
@@ -42,17 +41,14 @@ fn values_that_are_no_numbers_are_said() -> Result<()> {
             t
         })?;
         let said: &[&str] = &["model.safetensors", "model.layers.1.mlp.up_proj.weight", "NaN or infinite"];
-        warned(&open::<Llama>(dir.path())?.warnings, &[said])?;
-        ensure!(
-            !bool::try_from(logits(&open::<Llama>(dir.path())?.peft, &short())?.isfinite().all())?,
-            "{bad}"
-        );
+        warned(&open(dir.path())?.warnings, &[said])?;
+        ensure!(!bool::try_from(logits(&open(dir.path())?.peft, &short())?.isfinite().all())?, "{bad}");
     }
     // The largest number is one.
     let dir = case("bom", "llama")?;
     change(dir.path(), "embed_tokens", |t| t.to_kind(Kind::BFloat16).fill_(3.38e38).to_kind(Kind::Float))?;
-    warned(&open::<Llama>(dir.path())?.warnings, &[])?;
+    warned(&open(dir.path())?.warnings, &[])?;
     change(dir.path(), "norm", |t| t.to_kind(Kind::Int64))?;
-    refused("integers", open::<Llama>(dir.path()), &["norm", "Int64", "expected floats"])?;
+    refused("integers", open(dir.path()), &["norm", "Int64", "expected floats"])?;
     Ok(())
 }

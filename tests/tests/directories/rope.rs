@@ -3,18 +3,26 @@
 use crate::{open, warned};
 use anyhow::{Result, ensure};
 use peft_core::hub;
-use peft_core::hub::{Head, HubModel};
-use peft_core::models::{Llama, Mistral, Qwen2, RopeType};
+use peft_core::hub::Head;
+use peft_core::io;
+use peft_core::models::RopeType;
+use peft_core::models::{llama, mistral, qwen2};
 use serde_json::{Value, json};
 use tests::{edited, refused};
 
+fn rope_of(family: &str, changes: &Value) -> Result<RopeType> {
+    let path = edited(family, changes)?.path().join("config.json");
+    let config = match family {
+        "mistral" => mistral::config,
+        "qwen2" => qwen2::config,
+        _ => llama::config,
+    };
+    Ok(config(&io::read_json(&path)?, "config.json")?.rope.kind)
+}
+
 #[test]
 fn the_fields_of_yarn_and_dynamic() -> Result<()> {
-    let kind = |rope: Value| -> Result<RopeType> {
-        Ok(hub::config::<Llama>(edited("llama", &json!({ "rope_parameters": rope }))?.path(), Head::Stored)?
-            .rope
-            .kind)
-    };
+    let kind = |rope: Value| -> Result<RopeType> { rope_of("llama", &json!({ "rope_parameters": rope })) };
     let default = RopeType::Yarn {
         factor: 4.0,
         original: 64.0,
@@ -35,14 +43,9 @@ fn the_fields_of_yarn_and_dynamic() -> Result<()> {
     ensure!(dynamic == RopeType::Dynamic { factor: 2.0, original: 64.0 }, "{dynamic:?}");
 
     // Without max_position_embeddings, each family has its own.
-    fn most<M: HubModel<Config = peft_core::models::DecoderConfig>>() -> Result<RopeType> {
+    for (family, original) in [("llama", 2048.0), ("mistral", 131_072.0), ("qwen2", 32_768.0)] {
         let rope = json!({ "rope_type": "dynamic", "factor": 2.0 });
-        let changes = json!({ "max_position_embeddings": null, "rope_parameters": rope });
-        Ok(hub::config::<M>(edited(M::MODEL_TYPE, &changes)?.path(), Head::Stored)?.rope.kind)
-    }
-    for (found, original) in
-        [(most::<Llama>()?, 2048.0), (most::<Mistral>()?, 131_072.0), (most::<Qwen2>()?, 32_768.0)]
-    {
+        let found = rope_of(family, &json!({ "max_position_embeddings": null, "rope_parameters": rope }))?;
         ensure!(found == RopeType::Dynamic { factor: 2.0, original }, "{found:?}");
     }
 
@@ -50,10 +53,10 @@ fn the_fields_of_yarn_and_dynamic() -> Result<()> {
     let rope = json!({
         "rope_type": "linear", "factor": 2.0, "beta_fast": 32.0, "finetuned": true, "partial_rotary_factor": 1
     });
-    let opened = open::<Llama>(edited("llama", &json!({ "rope_parameters": rope }))?.path())?;
+    let opened = open(edited("llama", &json!({ "rope_parameters": rope }))?.path())?;
     warned(&opened.warnings, &[&["rope_parameters", "beta_fast", "`linear`"], &["finetuned"]])?;
     let wrong = |changes: Value, parts: &[&str]| -> Result<()> {
-        let opened = hub::config::<Llama>(edited("llama", &changes)?.path(), Head::Stored);
+        let opened = hub::architecture(edited("llama", &changes)?.path(), Head::Stored);
         refused(&changes.to_string(), opened, &[parts, &["config.json"]].concat())?;
         Ok(())
     };

@@ -6,7 +6,6 @@ use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::io;
 use peft_core::io::tensors;
-use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -42,20 +41,20 @@ const SECOND: &str = "model-00002-of-00002.safetensors";
 #[test]
 fn an_index_that_is_not_what_the_shards_have() -> Result<()> {
     let _serial = serial();
-    let plain = open::<Llama>(&golden("llama/base"))?.peft;
+    let plain = open(&golden("llama/base"))?.peft;
     let (same, norm) = ("and the same", "model.norm.weight");
     let stale = "model.layers.0.self_attn.rotary_emb.inv_freq";
     for (dir, parts) in [
         (directory("index_stale", None)?, [".index.json", stale, FIRST, "no shard has it"]),
         (directory("shard_dup", Some(norm))?, [norm, FIRST, SECOND, same]),
     ] {
-        let opened = open::<Llama>(dir.path())?;
+        let opened = open(dir.path())?;
         warned(&opened.warnings, &[&parts])?;
         assert_bits("logits", &logits(&opened.peft, &short())?, &logits(&plain, &short())?)?;
         ensure!(opened.unused.is_empty(), "{:?}", opened.unused);
         let how = Nf4Config::default();
         let options = hub::Options { quantise: Some(how), ..Head::Stored.into() };
-        drop(hub::open::<Llama>(dir.path(), Device::Cpu, options)?);
+        drop(hub::open(dir.path(), Device::Cpu, options)?);
     }
 
     // Another tensor of that name is nothing to choose from.
@@ -64,7 +63,7 @@ fn an_index_that_is_not_what_the_shards_have() -> Result<()> {
     let mut all = tensors::read(&path)?;
     all.insert(norm.to_owned(), &all[norm] + 1.0);
     tensors::write(&path, &all)?;
-    refused("two", open::<Llama>(dir.path()), &[".index.json", norm, FIRST, SECOND, "not the same"])?;
+    refused("two", open(dir.path()), &[".index.json", norm, FIRST, SECOND, "not the same"])?;
 
     // What the model needs is missed, with the shard where it should be.
     let dir = directory("index_stale", None)?;
@@ -73,10 +72,10 @@ fn an_index_that_is_not_what_the_shards_have() -> Result<()> {
     all.remove(norm);
     tensors::write(&path, &all)?;
     let parts = [".index.json", norm, "[32]", SECOND, "no shard has it", "fetch"];
-    refused("missing", open::<Llama>(dir.path()), &parts)?;
+    refused("missing", open(dir.path()), &parts)?;
     let quantise = Some(Nf4Config::default());
     let options = hub::Options { quantise, ..Head::Stored.into() };
-    refused("in 4 bits", hub::open::<Llama>(dir.path(), Device::Cpu, options), &parts)?;
+    refused("in 4 bits", hub::open(dir.path(), Device::Cpu, options), &parts)?;
 
     // A tensor that the index does not list is read as well, and a single file counts alone.
     let dir = directory("shard_dup", None)?;
@@ -84,11 +83,11 @@ fn an_index_that_is_not_what_the_shards_have() -> Result<()> {
     let mut json = io::read_json(&index)?;
     json["weight_map"].as_object_mut().context("map")?.remove(norm);
     io::write_json(&index, &json)?;
-    let opened = open::<Llama>(dir.path())?;
+    let opened = open(dir.path())?;
     assert_bits("unlisted", &logits(&opened.peft, &short())?, &logits(&plain, &short())?)?;
     std::fs::copy(golden("llama/base/model.safetensors"), dir.path().join("model.safetensors"))?;
     std::fs::write(dir.path().join(SECOND), "broken")?;
-    let opened = open::<Llama>(dir.path())?;
+    let opened = open(dir.path())?;
     warned(&opened.warnings, &[&[".index.json", "model.safetensors", "no shard is read"]])?;
     assert_bits("single", &logits(&opened.peft, &short())?, &logits(&plain, &short())?)
 }

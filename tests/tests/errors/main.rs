@@ -16,7 +16,7 @@ mod weights;
 
 use anyhow::Result;
 use peft_core::io::{read_json, tensors, write_json};
-use peft_core::models::{Bert, Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::{Batch, Peft};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -27,13 +27,13 @@ use tests::golden;
 
 const TINY: TinyConfig = TinyConfig { vocab: 20, hidden: 8, layers: 2, heads: 2, ffn: 12, classes: 3 };
 
-fn tiny() -> Result<Peft<Tiny>> {
+fn tiny() -> Result<Peft> {
     Ok(Peft::new(TINY.init(Device::Cpu)?, TINY)?)
 }
 
-fn bert() -> Result<Peft<Bert>> {
+fn bert() -> Result<Peft> {
     let (dir, head) = (golden("bert/base"), peft_core::hub::Head::Stored);
-    Ok(peft_core::hub::open::<Bert>(&dir, Device::Cpu, head)?.peft)
+    Ok(peft_core::hub::open(&dir, Device::Cpu, head)?.peft)
 }
 
 fn ids(vocab: i64, shape: [i64; 2]) -> Tensor {

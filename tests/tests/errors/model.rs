@@ -3,7 +3,7 @@
 use crate::{TINY, bert, dense, ids, tiny};
 use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, PrefixTuningConfig, PromptTuningConfig};
-use peft_core::models::{Bert, Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::train::{Adam, AdamConfig, Schedule, Trainer};
 use peft_core::{Batch, Error, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ fn a_base_of_another_shape() -> Result<()> {
     let _serial = serial();
     let wider = TinyConfig { ffn: 16, ..TINY };
     let parts = ["the tiny model", "`layers.0.ff.0.weight`", "[12, 8]", "[16, 8]"];
-    let error = refused("ffn 16", Peft::<Tiny>::new(TINY.init(Device::Cpu)?, wider), &parts)?;
+    let error = refused("ffn 16", Peft::new(TINY.init(Device::Cpu)?, wider), &parts)?;
     ensure!(matches!(error, Error::Shape { .. }), "{error:?}");
     Ok(())
 }
@@ -36,7 +36,7 @@ fn a_base_that_lacks_a_tensor() -> Result<()> {
         }
     })?;
     let parts = ["my base", "`layers.1.n2.bias`", "[8]", "`layers.1.n2.bais`"];
-    let error = refused("without a bias", Peft::<Tiny>::new(base, TINY), &parts)?;
+    let error = refused("without a bias", Peft::new(base, TINY), &parts)?;
     ensure!(matches!(error, Error::Missing { .. }), "{error:?}");
     Ok(())
 }
@@ -47,11 +47,11 @@ fn a_base_with_a_tensor_too_many() -> Result<()> {
     let more = base(|all| {
         drop(all.insert("layers.2.n1.weight".into(), Tensor::ones([8], (Kind::Float, Device::Cpu))))
     })?;
-    let error = refused("one more", Peft::<Tiny>::new(more, TINY), &["my base", "`layers.2.n1.weight`"])?;
+    let error = refused("one more", Peft::new(more, TINY), &["my base", "`layers.2.n1.weight`"])?;
     ensure!(matches!(error, Error::Unread { .. }), "{error:?}");
     // Fewer layers than the file has: all of the others are counted.
     let fewer = TinyConfig { layers: 1, ..TINY };
-    refused("fewer layers", Peft::<Tiny>::new(base(|_| ())?, fewer), &["`layers.1.", "and 7 more"])?;
+    refused("fewer layers", Peft::new(base(|_| ())?, fewer), &["`layers.1.", "and 7 more"])?;
     Ok(())
 }
 
@@ -91,7 +91,7 @@ fn ids_are_a_matrix() -> Result<()> {
 fn a_text_longer_than_the_positions() -> Result<()> {
     let _serial = serial();
     let mut peft = bert()?;
-    let forward = |peft: &Peft<Bert>, active: &[&str], length| -> Result<peft_core::Result<Tensor>> {
+    let forward = |peft: &Peft, active: &[&str], length| -> Result<peft_core::Result<Tensor>> {
         Ok(peft.view(active)?.forward(&Batch::dense(ids(96, [2, length])), Pass::eval()))
     };
     drop(forward(&peft, &[], 64)??);
@@ -117,7 +117,7 @@ fn a_mask_of_another_shape() -> Result<()> {
     let _serial = serial();
     let ones = |shape: [i64; 2]| Tensor::ones(shape, (Kind::Int64, Device::Cpu));
     for shape in [[2, 4], [1, 5], [5, 2]] {
-        let batch = Batch { ids: ids(96, [2, 5]), mask: Some(ones(shape)), token_types: None };
+        let batch = Batch::masked(ids(96, [2, 5]), ones(shape));
         let found = format!("{shape:?}");
         refused("forward", bert()?.view(&[])?.forward(&batch, Pass::eval()), &["mask", &found, "[2, 5]"])?;
     }
@@ -127,11 +127,7 @@ fn a_mask_of_another_shape() -> Result<()> {
 #[test]
 fn tiny_takes_no_mask() -> Result<()> {
     let _serial = serial();
-    let batch = Batch {
-        ids: ids(20, [2, 5]),
-        mask: Some(Tensor::ones([2, 5], (Kind::Int64, Device::Cpu))),
-        token_types: None,
-    };
+    let batch = Batch::masked(ids(20, [2, 5]), Tensor::ones([2, 5], (Kind::Int64, Device::Cpu)));
     refused("forward", tiny()?.view(&[])?.forward(&batch, Pass::eval()), &["tiny", "mask"])?;
     Ok(())
 }
@@ -141,7 +137,7 @@ fn tiny_takes_no_mask() -> Result<()> {
 fn a_row_of_padding_is_refused_or_finite() -> Result<()> {
     let _serial = serial();
     let mask = Tensor::from_slice2(&[[1i64, 1, 0], [0, 0, 0]]);
-    let batch = Batch { ids: ids(96, [2, 3]), mask: Some(mask), token_types: None };
+    let batch = Batch::masked(ids(96, [2, 3]), mask);
     if let Ok(y) = bert()?.view(&[])?.forward(&batch, Pass::eval()) {
         ensure!(bool::try_from(y.isfinite().all())?, "logits {:?}", Vec::<Vec<f32>>::try_from(&y)?);
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, OftConfig};
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::train::{
     Adam, AdamConfig, Group, LoraPlus, Schedule, Trainer, cross_entropy, next_token_loss,
 };
@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 use tests::refused;
 
-fn tuned() -> Result<Peft<Tiny>> {
+fn tuned() -> Result<Peft> {
     let config = TinyConfig::default();
-    let mut peft = Peft::<Tiny>::new(config.init(Device::Cpu)?, config)?;
+    let mut peft = Peft::new(config.init(Device::Cpu)?, config)?;
     let targets = ["ff.0"].into();
     peft.add("a", LoraConfig { targets, ..LoraConfig::default() })?;
     Ok(peft)

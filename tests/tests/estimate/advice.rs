@@ -1,13 +1,12 @@
 //! The table of cases of `recommend`.
 
 use anyhow::{Result, ensure};
-use peft_core::Peft;
 use peft_core::TaskType::{CausalLm, QuestionAns, Seq2SeqLm, SeqCls};
 use peft_core::estimate::{Blueprint, Choice, Need, Storage, recommend};
-use peft_core::models::{Bert, Tiny};
 use peft_core::seam::MethodConfig;
 use tests::refused;
 use tests::subject::Subject;
+use tests::subject::{Bert, Tiny};
 
 const GB: i64 = 1_000_000_000;
 
@@ -89,9 +88,9 @@ fn reasons_have_the_numbers() -> Result<()> {
 fn advice_can_be_followed() -> Result<()> {
     let base = Bert::base()?;
     for (examples, device) in [(50, GB), (500, GB), (200_000, GB)] {
-        let model = Blueprint::of::<Bert>(base.config().clone())?;
+        let model = Blueprint::like(&base)?;
         let found = recommend(&model, &Need::new(device, SeqCls, examples))?;
-        let mut peft: Peft<Bert> = Bert::base()?;
+        let mut peft = Bert::base()?;
         let expected = found.estimate.report.clone();
         peft.add("advised", Box::<dyn MethodConfig>::from(found.choice.clone()))?;
         ensure!(peft.report(&["advised"])? == expected && found.fits, "{found}");
@@ -119,7 +118,7 @@ fn needs_that_are_none_are_refused() -> Result<()> {
         refused("reserve", recommend(&model, &Need { reserve, ..need }), &["reserve", "[0, 1)"])?;
     }
     // PEFT knows no targets for the lessons' model.
-    let tiny = Blueprint::of::<Tiny>(Tiny::base()?.config().clone())?;
+    let tiny = Blueprint::like(&Tiny::base()?)?;
     refused(
         "tiny",
         recommend(&tiny, &Need { examples: 500, task: SeqCls, ..need }),
@@ -131,7 +130,7 @@ fn needs_that_are_none_are_refused() -> Result<()> {
 /// A classifier writes no text, whatever it would hold.
 #[test]
 fn tasks_that_a_model_has_not() -> Result<()> {
-    let bert = Blueprint::of::<Bert>(Bert::base()?.config().clone())?;
+    let bert = Blueprint::like(&Bert::base()?)?;
     for task in [CausalLm, Seq2SeqLm] {
         for examples in [50, 500, 5_000, 200_000] {
             let advice = recommend(&bert, &Need::new(GB, task, examples));

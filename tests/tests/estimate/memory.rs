@@ -5,10 +5,10 @@ use super::{bytes, dense};
 use anyhow::{Result, ensure};
 use peft_core::estimate::{Blueprint, Memory, Optimizer, Setup, Storage};
 use peft_core::methods::{FullConfig, LoraConfig};
-use peft_core::models::{Bert, Gpt2, Llama, Tiny};
 use peft_core::quant::{Nf4, Nf4Config};
 use tch::Kind;
 use tests::subject::Subject;
+use tests::subject::{Bert, Gpt2, Llama, Tiny};
 use tests::table::Row;
 use tests::{on_every_model, refused, serial};
 
@@ -17,7 +17,7 @@ fn bytes_are_the_real_ones<M: Subject>(row: &Row) -> Result<()> {
     for kind in [Kind::Float, Kind::BFloat16] {
         let mut peft = M::base()?.to_kind(kind)?;
         let setup = dense(kind);
-        let found = Blueprint::of::<M>(peft.config().clone())?.estimate(row.config.method(), &setup)?.memory;
+        let found = Blueprint::like(&peft)?.estimate(row.config.method(), &setup)?.memory;
         peft.add("a", row.config.method())?;
         let params = peft.params("a")?;
         let trained = bytes(params.trainable().iter().map(|(_, t)| t));
@@ -41,7 +41,7 @@ fn every_method_is_weighed_without_numbers() -> Result<()> {
 fn four_bits_are_those_that_a_quantised_model_holds() -> Result<()> {
     fn check<M: Subject>() -> Result<()> {
         let peft = M::base()?.to_kind(Kind::BFloat16)?;
-        let blueprint = Blueprint::of::<M>(peft.config().clone())?;
+        let blueprint = Blueprint::like(&peft)?;
         for double_quant in [false, true] {
             let config = Nf4Config { double_quant, ..Nf4Config::default() };
             let real = peft.quantised(&config)?;

@@ -3,7 +3,6 @@
 use crate::{TINY, batch, classes, logits, tiny};
 use anyhow::Result;
 use peft_core::methods::{HiddenPrefixConfig, LoraConfig};
-use peft_core::models::{Bert, Tiny};
 use peft_core::seam::{AttentionAdapter, AttentionInner, Heads, Init, Method, Place, Site};
 use peft_core::train::cross_entropy;
 use peft_core::{Error, Model, Params, Pass, Peft};
@@ -11,6 +10,7 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 use tests::reference::{self, Formula, attention};
 use tests::subject::{self, Subject};
+use tests::subject::{Bert, Tiny};
 use tests::{assert_bits, assert_close, refused, serial};
 
 /// `y + g · softmax(q Kᵀ/√d) V`, with K and V the model's own projections of a trained prompt.
@@ -30,8 +30,12 @@ impl Method for ZeroInit {
         params: &Params,
     ) -> peft_core::Result<Option<Box<dyn AttentionAdapter>>> {
         assert!(matches!(site.place, Place::Attention), "attend is for attention cores");
-        let prompt =
-            site.param(params, "prompt", &[self.tokens, site.dims.hidden], Init::Normal { std: 1.0 })?;
+        let prompt = site.param(
+            params,
+            "prompt",
+            &[self.tokens, site.dims.sizes()?.hidden],
+            Init::Normal { std: 1.0 },
+        )?;
         let gate = site.param(params, "gate", &[1], Init::Zeros)?;
         Ok(Some(Box::new(Branch { prompt, gate })))
     }
@@ -67,7 +71,7 @@ impl Formula for ByHand {
     }
 }
 
-fn by_hand(peft: &Peft<Tiny>, adapter: &Params, ids: &Tensor) -> Tensor {
+fn by_hand(peft: &Peft, adapter: &Params, ids: &Tensor) -> Tensor {
     reference::tiny(&peft.base().tensors(), &TINY, ids, &ByHand(adapter.tensors())).detach()
 }
 
@@ -93,13 +97,18 @@ fn an_open_gate_adds_the_branch() -> Result<()> {
     let (mut peft, batch) = (tiny()?, batch());
     peft.add("zero", ZeroInit { tokens: 5 })?;
     let params = peft.params("zero")?;
-    assert_close("by hand, gate 0", &by_hand(&peft, params, &batch.ids), &logits(&peft, &[], &batch)?, 1e-5)?;
+    assert_close(
+        "by hand, gate 0",
+        &by_hand(&peft, params, batch.ids()?),
+        &logits(&peft, &[], &batch)?,
+        1e-5,
+    )?;
     for (i, gate) in [(0, 0.7f32), (1, -1.9)] {
         let name = format!("base_model.model.layers.{i}.attn.core.gate");
         params.assign(&name, &Tensor::from_slice(&[gate]))?;
     }
     let found = logits(&peft, &["zero"], &batch)?;
-    assert_close("by hand", &found, &by_hand(&peft, params, &batch.ids), 1e-5)?;
+    assert_close("by hand", &found, &by_hand(&peft, params, batch.ids()?), 1e-5)?;
     let moved = tests::relative_error(&found, &logits(&peft, &[], &batch)?)?;
     assert!(moved > 1e-2, "the branch moves the logits by {moved:.1e} alone");
     Ok(())
@@ -117,7 +126,7 @@ fn the_branch_sees_the_adapters_of_the_projections() -> Result<()> {
     crate::shake(peft.params("zero")?)?;
     let mut over_merged = peft.merged(&["lora"])?;
     over_merged.add_with("zero", ZeroInit { tokens: 5 }, peft.params("zero")?.tensors())?;
-    let expected = by_hand(&over_merged, peft.params("zero")?, &batch.ids);
+    let expected = by_hand(&over_merged, peft.params("zero")?, batch.ids()?);
     for order in [["lora", "zero"], ["zero", "lora"]] {
         assert_close("both", &logits(&peft, &order, &batch)?, &expected, 1e-5)?;
     }
@@ -143,7 +152,7 @@ impl Method for Prepend {
     ) -> peft_core::Result<Option<Box<dyn AttentionAdapter>>> {
         let (block, _) = site.name.rsplit_once('.').unwrap_or_default();
         let name = format!("base_model.model.{block}.prefix");
-        let states = params.get_or_init(&name, &[4, site.dims.hidden], Init::Normal { std: 1.0 })?;
+        let states = params.get_or_init(&name, &[4, site.dims.sizes()?.hidden], Init::Normal { std: 1.0 })?;
         Ok(Some(Box::new(States { states, repeat: self.repeat })))
     }
 }

@@ -49,7 +49,7 @@ impl Method for Mine {
         _: Option<&Tensor>,
         params: &Params,
     ) -> peft_core::Result<Option<Box<dyn Prompt>>> {
-        let v = params.get_or_init("v", &[dims.hidden, 1], Init::Normal { std: 1.0 })?;
+        let v = params.get_or_init("v", &[dims.sizes()?.hidden, 1], Init::Normal { std: 1.0 })?;
         Ok(Some(Box::new(Shift(v))))
     }
 

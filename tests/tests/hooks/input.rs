@@ -2,7 +2,6 @@
 
 use crate::{TINY, batch, get, logits, tiny};
 use anyhow::{Context, Result, ensure};
-use peft_core::models::Tiny;
 use peft_core::seam::{Dims, Init, Input, Method, MethodConfig, Outline, Prompt, Resolved, SiteKind};
 use peft_core::{Error, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -39,7 +38,11 @@ impl Method for WordsMethod {
         _: Option<&Tensor>,
         params: &Params,
     ) -> peft_core::Result<Option<Box<dyn Prompt>>> {
-        Ok(Some(Box::new(Shift(params.get_or_init("v", &[dims.hidden], Init::Normal { std: 1.0 })?))))
+        Ok(Some(Box::new(Shift(params.get_or_init(
+            "v",
+            &[dims.sizes()?.hidden],
+            Init::Normal { std: 1.0 },
+        )?))))
     }
 }
 
@@ -66,7 +69,7 @@ fn a_prompt_rewrites_the_input() -> Result<()> {
     let words = tensors.remove("embed.weight").context("embed.weight")?;
     tensors.insert("embed.weight".into(), words + get(peft.params("words")?, "v"));
     let base = Params::from_tensors("shifted", tch::Device::Cpu, tensors)?;
-    let expected = logits(&Peft::<Tiny>::new(base, TINY)?, &[], &batch)?;
+    let expected = logits(&Peft::new(base, TINY)?, &[], &batch)?;
     assert_close("shifted", &logits(&peft, &["words"], &batch)?, &expected, 1e-5)
 }
 

@@ -1,11 +1,10 @@
 //! `adapt` with `reweight` alone: the default forward, merging and stacking come with it.
 
-use crate::{TINY, batch, classes, get, logits, merged, shake, tiny};
+use crate::{batch, classes, get, logits, merged, shake, tiny};
 use anyhow::{Result, ensure};
-use peft_core::build::Scope;
+use peft_core::build::{Architecture, Scope};
 use peft_core::methods::LoraConfig;
-use peft_core::models::Tiny;
-use peft_core::seam::{Adapter, Dims, Init, Kernel, Layer, Method, Place, Site, Weights};
+use peft_core::seam::{Adapter, Init, Kernel, Layer, Method, Place, Site, Weights};
 use peft_core::train::cross_entropy;
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
@@ -137,19 +136,18 @@ fn a_block_has_no_weights() -> Result<()> {
 #[derive(Debug)]
 struct Plain(Layer);
 
+#[derive(Debug)]
+struct PlainConfig;
+
+impl Architecture for PlainConfig {
+    fn build(&self, scope: &Scope<'_>) -> peft_core::Result<Box<dyn Model>> {
+        Ok(Box::new(Plain(scope.at("body").linear("out", 4, 3, false)?)))
+    }
+}
+
 impl Model for Plain {
-    type Config = ();
-
-    fn dims(_: &()) -> Dims {
-        Tiny::dims(&TINY)
-    }
-
-    fn new(scope: &Scope<'_>, _: &()) -> peft_core::Result<Self> {
-        Ok(Self(scope.at("body").linear("out", 4, 3, false)?))
-    }
-
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> peft_core::Result<Tensor> {
-        self.0.forward(&batch.ids.f_to_kind(Kind::Float)?, pass)
+        self.0.forward(batch.features()?, pass)
     }
 }
 
@@ -185,11 +183,11 @@ impl Adapter for Bias {
     }
 }
 
-fn plain() -> Result<(Peft<Plain>, Batch)> {
+fn plain() -> Result<(Peft, Batch)> {
     let weight = Tensor::randn([3, 4], (Kind::Float, Device::Cpu));
     let base = Params::from_tensors("plain", Device::Cpu, [("body.out.weight".to_owned(), weight)])?;
     let ids = Tensor::randint(9, [2, 4], (Kind::Int64, Device::Cpu));
-    Ok((Peft::new(base, ())?, Batch::dense(ids)))
+    Ok((Peft::new(base, PlainConfig)?, Batch::of_features(ids.to_kind(Kind::Float))))
 }
 
 #[test]

@@ -7,13 +7,13 @@ mod layers;
 mod training;
 
 use anyhow::Result;
-use peft_core::models::{Tiny, TinyConfig};
+use peft_core::models::TinyConfig;
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 
 const TINY: TinyConfig = TinyConfig { vocab: 40, hidden: 16, layers: 2, heads: 4, ffn: 24, classes: 3 };
 
-fn tiny() -> Result<Peft<Tiny>> {
+fn tiny() -> Result<Peft> {
     Ok(Peft::new(TINY.init(Device::Cpu)?, TINY)?)
 }
 
@@ -25,12 +25,12 @@ fn classes() -> Tensor {
     Tensor::from_slice(&[0i64, 2, 1])
 }
 
-fn logits(peft: &Peft<Tiny>, active: &[&str], batch: &Batch) -> Result<Tensor> {
+fn logits(peft: &Peft, active: &[&str], batch: &Batch) -> Result<Tensor> {
     Ok(peft.view(active)?.forward(batch, Pass::eval())?.detach())
 }
 
 /// The merged model's logits.
-fn merged(peft: &Peft<Tiny>, active: &[&str], batch: &Batch) -> Result<Tensor> {
+fn merged(peft: &Peft, active: &[&str], batch: &Batch) -> Result<Tensor> {
     logits(&peft.merged(active)?, &[], batch)
 }
 

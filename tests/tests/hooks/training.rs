@@ -3,7 +3,6 @@
 use crate::{TINY, batch, classes, get, logits, merged, shake, tiny};
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::LoraConfig;
-use peft_core::models::Tiny;
 use peft_core::seam::{Counting, Overlay};
 use peft_core::seam::{Dims, Input, Method, Prompt};
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
@@ -42,9 +41,10 @@ impl Method for Bounded {
         words: Option<&Tensor>,
         params: &Params,
     ) -> peft_core::Result<Option<Box<dyn Prompt>>> {
-        assert!(words.is_some_and(|w| w.size() == [dims.vocab, dims.hidden]), "the base's word embedding");
-        let v = params.get_or_else("v", &[dims.hidden], || {
-            Ok(Tensor::f_randn([dims.hidden], (Kind::Float, params.device()))?)
+        let sizes = dims.sizes()?;
+        assert!(words.is_some_and(|w| w.size() == [sizes.vocab, sizes.hidden]), "the base's word embedding");
+        let v = params.get_or_else("v", &[dims.sizes()?.hidden], || {
+            Ok(Tensor::f_randn([dims.sizes()?.hidden], (Kind::Float, params.device()))?)
         })?;
         Ok(Some(Box::new(Shift(v))))
     }
@@ -77,11 +77,11 @@ impl Prompt for Shift {
     }
 }
 
-fn trainer(peft: &Peft<Tiny>, active: &[&str]) -> Result<Trainer> {
+fn trainer(peft: &Peft, active: &[&str]) -> Result<Trainer> {
     Ok(Trainer::for_adapters(peft, active, AdamConfig::adam(), 0.05, Schedule::Constant)?)
 }
 
-fn loss(peft: &Peft<Tiny>, active: &[&str], batch: &Batch) -> Result<Tensor> {
+fn loss(peft: &Peft, active: &[&str], batch: &Batch) -> Result<Tensor> {
     Ok(cross_entropy(&peft.view(active)?.forward(batch, Pass::train())?, &classes())?)
 }
 

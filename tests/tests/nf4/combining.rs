@@ -5,13 +5,13 @@ use anyhow::{Context, Result, ensure};
 use peft_core::Peft;
 use peft_core::combine::Combination;
 use peft_core::methods::{Common, LoraConfig};
-use peft_core::models::{Bert, Gpt2, Llama};
 use tests::serial;
+use tests::subject::{Bert, Gpt2, Llama};
 use tests::subject::{Subject, logits, move_away};
 use tests::{assert_close, same_bits};
 
 /// An adapter of `target` that trains the linear layer `whole` as well, and a copy of it that has not moved in `still`.
-fn adapters<M: Subject>(target: &str, whole: &str) -> Result<Peft<M>> {
+fn adapters<M: Subject>(target: &str, whole: &str) -> Result<Peft> {
     let mut peft = M::base()?.quantised(&DOUBLE)?;
     ensure!(peft.base().packed().keys().any(|name| name.contains(whole)), "{whole} is not in 4 bits");
     let common = Common { modules_to_save: Some(vec![whole.into()]), ..M::common() };

@@ -3,9 +3,8 @@
 use crate::{DOUBLE, qlora, quantise};
 use anyhow::{Context, Result, ensure};
 use peft_core::hub;
-use peft_core::hub::{Head, HubModel};
+use peft_core::hub::Head;
 use peft_core::io::{read_json, tensors, write_json};
-use peft_core::models::{Bert, Gpt2, Llama};
 use peft_core::quant::{Nf4, Nf4Config};
 use peft_core::{Error, Peft};
 use serde_json::{Value, json};
@@ -36,15 +35,15 @@ fn what_transformers_saved_comes_back_byte_by_byte() -> Result<()> {
 }
 
 /// Quantising at load, quantising in memory, and writing and reading what came of it.
-fn three_ways<M: HubModel>(family: &str, how: &Nf4Config, quantised: usize) -> Result<()> {
+fn three_ways(family: &str, how: &Nf4Config, quantised: usize) -> Result<()> {
     let dir = golden(family).join("base");
-    let loaded = hub::open::<M>(&dir, Device::Cpu, quantise(how))?.peft;
+    let loaded = hub::open(&dir, Device::Cpu, quantise(how))?.peft;
     ensure!(loaded.base().packed().len() == quantised, "{family}: {:?}", loaded.base().packed().keys());
-    let held = hub::open::<M>(&dir, Device::Cpu, Head::Stored)?.peft.quantised(how)?;
+    let held = hub::open(&dir, Device::Cpu, Head::Stored)?.peft.quantised(how)?;
     let out = tempfile::tempdir()?;
     hub::save(&held, out.path(), None)?;
-    let again = hub::open::<M>(out.path(), Device::Cpu, Head::Stored)?.peft;
-    let all = |peft: &Peft<M>| -> Result<BTreeMap<String, Tensor>> {
+    let again = hub::open(out.path(), Device::Cpu, Head::Stored)?.peft;
+    let all = |peft: &Peft| -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = peft.base().tensors();
         for (name, w) in peft.base().packed() {
             peft_core::quant::file::put(&name, &w, &mut tensors)?;
@@ -58,10 +57,10 @@ fn three_ways<M: HubModel>(family: &str, how: &Nf4Config, quantised: usize) -> R
 
 #[test]
 fn at_load_in_memory_and_from_disk() -> Result<()> {
-    three_ways::<Llama>("llama", &DOUBLE, 14)?;
-    three_ways::<Gpt2>("gpt2", &Nf4Config { compute: Kind::BFloat16, ..Nf4Config::default() }, 8)?;
+    three_ways("llama", &DOUBLE, 14)?;
+    three_ways("gpt2", &Nf4Config { compute: Kind::BFloat16, ..Nf4Config::default() }, 8)?;
     // All but the classifier: pooler and six a layer.
-    three_ways::<Bert>("bert", &DOUBLE, 13)
+    three_ways("bert", &DOUBLE, 13)
 }
 
 /// transformers' null stands for the head of a language model; everything else that is dense is listed.
@@ -71,8 +70,7 @@ fn layers_that_stay_dense() -> Result<()> {
         skip_modules: modules.iter().map(|m| (*m).into()).collect(),
         ..DOUBLE
     };
-    let open =
-        |modules: &[&str]| hub::open::<Llama>(&golden("llama/base"), Device::Cpu, quantise(&skip(modules)));
+    let open = |modules: &[&str]| hub::open(&golden("llama/base"), Device::Cpu, quantise(&skip(modules)));
     for (modules, quantised) in [
         (&["lm_head"][..], 14),
         (&["up_proj"], 12),
@@ -93,7 +91,7 @@ fn layers_that_stay_dense() -> Result<()> {
     }
     refused("regex", open(&["model.("]), &["skip_modules", "`model.(`"])?;
     let how = Nf4Config { compute: Kind::Double, ..DOUBLE };
-    let opened = hub::open::<Llama>(&golden("llama/base"), Device::Cpu, quantise(&how));
+    let opened = hub::open(&golden("llama/base"), Device::Cpu, quantise(&how));
     refused("dtype", opened, &["NF4", "compute", "Double", "BFloat16"])?;
     Ok(())
 }
@@ -115,7 +113,7 @@ fn edited(
 
 fn refuse(what: &str, dir: &TempDir, parts: &[&str]) -> Result<Error> {
     let place = dir.path().display().to_string();
-    refused(what, hub::open::<Llama>(dir.path(), Device::Cpu, Head::Stored), &[parts, &[&place]].concat())
+    refused(what, hub::open(dir.path(), Device::Cpu, Head::Stored), &[parts, &[&place]].concat())
 }
 
 #[test]
@@ -136,7 +134,7 @@ fn other_kinds_of_quantisation_are_refused_by_name() -> Result<()> {
     let dir = edited(|c| c["quantization_config"] = Value::Null, |_| ())?;
     refuse("silence", &dir, &["config.json", "quantization_config", "missing", "4 bits"])?;
 
-    let opened = hub::open::<Llama>(&golden("nf4/qlora_llama/base"), Device::Cpu, quantise(&DOUBLE));
+    let opened = hub::open(&golden("nf4/qlora_llama/base"), Device::Cpu, quantise(&DOUBLE));
     refused("twice", opened, &["config.json", "quantization_config", "already"])?;
     let Err(error) = qlora()?.peft.quantised(&DOUBLE) else { anyhow::bail!("quantised twice") };
     ensure!(error.to_string().contains("4-bit") && error.to_string().contains("exists"), "{error}");
@@ -242,14 +240,14 @@ fn an_embedding_in_four_bits() -> Result<()> {
 fn a_classifier_in_four_bits() -> Result<()> {
     let _serial = serial();
     let (dir, name) = (tempfile::tempdir()?, "classifier.weight");
-    let peft = hub::open::<Bert>(&golden("bert/base"), Device::Cpu, quantise(&DOUBLE))?.peft;
+    let peft = hub::open(&golden("bert/base"), Device::Cpu, quantise(&DOUBLE))?.peft;
     hub::save(&peft, dir.path(), None)?;
     let file = dir.path().join("model.safetensors");
     let mut all = tensors::read(&file)?;
     let head = all.remove(name).context("no head")?;
     peft_core::quant::file::put(name, &Nf4::quantise(name, &head, &DOUBLE)?, &mut all)?;
     tensors::write(&file, &all)?;
-    let open = |head: Head| hub::open::<Bert>(dir.path(), Device::Cpu, head);
+    let open = |head: Head| hub::open(dir.path(), Device::Cpu, head);
     ensure!(open(Head::Stored)?.peft.base().find_packed(name).is_some(), "the head is dense");
     ensure!(open(Head::Classes(3))?.fresh == ["classifier.bias"; 0], "a fresh head");
     refused("classes", open(Head::Classes(5)), &[name, "[3, 32]", "[5, 32]", "other classes"])?;
@@ -271,7 +269,7 @@ fn codes_that_are_stored_as_another_dtype() -> Result<()> {
             }
         },
     )?;
-    let opened = hub::open::<Llama>(dir.path(), Device::Cpu, Head::Stored)?.peft;
+    let opened = hub::open(dir.path(), Device::Cpu, Head::Stored)?.peft;
     let expected = qlora()?.peft.base().packed();
     let found = opened.base().packed();
     ensure!(found.len() == 14, "{}", found.len());

@@ -9,12 +9,10 @@ mod numbers;
 use anyhow::Result;
 use peft_core::hub;
 use peft_core::hub::{Head, Opened, Options};
-use peft_core::models::Llama;
 use peft_core::quant::Nf4Config;
 use peft_core::{Params, Peft};
 use tch::{Device, Kind};
 use tests::golden;
-use tests::subject::Subject;
 
 /// f32, relative to the largest value of the tensor.
 const TOL: f64 = 1e-5;
@@ -22,7 +20,7 @@ const TOL: f64 = 1e-5;
 const DOUBLE: Nf4Config = Nf4Config { double_quant: true, compute: Kind::Float, skip_modules: Vec::new() };
 
 /// The base that transformers saved with bitsandbytes.
-fn qlora() -> Result<Opened<Llama>> {
+fn qlora() -> Result<Opened> {
     Ok(hub::open(&golden("nf4/qlora_llama/base"), Device::Cpu, Head::Stored)?)
 }
 
@@ -31,7 +29,7 @@ fn quantise(how: &Nf4Config) -> Options {
 }
 
 /// The same model with dense weights.
-fn dense<M: Subject>(peft: &Peft<M>) -> Result<Peft<M>> {
+fn dense(peft: &Peft) -> Result<Peft> {
     let mut tensors = peft.base().tensors();
     for (name, w) in peft.base().packed() {
         let transposed =
@@ -39,5 +37,5 @@ fn dense<M: Subject>(peft: &Peft<M>) -> Result<Peft<M>> {
         let w = w.dequantise()?;
         tensors.insert(name, if transposed { w.tr().contiguous() } else { w });
     }
-    Ok(Peft::new(Params::from_tensors("dense", Device::Cpu, tensors)?, peft.config().clone())?)
+    Ok(peft.over(Params::from_tensors("dense", Device::Cpu, tensors)?)?)
 }

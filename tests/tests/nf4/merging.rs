@@ -4,24 +4,23 @@ use crate::{TOL, qlora};
 use anyhow::{Context, Result, ensure};
 use peft_core::hub;
 use peft_core::hub::Head;
-use peft_core::models::Llama;
 use peft_core::quant::Requantised;
 use peft_core::{Batch, MergeOptions, Merged, Model, Pass, Peft, Quantised};
 use tch::{Device, Kind, Tensor};
+use tests::subject::Bert;
 use tests::{assert_bits, assert_close, golden, golden_tensors, relative_error, serial};
 
 const CHANGED: usize = 6;
 
-fn adapted() -> Result<Peft<Llama>> {
+fn adapted() -> Result<Peft> {
     let mut peft = qlora()?.peft;
     peft.load("golden", golden("nf4/qlora_llama"))?;
     Ok(peft)
 }
 
-fn logits(peft: &Peft<Llama>, active: &[&str]) -> Result<Tensor> {
+fn logits(peft: &Peft, active: &[&str]) -> Result<Tensor> {
     let g = golden_tensors(&golden("nf4/qlora_llama"))?;
-    let batch =
-        Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()), token_types: None };
+    let batch = Batch::masked(g["input_ids"].copy(), g["attention_mask"].copy());
     Ok(peft.view(active)?.forward(&batch, Pass::eval())?)
 }
 
@@ -38,7 +37,7 @@ fn dense() -> Result<()> {
     assert_close("logits", &logits(&merged, &[])?, &logits(&peft, &["golden"])?, TOL)?;
     let out = tempfile::tempdir()?;
     hub::save(&merged, out.path(), None)?;
-    let again = hub::open::<Llama>(out.path(), Device::Cpu, Head::Stored)?.peft;
+    let again = hub::open(out.path(), Device::Cpu, Head::Stored)?.peft;
     assert_bits("again", &logits(&again, &[])?, &logits(&merged, &[])?)
 }
 
@@ -80,7 +79,7 @@ fn requantised() -> Result<()> {
 }
 
 /// What a merge that quantises says of itself: that it is lossy, and the worst of it.
-fn one_line(merged: &Merged<Llama>) -> Result<()> {
+fn one_line(merged: &Merged) -> Result<()> {
     let worst = merged.requantised.iter().max_by(|a, b| a.error.total_cmp(&b.error)).context("none")?;
     let drowned = merged.requantised.iter().filter(|r| r.of_change > 1.0).count();
     let (name, error) = (&worst.name, 100.0 * worst.error);
@@ -99,7 +98,6 @@ fn one_line(merged: &Merged<Llama>) -> Result<()> {
 #[test]
 fn a_bias_alone() -> Result<()> {
     use peft_core::methods::{Common, LoraConfig};
-    use peft_core::models::Bert;
     use tests::subject::{Subject, move_away};
     let _serial = serial();
     let mut peft = Bert::base()?.quantised(&crate::DOUBLE)?;

@@ -4,12 +4,13 @@ use crate::{DOUBLE, TOL, dense};
 use anyhow::{Result, ensure};
 use peft_core::{Pass, Peft};
 use tch::Tensor;
+use tests::subject::Llama;
 use tests::subject::{Subject, logits, loss, move_away};
 use tests::table::{Merge, Row};
 use tests::{assert_bits, assert_close, on_every_model};
 
 /// Both bases, with the row's adapter `a` moved away from its start.
-fn both<M: Subject>(row: &Row) -> Result<[Peft<M>; 2]> {
+fn both<M: Subject>(row: &Row) -> Result<[Peft; 2]> {
     let quantised = M::base()?.quantised(&DOUBLE)?;
     let mut both = [dense(&quantised)?, quantised];
     for peft in &mut both {
@@ -47,7 +48,7 @@ fn the_same<M: Subject>(row: &Row) -> Result<()> {
         let [found, expected] = merged;
         assert_same::<M>("merged", &found?, &expected?)?;
     } else {
-        let text = |peft: &Peft<M>| peft.merged(&["a"]).err().map(|e| e.to_string());
+        let text = |peft: &Peft| peft.merged(&["a"]).err().map(|e| e.to_string());
         ensure!(text(&quantised).is_some() && text(&quantised) == text(&dense), "{:?}", text(&quantised));
     }
 
@@ -57,7 +58,7 @@ fn the_same<M: Subject>(row: &Row) -> Result<()> {
     assert_close("from a file", &logits(&dense, &["b"])?, &logits(&dense, &["a"])?, TOL)
 }
 
-fn gradients<M: Subject>(peft: &Peft<M>) -> Result<Vec<(String, Tensor)>> {
+fn gradients(peft: &Peft) -> Result<Vec<(String, Tensor)>> {
     tch::manual_seed(3);
     loss(peft, &["a"])?.backward();
     Ok(peft.trainable(&["a"])?.into_iter().map(|(name, p)| (name, p.grad())).collect())
@@ -82,16 +83,16 @@ fn in_bf16<M: Subject>() -> Result<()> {
 #[test]
 fn another_dtype() -> Result<()> {
     let _serial = tests::serial();
-    in_bf16::<peft_core::models::Llama>()?;
-    in_bf16::<peft_core::models::Gpt2>()
+    in_bf16::<tests::subject::Llama>()?;
+    in_bf16::<tests::subject::Gpt2>()
 }
 
 /// The first layer's input needs no gradient.
 #[test]
 fn a_view_without_adapters_has_no_graph() -> Result<()> {
     let _serial = tests::serial();
-    let peft = peft_core::models::Llama::base()?.quantised(&DOUBLE)?;
-    let batch = peft_core::models::Llama::batch()?.0;
+    let peft = Llama::base()?.quantised(&DOUBLE)?;
+    let batch = Llama::batch()?.0;
     let logits = peft_core::Model::forward(&peft.view(&[])?, &batch, Pass::train())?;
     ensure!(!logits.requires_grad(), "a graph over frozen weights");
     Ok(())

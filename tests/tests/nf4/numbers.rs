@@ -113,8 +113,7 @@ fn qlora_is_pefts() -> Result<()> {
     let q = "model.layers.0.self_attn.q_proj.weight";
     assert_bits(q, &peft.base().packed()[q].dequantise()?, &g[&format!("dequant.{q}")])?;
 
-    let batch =
-        Batch { ids: g["input_ids"].copy(), mask: Some(g["attention_mask"].copy()), token_types: None };
+    let batch = Batch::masked(g["input_ids"].copy(), g["attention_mask"].copy());
     assert_close("base", &peft.view(&[])?.forward(&batch, Pass::eval())?, &g["logits_base"], TOL)?;
     peft.load("golden", &dir)?;
     let logits = peft.view(&["golden"])?.forward(&batch, Pass::train())?;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::io::{IfExists, adapter};
-use peft_core::models::Tiny;
 use std::fs;
 use std::path::Path;
+use tests::subject::Tiny;
 use tests::subject::{Subject, lora};
 use tests::{refused, serial};
 

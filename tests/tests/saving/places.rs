@@ -5,7 +5,6 @@ use peft_core::Error;
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter};
-use peft_core::models::Bert;
 use std::fs;
 use std::path::Path;
 use tch::Device;
@@ -83,7 +82,7 @@ fn adapters_and_models_are_kept_apart() -> Result<()> {
     kept("beside a model", dir.path(), lora(2, 3.0, 5)?.save("a", dir.path()), &["a model", hub::CONFIG])?;
     let dir = tempfile::tempdir()?;
     lora(2, 3.0, 5)?.save("a", dir.path())?;
-    let base = hub::open::<Bert>(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    let base = hub::open(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
     kept(
         "beside an adapter",
         dir.path(),
@@ -102,7 +101,7 @@ fn a_base_is_not_overwritten_by_what_came_of_it() -> Result<()> {
         fs::copy(golden("bert/base").join(name), dir.join(name))?;
     }
     fs::write(dir.join("tokenizer.json"), "{\"own\": 1}")?;
-    let base = hub::open::<Bert>(&dir, Device::Cpu, Head::Stored)?.peft;
+    let base = hub::open(&dir, Device::Cpu, Head::Stored)?.peft;
     let mut ways = vec![dir.clone(), dir.join("..").join("base")];
     #[cfg(unix)]
     {
@@ -133,7 +132,7 @@ fn other_files_are_not_overwritten_either() -> Result<()> {
         fs::create_dir(dir)?;
         fs::write(dir.join("tokenizer.json"), text)?;
     }
-    let base = hub::open::<Bert>(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    let base = hub::open(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
     kept(
         "a tokenizer",
         &dir,
@@ -170,7 +169,7 @@ fn places_are_tried_without_a_trace() -> Result<()> {
 fn an_adapter_and_a_model_are_not_mixed() -> Result<()> {
     let root = tempfile::tempdir()?;
     let (model, adapter) = (root.path().join("model"), root.path().join("adapter"));
-    let mut peft = hub::open::<Bert>(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    let mut peft = hub::open(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
     peft.load("a", golden("bert/lora"))?;
     hub::save(&peft, &model, None)?;
     peft.save("a", &adapter)?;
@@ -192,7 +191,7 @@ fn an_adapter_and_a_model_are_not_mixed() -> Result<()> {
     }
     // What somebody else has put there is said.
     fs::copy(adapter.join("adapter_config.json"), model.join("adapter_config.json"))?;
-    let opened = hub::open::<Bert>(&model, Device::Cpu, Head::Stored)?;
+    let opened = hub::open(&model, Device::Cpu, Head::Stored)?;
     ensure!(
         opened.warnings.iter().any(|w| w.to_string().contains("is not applied")),
         "{:?}",

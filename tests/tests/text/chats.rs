@@ -6,6 +6,7 @@ use peft_core::io::write_json;
 use peft_core::text::{ChatTemplate, Corpus, Example, Form, TextEncoder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::limits;
 use tests::refused;
 
 fn template(name: &str) -> Result<ChatTemplate> {
@@ -28,7 +29,7 @@ fn chats_are_transformers() -> Result<()> {
             "{name}:\n{text}\n--- and transformers\n{}",
             rows::<String>(&case["text"])?
         );
-        let ids = TextEncoder::open(&folder(&name), 300, 2000, 0)?.plain(&text)?;
+        let ids = TextEncoder::open(&folder(&name), limits(300, 2000, 0))?.plain(&text)?;
         ensure!(ids == rows::<Vec<i64>>(&case["ids"])?, "{name}: {ids:?}");
     }
     Ok(())
@@ -108,7 +109,7 @@ fn marks_of_messages() -> Result<()> {
 /// The whole conversation is learned, or what follows the prompt.
 #[test]
 fn what_is_learned_of_a_chat() -> Result<()> {
-    let encoder = TextEncoder::open(&folder("chatml"), 300, 2000, 0)?;
+    let encoder = TextEncoder::open(&folder("chatml"), limits(300, 2000, 0))?;
     let template = template("chatml")?;
     let messages: Vec<Value> =
         ["user", "assistant"].iter().map(|r| json!({ "role": r, "content": "hi" })).collect();

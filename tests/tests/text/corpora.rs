@@ -4,11 +4,11 @@ use crate::{case, folder, given, reference, rows};
 use anyhow::{Result, ensure};
 use peft_core::hub;
 use peft_core::hub::Head;
-use peft_core::models::Llama;
 use peft_core::text::{Corpus, Example, Form, PROMPT, PROMPT_WITH_INPUT, Sequences, TextEncoder};
 use peft_core::train::next_token_loss;
 use peft_core::{Model, Pass};
 use tch::Device;
+use tests::limits;
 use tests::refused;
 
 fn texts(corpus: &Corpus) -> Vec<&str> {
@@ -141,7 +141,7 @@ fn a_prompt_is_not_learned() -> Result<()> {
     let expected = reference("completions")?;
     let pairs: Vec<[String; 2]> = rows(&expected["rows"])?;
     let examples: Vec<Example> = pairs.iter().map(|[p, c]| completion(p, c)).collect();
-    let encoder = TextEncoder::open(&folder("llama"), 96, 64, 0)?;
+    let encoder = TextEncoder::open(&folder("llama"), limits(96, 64, 0))?;
     let data = encoder.examples(&examples, Some(2), None)?;
     let (ids, labels): (Vec<Vec<i64>>, Vec<Vec<i64>>) = (rows(&expected["ids"])?, rows(&expected["labels"])?);
     ensure!(data.ids == ids && (data.truncated, data.dropped) == (0, 0), "{data:?}");
@@ -151,7 +151,7 @@ fn a_prompt_is_not_learned() -> Result<()> {
         // The first label is that of no prediction.
         ensure!(own[1..] == labels[1..] && padding.iter().all(|l| *l == -100), "{row:?}, not {labels:?}");
     }
-    let peft = hub::open::<Llama>(&tests::golden("llama").join("base"), Device::Cpu, Head::Stored)?.peft;
+    let peft = hub::open(&tests::golden("llama").join("base"), Device::Cpu, Head::Stored)?.peft;
     let logits = peft.view(&[])?.forward(&batch, Pass::eval())?;
     let loss = f64::try_from(next_token_loss(&logits, &found)?)?;
     let python: f64 = rows(&expected["loss"])?;
@@ -162,7 +162,7 @@ fn a_prompt_is_not_learned() -> Result<()> {
 #[test]
 fn completions_that_are_cut() -> Result<()> {
     let encode = |longest, examples: &[Example]| -> Result<peft_core::Result<Sequences>> {
-        Ok(TextEncoder::open(&folder("llama"), 96, longest, 0)?.examples(examples, Some(2), None))
+        Ok(TextEncoder::open(&folder("llama"), limits(96, longest, 0))?.examples(examples, Some(2), None))
     };
     let examples =
         [completion("the cat sat on", " a mat"), completion("the", " dog ran"), Example::Text("a".into())];
@@ -174,8 +174,11 @@ fn completions_that_are_cut() -> Result<()> {
     ensure!((data.truncated, data.dropped, data.len()) == (1, 1, 2), "{data:?}");
     ensure!(data.ids[0] == [1, 3, 5, 7, 2], "{data:?}");
     refused("nothing", encode(5, &examples[..1])?, &["all 1 texts", "5 tokens", "nothing to learn"])?;
-    let empty =
-        TextEncoder::open(&folder("llama"), 96, 5, 0)?.examples(&[completion("the cat", "")], None, None);
+    let empty = TextEncoder::open(&folder("llama"), limits(96, 5, 0))?.examples(
+        &[completion("the cat", "")],
+        None,
+        None,
+    );
     refused("no completion", empty, &["text 1", "nothing to learn"])?;
     Ok(())
 }

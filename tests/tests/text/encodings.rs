@@ -76,7 +76,7 @@ fn files_that_are_no_text_have_their_command() -> Result<()> {
     }
     let dir = tempfile::tempdir()?;
     refused("a directory", Corpus::read(dir.path()), &["is a directory"])?;
-    refused("nothing", Corpus::read("nowhere.txt".as_ref()), &["nowhere.txt", "No such file"])?;
+    refused("nothing", Corpus::read("nowhere.txt"), &["nowhere.txt", "No such file"])?;
     Ok(())
 }
 

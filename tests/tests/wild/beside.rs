@@ -74,7 +74,7 @@ fn other_weights_than_the_bases() -> Result<()> {
         (name, if changed { t * 1.5 } else { t.copy() })
     });
     let base = peft_core::Params::from_tensors("by hand", tch::Device::Cpu, by_hand.collect::<Vec<_>>())?;
-    let mut other = peft_core::Peft::<peft_core::models::Llama>::new(base, peft.config().clone())?;
+    let mut other = peft.over(base)?;
     other.load("plain", case(CASE))?;
     assert_bits("by hand", &adapted, &logits(&other, &["plain"], &batch)?)?;
 

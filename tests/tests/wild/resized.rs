@@ -3,9 +3,8 @@
 use crate::{case, expected, llama, logits, text, tied};
 use anyhow::{Context, Result, ensure};
 use peft_core::io::tensors;
-use peft_core::models::{Bert, Gpt2, Llama, Qwen2};
 use peft_core::quant::Nf4Config;
-use peft_core::{Batch, NewRows, Peft};
+use peft_core::{Batch, NewRows};
 use peft_core::{hub, io};
 use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, assert_close, refused, serial};
@@ -70,13 +69,13 @@ fn an_adapter_that_was_trained_on_a_larger_vocabulary() -> Result<()> {
 }
 
 /// A resized model is a model: saved, opened, quantised, made smaller again.
-fn travels<M: hub::HubModel>(family: &str, vocab: i64) -> Result<()> {
-    let base = crate::open::<M>(family)?;
+fn travels(family: &str, vocab: i64) -> Result<()> {
+    let base = crate::open(family)?;
     let batch = Batch::dense(Tensor::from_slice(&[5i64, 17, 2, 60, 33]).view([1, 5]));
     let before = logits(&base, &[], &batch)?;
     tch::manual_seed(5);
     let larger = base.resized(vocab, NewRows::Drawn)?;
-    let causal = M::dims(base.config()).causal;
+    let causal = base.outline().dims.causal();
     let after = logits(&larger, &[], &batch)?;
     let old = |t: &Tensor| if causal { t.narrow(-1, 0, 96) } else { t.copy() };
     assert_close("old tokens", &old(&after), &before, 1e-6)?;
@@ -84,7 +83,7 @@ fn travels<M: hub::HubModel>(family: &str, vocab: i64) -> Result<()> {
     hub::save(&larger, dir.path(), None)?;
     let config = io::read_json(&dir.path().join("config.json"))?;
     ensure!(config["vocab_size"] == vocab, "{config}");
-    let opened = hub::open::<M>(dir.path(), Device::Cpu, hub::Head::Stored)?.peft;
+    let opened = hub::open(dir.path(), Device::Cpu, hub::Head::Stored)?.peft;
     assert_bits("from its file", &logits(&opened, &[], &batch)?, &after)?;
     let smaller = larger.resized(96, NewRows::Drawn)?;
     assert_bits("and back", &logits(&smaller, &[], &batch)?, &before)?;
@@ -97,10 +96,10 @@ fn travels<M: hub::HubModel>(family: &str, vocab: i64) -> Result<()> {
 #[test]
 fn resized_models_travel() -> Result<()> {
     let _serial = serial();
-    travels::<Llama>("llama", 103)?;
-    travels::<Qwen2>("qwen2", 103)?;
-    travels::<Gpt2>("gpt2", 103)?;
-    travels::<Bert>("bert", 103)
+    travels("llama", 103)?;
+    travels("qwen2", 103)?;
+    travels("gpt2", 103)?;
+    travels("bert", 103)
 }
 
 #[test]
@@ -108,7 +107,7 @@ fn wrong_sizes_and_rows_are_named() -> Result<()> {
     let _serial = serial();
     let rows = |n: i64| Tensor::ones([n, 32], (Kind::Float, Device::Cpu));
     let given = |words: i64, head: Option<i64>| NewRows::Given { words: rows(words), head: head.map(rows) };
-    let base: Peft<Llama> = llama()?;
+    let base = llama()?;
     refused("0", base.resized(0, NewRows::Drawn), &["vocab", "is 0"])?;
     refused(
         "few",

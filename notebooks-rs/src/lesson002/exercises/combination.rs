@@ -2,7 +2,7 @@
 
 use super::{FeedForward, task};
 use crate::Page;
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{LayersConfig, LayersPeft};
 use crate::lesson002::attention::{NAMES, SelfAttention, apply_lora};
 use crate::lesson002::check::show;
 use crate::lesson002::library::{Twin, alike, base, lora, lora_name, single};
@@ -11,9 +11,9 @@ use crate::lesson002::prompt::PromptTuning;
 use crate::lesson002::tensors::Source;
 use crate::lesson002::train::{ends, fit, shake};
 use anyhow::Result;
+use peft_core::Pass;
 use peft_core::methods::PromptTuningConfig;
 use peft_core::report::commas;
-use peft_core::{Pass, Peft};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
 use tch::Tensor;
 
@@ -96,7 +96,7 @@ impl Weights {
     }
 
     /// The same parts in the library.
-    fn library(&self) -> Result<Peft<Layers>> {
+    fn library(&self) -> Result<LayersPeft> {
         let config = LayersConfig::new(WIDTH, HEADS).words(1).attention();
         let config = config.linear("up", WIDTH, INNER, false).linear("down", INNER, WIDTH, false);
         let mut tensors = vec![single("embed.weight", &self.0[0].f_narrow(0, 0, 1)?)?];
@@ -164,7 +164,7 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
 /// Both adapters of the library over the same layer.
 fn library_has_the_same(
     page: &mut Page,
-    base: Peft<Layers>,
+    base: LayersPeft,
     ours: &mut Combined,
     [x, grad]: [&Tensor; 2],
 ) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::task;
 use crate::Page;
-use crate::layers::Layers;
+use crate::layers::LayersPeft;
 use crate::lesson002::check::show;
 use crate::lesson002::library::{Twin, alike};
 use crate::lesson002::module::{Module, Parameter, kept};
@@ -13,7 +13,6 @@ use crate::lesson002::sections::prefix::{
 use crate::lesson002::tensors::{Source, relative, shape};
 use crate::lesson002::train::{ends, fit};
 use anyhow::Result;
-use peft_core::Peft;
 use peft_core::methods::PrefixTuningConfig;
 use peft_core::report::commas;
 use tch::{Kind, Tensor};
@@ -133,7 +132,7 @@ pub(super) fn solve(page: &mut Page, source: Source) -> Result<String> {
 /// The same of the library, which calls it `prefix_projection`.
 fn library_has_the_same(
     page: &mut Page,
-    base: Peft<Layers>,
+    base: LayersPeft,
     mlp: &mut PrefixMlp,
     [x, grad]: [&Tensor; 2],
 ) -> Result<()> {

@@ -1,6 +1,6 @@
 //! `PrefixTuning`.
 
-use crate::layers::{Layers, LayersConfig};
+use crate::layers::{Layers, LayersConfig, LayersPeft};
 use crate::lesson002::attention::{NAMES, SelfAttention};
 use crate::lesson002::check::show;
 use crate::lesson002::library::{Twin, base, single};
@@ -9,9 +9,9 @@ use crate::lesson002::prefix::PrefixTuning;
 use crate::lesson002::tensors::{Source, norm, shape, values};
 use crate::{Mistake, Page, Setting};
 use anyhow::Result;
+use peft_core::Pass;
 use peft_core::methods::PrefixTuningConfig;
 use peft_core::report::commas;
-use peft_core::{Pass, Peft};
 use peft_plot::{Colours, Figure, Heat, Panel};
 use tch::{Kind, Tensor};
 
@@ -39,7 +39,7 @@ pub fn layers(weights: &Weights) -> Vec<SelfAttention> {
 }
 
 /// The same layers in the library.
-pub fn library(weights: &Weights) -> Result<Peft<Layers>> {
+pub fn library(weights: &Weights) -> Result<LayersPeft> {
     let config = (0..LAYERS).fold(LayersConfig::new(WIDTH, HEADS), |config, _| config.attention());
     let mut tensors = Vec::new();
     for (i, layer) in weights.iter().enumerate() {

@@ -248,7 +248,7 @@ impl BottleneckConfig {
                 return wrong("placement", format!("this model has no {placement:?} block"));
             }
         }
-        let layers = outline.dims.layers;
+        let layers = outline.dims.sizes()?.layers;
         match self.leave_out.iter().find(|i| !(0..layers).contains(i)) {
             Some(i) => wrong("leave_out", format!("there is no layer {i} in this model of {layers}")),
             None => Ok(()),

@@ -124,7 +124,7 @@ impl LoraConfig {
         let mut rows = TokenRows::default();
         match &self.trainable_token_indices {
             None => {}
-            Some(TokenIndices::Words(indices)) => rows.add(ask, outline, words(outline), indices)?,
+            Some(TokenIndices::Words(indices)) => rows.add(ask, outline, words(outline)?, indices)?,
             Some(TokenIndices::Layers(layers)) => {
                 for (layer, indices) in layers {
                     let ends = |name: &str| name == layer || name.ends_with(&format!(".{layer}"));
@@ -152,8 +152,8 @@ impl LoraConfig {
         if !named || self.trainable_token_indices.is_some() {
             return BTreeMap::new();
         }
-        let ends = [words(outline), outline.dims.head.as_str()];
-        let saved = adapted.iter().filter(|s| ends.contains(&s.name.as_str()));
+        let ends = [words(outline).ok(), outline.dims.head.as_deref()];
+        let saved = adapted.iter().filter(|s| ends.contains(&Some(s.name.as_str())));
         saved.map(|s| (s.name.clone(), s.tied.is_some())).collect()
     }
 }

@@ -48,7 +48,7 @@ impl Tie {
         targets: &mut Targets,
         outline: &Outline,
     ) -> Result<Option<Self>> {
-        let words = words(outline).to_owned();
+        let words = words(outline)?.to_owned();
         let weight = format!("{words}.weight");
         let Some(head) = outline.sites.iter().find(|s| s.tied.as_ref() == Some(&weight)) else {
             let (field, pattern) = ("ensure_weight_tying", "true".to_owned());

@@ -5,19 +5,13 @@ use crate::methods::from_json;
 use crate::peft::Peft;
 use crate::peft::combine::{Arithmetic, Combination, NAME};
 use crate::peft::to_lora::changes::Changes;
-use crate::run::model::Model;
 use crate::target::Names;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
 
 /// `l = Σ wᵢ lᵢ`. Where an adapter has no vector, its is 1: it changes nothing there. (PEFT counts it as 0.)
-pub(super) fn combine<M: Model>(
-    peft: &mut Peft<M>,
-    new: &str,
-    adapters: &[(&str, f64)],
-    how: Combination,
-) -> Result<()> {
+pub(super) fn combine(peft: &mut Peft, new: &str, adapters: &[(&str, f64)], how: Combination) -> Result<()> {
     if how != Combination::Factors(Arithmetic::Linear) {
         let message = "(IA)³ adapters are combined by Factors(Linear) alone";
         return Err(Error::config(NAME, "combination_type", message));

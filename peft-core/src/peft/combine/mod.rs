@@ -26,7 +26,6 @@ use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::peft::to_lora::assembly::{Assembly, AssemblySite};
 use crate::peft::to_lora::changes::{Change, Changes, Delta};
-use crate::run::model::Model;
 use crate::seam::kernel::Kernel;
 use crate::seam::low_rank::{LowRank, Svd};
 use crate::seam::site::PREFIX;
@@ -137,7 +136,7 @@ fn clamped(change: LowRank, quantile: Option<f64>) -> Result<LowRank> {
     Ok(LowRank { a: change.a.f_clamp(low, high)?, b: change.b.f_clamp(low, high)?, ..change })
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// Adds the adapter `new`, a weighted combination of LoRA adapters; weights may be negative. Of (IA)³ adapters, the
     /// weighted sum of their vectors.
     ///
@@ -147,11 +146,11 @@ impl<M: Model> Peft<M> {
     /// ```
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
-    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::models::TinyConfig;
     /// use peft_core::combine::{Arithmetic, Combination};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
-    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// # let lora = LoraConfig::new(8).targets(["ff.0"]);
     /// # peft.add("french", lora.clone())?;
     /// # peft.add("legal", lora)?;

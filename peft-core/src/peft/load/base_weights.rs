@@ -4,7 +4,6 @@ use crate::error::Result;
 use crate::peft::Peft;
 use crate::peft::load::keys::param_of;
 use crate::run::carried::Carried;
-use crate::run::model::Model;
 use crate::seam::method::{Counting, Overlay, Resolved};
 use crate::seam::site::Outline;
 use crate::seam::twin::Twin;
@@ -20,8 +19,8 @@ pub(super) struct Taken {
 
 /// Takes the weights out of a file's tensors that are the base's, and that the method has no copies of. Those that
 /// are as the base has them are dropped, but for the embedding and the head: another base has other ones.
-pub(super) fn take<M: Model>(
-    peft: &Peft<M>,
+pub(super) fn take(
+    peft: &Peft,
     method: &Resolved,
     tensors: &mut BTreeMap<String, Tensor>,
     place: &str,
@@ -33,7 +32,9 @@ pub(super) fn take<M: Model>(
     for (stored, keys) in beside(method, tensors, outline) {
         let mut keys = keys.into_iter();
         let Some((key, param)) = keys.next() else { continue };
-        let ends = param == outline.dims.word_embedding || param == format!("{}.weight", outline.dims.head);
+        let dims = &outline.dims;
+        let ends =
+            dims.word_embedding() == Some(param.as_str()) || dims.head_weight().as_ref() == Some(&param);
         let Some(first) = tensors.get(&key) else { continue };
         let equal = is_as(first, peft.dense_param(&stored)?)?;
         if !equal && !is_wrapped_right(&key, &param, tensors, outline) {

@@ -91,7 +91,7 @@ fn check_beginnings(tensors: &BTreeMap<String, Tensor>, outline: &Outline, place
         if let Some(path) = paths().find(|path| inside(&format!("{first}.{path}"))) {
             let message = format!(
                 "is `{first}.{path}` in this model: the adapter is for a model without a head, and this one has `{}`",
-                outline.dims.head
+                outline.dims.head.as_deref().unwrap_or_default()
             );
             return Err(Error::config(place, path, message));
         }
@@ -148,10 +148,11 @@ pub(super) fn check_vocabulary(
     outline: &Outline,
     place: &str,
 ) -> Result<()> {
-    let words = outline.dims.word_embedding.as_str();
+    let Ok(sizes) = outline.dims.sizes() else { return Ok(()) };
+    let (words, head) = (sizes.word_embedding.as_str(), outline.dims.head_weight());
     for (key, t) in tensors {
         let Some(param) = param_of(key, outline) else { continue };
-        if outline.stored_name(&param) != words && param != format!("{}.weight", outline.dims.head) {
+        if outline.stored_name(&param) != words && Some(&param) != head.as_ref() {
             continue;
         }
         let own = outline.sites.iter().find(|s| param.strip_suffix(".weight") == Some(&s.name));
@@ -159,7 +160,7 @@ pub(super) fn check_vocabulary(
         else {
             continue;
         };
-        if own != rows && width == found && outline.dims.vocab == own {
+        if own != rows && width == found && sizes.vocab == own {
             let hint = format!(
                 ": the vocabulary was resized from {own} to {rows} tokens; resize the base first, \
                  `Peft::resized({rows}, ..)`, or open the base that the adapter was trained on"
@@ -182,7 +183,8 @@ pub(crate) fn vocabulary_of(
         let found = tensors.iter().find(|(key, _)| param_of(key, outline).as_deref() == Some(param));
         found.map(|(_, t)| t.shallow_clone())
     };
-    Ok([find(&outline.dims.word_embedding), find(&format!("{}.weight", outline.dims.head))])
+    Ok([outline.dims.word_embedding().map(str::to_owned), outline.dims.head_weight()]
+        .map(|name| find(&name?)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use crate::io;
 use crate::methods::PeftConfig;
 use crate::peft::Peft;
 use crate::peft::load::fields::Fields;
-use crate::run::model::Model;
 use crate::seam::params::is_finite;
 use crate::warning::Warning;
 use serde_json::Value;
@@ -27,17 +26,17 @@ pub(crate) struct Places {
     pub tensors: String,
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`, and says what of it
     /// was passed over because it changes no number here. A program prints that, on stderr say:
     ///
     /// ```
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
-    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::models::TinyConfig;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = TinyConfig::default();
-    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// # peft.add("a", LoraConfig::default().targets(["ff.0"]))?;
     /// # let temporary = tempfile::tempdir()?;
     /// # let dir = temporary.path();

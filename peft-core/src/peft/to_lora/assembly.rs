@@ -4,7 +4,6 @@ use crate::error::Result;
 use crate::methods::{Common, LoraConfig, Tie, from_json, to_json};
 use crate::peft::Peft;
 use crate::peft::to_lora::changes::Changes;
-use crate::run::model::Model;
 use crate::seam::low_rank::LowRank;
 use crate::seam::site::{Outline, PREFIX};
 use crate::target::Names;
@@ -113,7 +112,7 @@ impl Assembly {
     }
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// Adds the adapter; what describes its file is taken from `sources`.
     pub(crate) fn add_assembly(&mut self, new: &str, assembly: &Assembly, sources: &[Changes]) -> Result<()> {
         let config = from_json(assembly.config(sources, self.outline())?, "the new adapter")?;

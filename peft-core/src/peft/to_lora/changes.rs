@@ -2,8 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::model::Model;
-use crate::run::rewrite::{Copied, Place, Watch};
+use crate::run::rewrite::{Copied, Origin, Rewrite};
 use crate::seam::kernel::{Kernel, Weights};
 use crate::seam::layer::Layer;
 use crate::seam::low_rank::LowRank;
@@ -53,9 +52,9 @@ pub(crate) enum Delta {
 
 impl Changes {
     /// Runs the constructor with the one adapter. `own` is whether it may train the model's own parameters.
-    pub fn read<M: Model>(peft: &Peft<M>, name: &str, own: bool) -> Result<Self> {
+    pub fn read(peft: &Peft, name: &str, own: bool) -> Result<Self> {
         let collect = Collect { own, ..Collect::default() };
-        peft.watched(peft.active(&[name])?, &collect)?;
+        peft.rewritten(peft.active(&[name])?, &collect)?;
         Ok(Self {
             config: peft.file(name)?,
             layers: collect.layers.into_inner(),
@@ -79,7 +78,7 @@ impl Changes {
     }
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// What an adapter's `adapter_config.json` says of this model: without the names that it lacks.
     pub(crate) fn file(&self, name: &str) -> Result<Value> {
         let adapter = self.adapter(name)?;
@@ -98,18 +97,18 @@ struct Collect {
     trained: RefCell<BTreeMap<String, (Tensor, &'static str)>>,
 }
 
-impl Watch for Collect {
-    fn layer(&self, layer: &mut Layer, place: &Place<'_>) -> Result<()> {
+impl Rewrite for Collect {
+    fn layer(&self, layer: &mut Layer, origin: &Origin<'_>) -> Result<()> {
         let _guard = tch::no_grad_guard();
         let mut trained = self.trained.borrow_mut();
-        let weight = trained.remove(&place.weight);
-        let bias = place.bias.as_ref().and_then(|b| trained.remove(b));
+        let weight = trained.remove(&origin.weight);
+        let bias = origin.bias.as_ref().and_then(|b| trained.remove(b));
         let adapter = layer.adapters.first();
         let methods = [adapter.map(|a| a.name()), weight.as_ref().map(|t| t.1), bias.as_ref().map(|t| t.1)];
         let Some(method) = methods.into_iter().flatten().next() else { return Ok(()) };
 
         let there = layer.base.dense()?;
-        let oriented = |t: Tensor| if place.transposed { t.f_tr() } else { Ok(t) };
+        let oriented = |t: Tensor| if origin.transposed { t.f_tr() } else { Ok(t) };
         let untouched = weight.is_none();
         let before = Weights {
             weight: weight
@@ -137,7 +136,7 @@ impl Watch for Collect {
                 (Delta::Dense(weight), delta(after.bias.as_ref(), before.bias.as_ref())?, after)
             }
         };
-        let params = std::iter::once(&place.weight).chain(&place.bias).cloned().collect();
+        let params = std::iter::once(&origin.weight).chain(&origin.bias).cloned().collect();
         let (site, kernel) = (layer.name.clone(), layer.kernel);
         self.layers.borrow_mut().push(Change { site, kernel, params, values, method, weight, bias });
         Ok(())

@@ -12,7 +12,6 @@ use crate::methods::Common;
 use crate::peft::Peft;
 use crate::peft::to_lora::assembly::{Assembly, AssemblySite};
 use crate::peft::to_lora::changes::{Changes, Delta};
-use crate::run::model::Model;
 use crate::seam::kernel::Kernel;
 use crate::seam::low_rank::{LowRank, Svd};
 use crate::seam::site::PREFIX;
@@ -62,7 +61,7 @@ impl fmt::Display for Conversion {
     }
 }
 
-impl<M: Model> Peft<M> {
+impl Peft {
     /// Adds the adapter `new`: a LoRA of rank `rank` that changes the weights as `name` does, as closely as the rank
     /// allows. Biases are kept whole (`bias: "lora_only"`), and so are norms and
     /// what `name` trains beside its method (`modules_to_save`).
@@ -70,10 +69,10 @@ impl<M: Model> Peft<M> {
     /// ```
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
-    /// # use peft_core::models::{Tiny, TinyConfig};
+    /// # use peft_core::models::TinyConfig;
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
-    /// # let mut peft = Peft::<Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+    /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// # peft.add("wide", LoraConfig::new(16).targets(["ff.0"]))?;
     /// let conversion = peft.to_lora("wide", "narrow", 4)?;
     /// println!("{conversion}"); // 87.31 % of the change kept at 4 sites, ..

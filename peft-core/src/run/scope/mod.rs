@@ -4,9 +4,9 @@
 mod weights;
 
 use crate::error::{Error, Result};
-use crate::run::rewrite::Watch;
+use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
-use crate::run::{Active, Build, rewrite};
+use crate::run::{Active, Run};
 use crate::seam::attention::{Attention, Softmax};
 use crate::seam::batch::Prompt;
 use crate::seam::kernel::Kernel;
@@ -20,15 +20,15 @@ use std::fmt::Display;
 /// The constructor's cursor: a path into the base's names.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    build: &'a Build<'a>,
+    run: &'a Run<'a>,
     path: String,
     layer: Option<i64>,
     length_first: bool,
 }
 
 impl<'a> Scope<'a> {
-    pub(crate) fn root(build: &'a Build<'a>) -> Self {
-        Scope { build, path: String::new(), layer: None, length_first: false }
+    pub(crate) fn root(run: &'a Run<'a>) -> Self {
+        Scope { run, path: String::new(), layer: None, length_first: false }
     }
 
     /// The scope one name further down: `scope.at("encoder").at("layer")`.
@@ -54,7 +54,7 @@ impl<'a> Scope<'a> {
     }
 
     fn site<'s>(&'s self, name: &'s str, place: Place<'s>, stored: Option<Stored<'_>>) -> Site<'s> {
-        self.build.sites.borrow_mut().push(SiteOutline {
+        self.run.sites.borrow_mut().push(SiteOutline {
             name: name.to_owned(),
             kind: SiteKind::from(&place),
             shape: stored.map(|s| s.shape.to_vec()).unwrap_or_default(),
@@ -62,7 +62,7 @@ impl<'a> Scope<'a> {
             tied: stored.and_then(|s| s.tied).map(str::to_owned),
             layer: self.layer,
         });
-        Site { name, place, layer: self.layer, dims: &self.build.dims }
+        Site { name, place, layer: self.layer, dims: self.run.dims }
     }
 
     /// What the active methods put here, and whose each is.
@@ -71,7 +71,7 @@ impl<'a> Scope<'a> {
         ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
     ) -> Result<(Vec<&'a Active<'a>>, Vec<Box<A>>)> {
         let mut found = (Vec::new(), Vec::new());
-        for a in &self.build.active {
+        for a in &self.run.active {
             if let Some(adapter) = ask(a.method(), a.params)? {
                 a.hits.set(a.hits.get().saturating_add(1));
                 found.0.push(a);
@@ -88,8 +88,8 @@ impl<'a> Scope<'a> {
         ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
     ) -> Result<Vec<Box<A>>> {
         let (owners, adapters) = self.adapters(ask)?;
-        match (self.build.watch, owners.first()) {
-            (Some(watch), Some(owner)) => Err(watch.refuse(site, owner.method().name())),
+        match (self.run.rewrite, owners.first()) {
+            (Some(rewrite), Some(owner)) => Err(rewrite.refuse(site, owner.method().name())),
             _ => Ok(adapters),
         }
     }
@@ -105,11 +105,11 @@ impl<'a> Scope<'a> {
             owners.iter().zip(&adapters).map(|(owner, adapter)| (owner.name, adapter.tokens())),
         )?;
         let mut layer = Layer { name, kernel, base, adapters };
-        if let Some(watch) = self.build.watch {
+        if let Some(rewrite) = self.run.rewrite {
             let (weight, bias) = (self.join(stored.weight), stored.bias.map(|leaf| self.join(leaf)));
-            watch.layer(
+            rewrite.layer(
                 &mut layer,
-                &rewrite::Place {
+                &Origin {
                     weight,
                     bias,
                     transposed: stored.transposed,
@@ -185,10 +185,9 @@ impl<'a> Scope<'a> {
 
     /// What rewrites the model's input.
     pub fn prompts(&self) -> Result<Vec<Box<dyn Prompt>>> {
-        let words = self.build.base.find(&self.build.dims.word_embedding);
-        let mut prompts =
-            self.weightless("the input", |m, p| m.prompt(&self.build.dims, words.as_ref(), p))?;
-        prompts.extend(self.build.watch.and_then(Watch::input));
+        let words = self.run.dims.word_embedding().and_then(|name| self.run.base.find(name));
+        let mut prompts = self.weightless("the input", |m, p| m.prompt(self.run.dims, words.as_ref(), p))?;
+        prompts.extend(self.run.rewrite.and_then(Rewrite::input));
         Ok(prompts)
     }
 }

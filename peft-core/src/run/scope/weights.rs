@@ -44,7 +44,7 @@ impl Scope<'_> {
     pub(super) fn base(&self, kernel: Kernel, stored: Stored<'_>) -> Result<Base> {
         let weight = match stored {
             Stored { tied: Some(other), .. } => self.tied_param(stored.weight, other, stored.shape)?,
-            _ => match self.build.base.find_packed(&self.join(stored.weight)) {
+            _ => match self.run.base.find_packed(&self.join(stored.weight)) {
                 Some(packed) if kernel == Kernel::Linear => return self.packed(stored, packed),
                 _ => stored.turn(self.param(stored.weight, &stored.dims())?)?,
             },
@@ -56,11 +56,11 @@ impl Scope<'_> {
     fn packed(&self, stored: Stored<'_>, weight: Nf4) -> Result<Base> {
         let name = self.join(stored.weight);
         if weight.size() != stored.shape {
-            let (place, expected) = (self.build.base.place().to_owned(), stored.shape.to_vec());
+            let (place, expected) = (self.run.base.place().to_owned(), stored.shape.to_vec());
             let hint = ", in 4 bits".to_owned();
             return Err(Error::Shape { place, name, expected, found: weight.size().to_vec(), hint });
         }
-        self.build.params.borrow_mut().push(name.clone());
+        self.run.params.borrow_mut().push(name.clone());
         let dense = || Ok(stored.turn(weight.dequantise()?)?.f_contiguous()?);
         let own = self.overlaid(&name, &stored.dims(), dense, |_| true)?;
         let bias = self.bias(stored)?;
@@ -77,11 +77,11 @@ impl Scope<'_> {
 
     /// A parameter of the base by its full name.
     fn floats(&self, name: &str, dims: &[i64]) -> Result<Tensor> {
-        let tensor = self.build.base.get(name, dims)?;
+        let tensor = self.run.base.get(name, dims)?;
         if is_float(&tensor) {
             return Ok(tensor);
         }
-        let (place, found) = (self.build.base.place().to_owned(), tensor.kind());
+        let (place, found) = (self.run.base.place().to_owned(), tensor.kind());
         Err(Error::Dtype { place, name: name.to_owned(), found })
     }
 
@@ -89,7 +89,7 @@ impl Scope<'_> {
     fn param(&self, leaf: &str, dims: &[i64]) -> Result<Tensor> {
         let name = self.join(leaf);
         let base = self.floats(&name, dims)?;
-        self.build.params.borrow_mut().push(name.clone());
+        self.run.params.borrow_mut().push(name.clone());
         Ok(self.overlaid(&name, dims, || Ok(base.shallow_clone()), |_| true)?.unwrap_or(base))
     }
 
@@ -98,8 +98,8 @@ impl Scope<'_> {
     fn tied_param(&self, leaf: &str, other: &str, dims: &[i64]) -> Result<Tensor> {
         let name = self.join(leaf);
         let base = self.floats(other, dims)?;
-        self.build.params.borrow_mut().push(name.clone());
-        self.build.tied.borrow_mut().push((name.clone(), other.to_owned()));
+        self.run.params.borrow_mut().push(name.clone());
+        self.run.tied.borrow_mut().push((name.clone(), other.to_owned()));
         let own = || Ok(base.shallow_clone());
         if let Some(own) = self.overlaid(&name, dims, own, |o| o.counting == Counting::Adds)? {
             return Ok(own);
@@ -108,8 +108,8 @@ impl Scope<'_> {
         // it may have been changed further.
         let copy = self.copies(other, dims, own, |o| o.counting == Counting::Replaces)?.pop();
         let tensor = copy.as_ref().map_or(&base, |copy| &copy.value).shallow_clone();
-        if let Some(watch) = self.build.watch {
-            watch.tied(&name, [&base, &tensor], copy.as_ref().map(|copy| (copy.owner, &copy.overlay)))?;
+        if let Some(rewrite) = self.run.rewrite {
+            rewrite.tied(&name, [&base, &tensor], copy.as_ref().map(|copy| (copy.owner, &copy.overlay)))?;
         }
         Ok(tensor)
     }
@@ -124,12 +124,12 @@ impl Scope<'_> {
     ) -> Result<Option<Tensor>> {
         let mut copies = self.copies(name, dims, &base, accept)?;
         let Some(Copy { owner, overlay, value }) = copies.pop() else { return Ok(None) };
-        if let Some(watch) = self.build.watch {
+        if let Some(rewrite) = self.run.rewrite {
             let base = base()?;
             for hidden in &copies {
-                watch.hidden(name, [&base, &hidden.value], (hidden.owner, &hidden.overlay))?;
+                rewrite.hidden(name, [&base, &hidden.value], (hidden.owner, &hidden.overlay))?;
             }
-            watch.param(name, [&base, &value], (owner, &overlay))?;
+            rewrite.param(name, [&base, &value], (owner, &overlay))?;
         }
         Ok(Some(value))
     }
@@ -144,7 +144,7 @@ impl Scope<'_> {
         accept: impl Fn(&Overlay) -> bool,
     ) -> Result<Vec<Copy<'_>>> {
         let mut copies = Vec::new();
-        for owner in &self.build.active {
+        for owner in &self.run.active {
             let Some(overlay) = owner.overlay(name).filter(&accept) else { continue };
             if !overlay.saved_beside {
                 owner.hits.set(owner.hits.get().saturating_add(1));

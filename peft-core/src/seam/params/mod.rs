@@ -5,7 +5,7 @@
 //! filled from a file is *sealed*, a missing name is an error, shapes are compared before anything is copied, and
 //! names that nobody read can be listed.
 
-mod phantom;
+pub(crate) mod phantom;
 mod state;
 
 use crate::error::{Error, Result};

@@ -14,7 +14,7 @@ impl Params {
     /// Makes the tensor that a phantom store is asked for.
     pub(super) fn conjure(&self, name: &str, dims: &[i64]) -> Result<()> {
         if self.phantom && !self.sealed && self.find(name).is_none() {
-            self.insert(name, phantom(dims).map_err(|e| e.at(name))?, false)?;
+            self.insert(name, phantom(dims, Kind::Float).map_err(|e| e.at(name))?, false)?;
         }
         Ok(())
     }
@@ -26,10 +26,11 @@ impl Params {
         dims: &[i64],
         make: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        self.state(name, || if self.phantom { phantom(dims) } else { make() })
+        self.state(name, || if self.phantom { phantom(dims, Kind::Float) } else { make() })
     }
 }
 
-fn phantom(dims: &[i64]) -> Result<Tensor> {
-    Ok(Tensor::f_zeros([0i64; 0], (Kind::Float, Device::Cpu))?.f_expand(dims, false)?)
+/// A tensor of that shape and dtype which holds one zero.
+pub(crate) fn phantom(dims: &[i64], kind: Kind) -> Result<Tensor> {
+    Ok(Tensor::f_zeros([0i64; 0], (kind, Device::Cpu))?.f_expand(dims, false)?)
 }

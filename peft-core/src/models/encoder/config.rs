@@ -1,0 +1,198 @@
+//! An encoder's configuration: the Hub's `config.json`, and what is a family's own.
+
+use crate::error::Result;
+use crate::io::fields::{Fields, patched};
+use crate::models::activation::HiddenAct;
+use crate::models::classes::{Classes, unnamed};
+use crate::models::encoder::Encoder;
+use crate::models::hub_model::{Described, Family, HubModel};
+use crate::run::model::{Architecture, Model};
+use crate::run::scope::Scope;
+use crate::seam::batch::Input;
+use crate::seam::dims::{Dims, Transformer};
+use serde_json::{Map, Value};
+use std::fmt::Debug;
+use std::sync::Arc;
+use tch::Tensor;
+
+/// What is a family's own.
+pub trait EncoderFamily: Debug + Send + Sync {
+    /// Its names on the Hub; `model_type` also stands in front of its tensors.
+    fn hub(&self) -> &'static Family;
+    /// Full names of the head's two layers.
+    fn head(&self) -> [&'static str; 2];
+    /// Whether dropout comes before the head's first layer too.
+    fn drops_first(&self) -> bool;
+    /// The id of padding, where the file names none.
+    fn pad(&self) -> i64;
+    /// Position of the first word.
+    fn first_position(&self, c: &EncoderConfig) -> i64;
+    /// Position of each row of `input`, `[batch or 1, t]`.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    fn positions(&self, c: &EncoderConfig, ids: &Tensor, input: &Input) -> Result<Tensor>;
+    /// As [`HubModel::rename`].
+    fn rename(&self, name: &str) -> Option<String>;
+    /// As [`HubModel::fresh_head`].
+    ///
+    /// # Errors
+    /// What libtorch says.
+    fn fresh_head(&self, c: &EncoderConfig) -> Result<Vec<(String, Tensor)>>;
+}
+
+impl PartialEq for dyn EncoderFamily {
+    fn eq(&self, other: &Self) -> bool {
+        self.hub() == other.hub()
+    }
+}
+
+/// What an encoder's numbers depend on; field names and defaults are those of `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderConfig {
+    /// Which of the families it is.
+    pub family: &'static dyn EncoderFamily,
+    pub vocab_size: i64,
+    pub hidden_size: i64,
+    pub num_hidden_layers: i64,
+    pub num_attention_heads: i64,
+    pub intermediate_size: i64,
+    pub max_position_embeddings: i64,
+    pub type_vocab_size: i64,
+    pub layer_norm_eps: f64,
+    pub hidden_act: HiddenAct,
+    pub hidden_dropout_prob: f64,
+    pub attention_probs_dropout_prob: f64,
+    /// Dropout of the head.
+    pub classifier_dropout: f64,
+    pub initializer_range: f64,
+    /// The id of padding; −1 where the file says that there is none.
+    pub pad_token_id: i64,
+    /// Number of classes.
+    pub num_labels: i64,
+    /// Their names; empty where the file has none.
+    pub labels: Vec<String>,
+    /// The file as it was read.
+    pub json: Value,
+}
+
+impl EncoderConfig {
+    /// Reads a `config.json`, with `labels` classes where that is given.
+    pub(in crate::models) fn read(
+        family: &'static dyn EncoderFamily,
+        f: &Fields<'_>,
+        labels: Option<i64>,
+    ) -> Result<Self> {
+        f.only("position_embedding_type", "absolute")?;
+        f.only("is_decoder", false)?;
+        f.only("add_cross_attention", false)?;
+        let (hidden, heads) = (f.size("hidden_size")?, f.size("num_attention_heads")?);
+        if hidden.checked_rem(heads) != Some(0) {
+            let message = format!("{hidden} is not a multiple of num_attention_heads {heads}");
+            return Err(f.wrong("hidden_size", message));
+        }
+        let dropout = f.dropout("hidden_dropout_prob", 0.1)?;
+        let Classes { number, names } = Classes::read(f, labels)?;
+        Ok(Self {
+            family,
+            vocab_size: f.size("vocab_size")?,
+            hidden_size: hidden,
+            num_hidden_layers: f.size("num_hidden_layers")?,
+            num_attention_heads: heads,
+            intermediate_size: f.size("intermediate_size")?,
+            max_position_embeddings: f.size("max_position_embeddings")?,
+            type_vocab_size: f.positive("type_vocab_size", f.or("type_vocab_size", 2)?)?,
+            layer_norm_eps: f.epsilon("layer_norm_eps", 1e-12)?,
+            hidden_act: f.or("hidden_act", HiddenAct::Gelu)?,
+            hidden_dropout_prob: dropout,
+            attention_probs_dropout_prob: f.dropout("attention_probs_dropout_prob", 0.1)?,
+            classifier_dropout: f.dropout("classifier_dropout", dropout)?,
+            initializer_range: f.or("initializer_range", 0.02)?,
+            pad_token_id: f.or("pad_token_id", family.pad())?.max(-1),
+            num_labels: number,
+            labels: names,
+            json: f.json.clone(),
+        })
+    }
+
+    /// With what the file says that does not count.
+    pub(in crate::models) fn described(self, place: &str) -> Result<Described> {
+        let warnings = Classes::passed_over(&Fields::new(&self.json, place))?;
+        Ok((Arc::new(self), warnings))
+    }
+
+    /// `config.json` with the classes as they are now.
+    fn to_json(&self) -> Value {
+        let now = Classes { number: self.num_labels, names: self.labels.clone() };
+        let vocab = ("vocab_size", self.vocab_size.into());
+        let mut json = patched(&self.json, [("architectures", vec![self.class()].into()), vocab]);
+        let read = Fields::new(&self.json, "");
+        if self.json.get("id2label").is_some() && Classes::read(&read, None).is_ok_and(|read| read == now) {
+            return json;
+        }
+        let name = |i: i64| match usize::try_from(i).ok().and_then(|i| self.labels.get(i)) {
+            Some(name) => name.clone(),
+            None => unnamed(i),
+        };
+        let classes = 0..self.num_labels;
+        let names: Map<String, Value> = classes.clone().map(|i| (i.to_string(), name(i).into())).collect();
+        let ids: Map<String, Value> = classes.map(|i| (name(i), i.into())).collect();
+        json = patched(&json, [("id2label", names.into()), ("label2id", ids.into())]);
+        if let Some(fields) = json.as_object_mut() {
+            fields.shift_remove("num_labels"); // id2label says it
+        }
+        json
+    }
+    pub(super) fn head_dim(&self) -> i64 {
+        self.hidden_size.checked_div(self.num_attention_heads).unwrap_or_default()
+    }
+}
+
+impl Architecture for EncoderConfig {
+    fn build(&self, scope: &Scope<'_>) -> Result<Box<dyn Model>> {
+        Ok(Box::new(Encoder::new(scope, self)?))
+    }
+
+    fn dims(&self) -> Dims {
+        let (hub, first) = (self.family.hub(), self.family.first_position(self));
+        Dims {
+            model_type: hub.model_type.into(),
+            task: Some(hub.task),
+            head: Some("classifier".into()),
+            classes: self.labels.clone(),
+            transformer: Some(Transformer {
+                layers: self.num_hidden_layers,
+                hidden: self.hidden_size,
+                heads: self.num_attention_heads,
+                kv_heads: self.num_attention_heads,
+                head_dim: self.head_dim(),
+                word_embedding: format!("{}.embeddings.word_embeddings.weight", hub.model_type),
+                vocab: self.vocab_size,
+                positions: Some(self.max_position_embeddings.saturating_sub(first)),
+                pad: Some(self.pad_token_id.max(0)),
+            }),
+        }
+    }
+
+    fn resized(&self, vocab_size: i64) -> Option<Box<dyn Architecture>> {
+        Some(Self { vocab_size, ..self.clone() }.into())
+    }
+
+    fn json(&self) -> Option<Value> {
+        Some(self.to_json())
+    }
+}
+
+impl HubModel for EncoderConfig {
+    fn class(&self) -> &'static str {
+        self.family.hub().class
+    }
+
+    fn rename(&self, name: &str) -> Option<String> {
+        self.family.rename(name)
+    }
+
+    fn fresh_head(&self) -> Result<Vec<(String, Tensor)>> {
+        self.family.fresh_head(self)
+    }
+}
