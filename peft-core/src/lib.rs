@@ -7,7 +7,6 @@
 //! ```
 //! use peft_core::methods::LoraConfig;
 //! use peft_core::models::TinyConfig;
-//! use peft_core::target::Names;
 //! use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 //! use peft_core::tch::{self, Device, Kind, Tensor};
 //! use peft_core::{Batch, Model, Pass, Peft};
@@ -17,7 +16,7 @@
 //! let config = TinyConfig::default();
 //! let mut peft = Peft::new(config.init(Device::Cpu)?, config)?; // frozen from here on
 //!
-//! let lora = LoraConfig { r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])), ..Default::default() };
+//! let lora = LoraConfig { lora_alpha: 8.0, ..LoraConfig::new(4).targets(["ff.0"]) };
 //! peft.add("mine", lora)?;
 //! assert_eq!(
 //!     peft.report(&["mine"])?.to_string(),

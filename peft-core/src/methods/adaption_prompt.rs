@@ -7,15 +7,15 @@
 //! behind the output projection.
 
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_positive, to_json};
+use crate::methods::config::{Common, PeftConfig, check_positive, without_modules_to_save};
 use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
 use crate::seam::init::Init;
-use crate::seam::method::{FileForm, Method};
+use crate::seam::method::{Method, MethodConfig, Resolved};
 use crate::seam::params::Params;
 use crate::seam::site::{Outline, Place, Site, SiteKind};
 use crate::target::closest;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use tch::Tensor;
 
@@ -33,15 +33,12 @@ use tch::Tensor;
 pub struct AdaptionPromptConfig {
     /// The last part of the attentions' names; `None` is PEFT's for the model type.
     pub target_modules: Option<String>,
-    /// T.
+    /// How many trained vectors a layer has.
     pub adapter_len: i64,
     /// How many layers have it, counted from the last.
     pub adapter_layers: i64,
     #[serde(flatten)]
     pub common: Common,
-    /// The attentions that have it; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
 }
 
 const NAME: &str = "adaption prompt";
@@ -73,12 +70,8 @@ impl AdaptionPromptConfig {
     }
 }
 
-impl Method for AdaptionPromptConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for AdaptionPromptConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         check_positive(NAME, "adapter_len", self.adapter_len)?;
         check_positive(NAME, "adapter_layers", self.adapter_layers)?;
         let model = &outline.dims.model_type;
@@ -99,22 +92,39 @@ impl Method for AdaptionPromptConfig {
                 format!("is {}, and the model has {} such layers", self.adapter_layers, found.len());
             return Err(Error::config(NAME, "adapter_layers", message));
         };
-        self.sites = found.into_iter().skip(unused).collect();
+        let sites: BTreeSet<String> = found.into_iter().skip(unused).collect();
         self.target_modules = Some(target);
         // PEFT runs the branch through the whole output layer, so that its bias counts twice.
-        let biased = self.sites.iter().find(|s| outline.params.contains(&format!("{s}.o_proj.bias")));
+        let biased = sites.iter().find(|s| outline.params.contains(&format!("{s}.o_proj.bias")));
         if let Some(site) = biased {
             let why = "its output projection has a bias, which Python PEFT adds twice".to_owned();
             return Err(Error::Unsupported { method: NAME, site: site.clone(), why });
         }
-        self.common.prepare(NAME, outline)
+        self.common.resolve(NAME, outline)?;
+        let length = self.adapter_len;
+        Ok(self.resolved(|_| AdaptionPromptMethod { sites, length }))
+    }
+}
+
+/// LLaMA-Adapter in one model.
+#[derive(Debug)]
+struct AdaptionPromptMethod {
+    /// The attentions that have it.
+    sites: BTreeSet<String>,
+    /// How many trained vectors a layer has.
+    length: i64,
+}
+
+impl Method for AdaptionPromptMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
         if !matches!(site.place, Place::Attention) || !self.sites.contains(site.name) {
             return Ok(None);
         }
-        let shape = [1, self.adapter_len, site.dims.sizes()?.hidden];
+        let shape = [1, self.length, site.dims.sizes()?.hidden];
         Ok(Some(Box::new(AdaptionPrompt {
             prompt: site.param(params, "adaption_prompt", &shape, Init::Normal { std: 1.0 })?,
             gate: site.param(params, "adaption_gate", &[1], Init::Zeros)?,
@@ -123,16 +133,9 @@ impl Method for AdaptionPromptConfig {
     }
 
     /// PEFT's file has no `modules_to_save`.
-    fn config(&self, _: &Params) -> Result<Option<Value>> {
-        let mut json = to_json(self)?;
-        if let (None, Some(fields)) = (&self.common.modules_to_save, json.as_object_mut()) {
-            fields.shift_remove("modules_to_save");
-        }
-        Ok(Some(json))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+    fn amend(&self, _: &Params, file: &mut Map<String, Value>) -> Result<()> {
+        without_modules_to_save(file);
+        Ok(())
     }
 }
 

@@ -55,11 +55,6 @@ impl TokenRows {
         self.sites.keys().map(String::as_str)
     }
 
-    /// The tokens whose rows of layer `site` are trained.
-    pub(super) fn tokens(&self, site: &str) -> &[i64] {
-        self.sites.get(site).map_or(&[], |chosen| &chosen.indices)
-    }
-
     /// Adds the rows `indices` of layer `site`.
     ///
     /// # Errors
@@ -137,7 +132,7 @@ impl TokenRows {
             Ok(none.f_index_copy(0, &index, &Tensor::f_arange(count, int)?)?)
         };
         let slots = site.embedding().map(|_| params.state(&format!("{key}.slots"), slots)).transpose()?;
-        Ok(Some(Box::new(Rows { method, rows, index, slots })))
+        Ok(Some(Box::new(Rows { method, tokens: indices.clone(), rows, index, slots })))
     }
 
     /// PEFT stores the rows of a tied head again.
@@ -166,9 +161,11 @@ impl TokenRows {
 #[derive(Debug)]
 pub struct Rows {
     method: &'static str,
+    /// The tokens.
+    tokens: Vec<i64>,
     /// `[tokens, dim]`
     pub rows: Tensor,
-    /// Their tokens, `[tokens]`.
+    /// The tokens, `[tokens]`.
     pub index: Tensor,
     /// For an embedding: each token's place in `rows`, or −1; `[vocab]`.
     slots: Option<Tensor>,
@@ -177,6 +174,10 @@ pub struct Rows {
 impl Adapter for Rows {
     fn name(&self) -> &'static str {
         self.method
+    }
+
+    fn tokens(&self) -> &[i64] {
+        &self.tokens
     }
 
     fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {

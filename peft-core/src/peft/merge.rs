@@ -94,15 +94,13 @@ impl Peft {
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
     /// # use peft_core::quant::Nf4Config;
-    /// # use peft_core::target::Names;
     /// use peft_core::{MergeOptions, Quantised};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let base = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// # let mut peft = base.quantised(&Nf4Config::default())?;
-    /// # let targets = Some(Names::list(["ff.0"]));
     /// # let start = peft_core::methods::InitLora::Flag(false);
-    /// # peft.add("mine", LoraConfig { target_modules: targets, init_lora_weights: start, ..Default::default() })?;
+    /// # peft.add("mine", LoraConfig { init_lora_weights: start, ..LoraConfig::new(8).targets(["ff.0"]) })?;
     /// let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
     /// let merged = peft.merged_with(&["mine"], &options)?;
     /// assert!(merged.to_string().starts_with("lossy: 2 weights were quantised again, worst error "));
@@ -138,7 +136,7 @@ impl Peft {
         let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
         packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
         let peft = match self.architecture().untied().filter(|_| untied) {
-            Some(architecture) => Self::new(params, architecture)?,
+            Some(architecture) => self.remade(params, architecture.into())?,
             None => self.over(params)?,
         };
         Ok(Merged { peft, requantised })

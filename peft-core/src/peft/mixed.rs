@@ -86,7 +86,7 @@ impl Rewrite for Mix<'_> {
     fn param(&self, name: &str, [own, value]: [&Tensor; 2], (owner, _): Copied<'_>) -> Result<()> {
         match own.f_equal(value)? {
             true => Ok(()),
-            false => Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter")),
+            false => Err(Self::unsupported(name, owner.method().name(), "it has a copy of a parameter")),
         }
     }
 

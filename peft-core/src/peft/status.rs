@@ -80,11 +80,10 @@ impl Peft {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
-    /// # use peft_core::target::Names;
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
-    /// peft.add("mine", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// peft.add("mine", LoraConfig::new(8).targets(["ff.0"]))?;
     /// println!("{}", peft.status()?); // a table
     /// assert_eq!(peft.status()?.adapters[0].places, 2);
     /// # Ok(())
@@ -124,7 +123,7 @@ impl Peft {
         let adapter = self.adapter(name)?;
         let Some(config) = adapter.file()? else {
             let message = "this method has no file form to copy through";
-            return Err(Error::config(adapter.method.name(), "copy", message));
+            return Err(Error::config(adapter.resolved.method.name(), "copy", message));
         };
         let (tensors, place) = (adapter.export()?, format!("adapter `{name}`"));
         let places = Places { config: place.clone(), tensors: place };

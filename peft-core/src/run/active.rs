@@ -1,7 +1,7 @@
 //! An adapter that is active in a run of the constructor.
 
 use crate::run::carried::Carried;
-use crate::seam::method::{Counting, Method, Overlay};
+use crate::seam::method::{Counting, Method, Overlay, Resolved};
 use crate::seam::params::Params;
 use std::cell::Cell;
 
@@ -9,7 +9,7 @@ use std::cell::Cell;
 #[derive(Debug)]
 pub(crate) struct Active<'a> {
     pub name: &'a str,
-    pub method: &'a dyn Method,
+    pub resolved: &'a Resolved,
     pub params: &'a Params,
     /// Weights of the base that its file has beside.
     pub carried: Option<&'a Carried>,
@@ -17,18 +17,22 @@ pub(crate) struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    pub fn new(name: &'a str, method: &'a dyn Method, params: &'a Params) -> Self {
-        Self { name, method, params, carried: None, hits: Cell::new(0) }
+    pub fn new(name: &'a str, resolved: &'a Resolved, params: &'a Params) -> Self {
+        Self { name, resolved, params, carried: None, hits: Cell::new(0) }
+    }
+
+    pub fn method(&self) -> &'a dyn Method {
+        self.resolved.method.as_ref()
     }
 
     /// Its copy of a parameter of the base, if it has one.
     pub fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.method.overlay(param).or_else(|| self.carried?.overlay(param))
+        self.resolved.overlay(param).or_else(|| self.carried?.overlay(param))
     }
 
     /// Whether a tensor of the adapter, by its name, is not trained.
     pub fn frozen(&self, key: &str) -> bool {
-        self.method.frozen(key) || self.carries(key)
+        self.method().frozen(key) || self.method().inert(key) || self.carries(key)
     }
 
     /// Whether a tensor of the adapter, by its name, is the base's, as the adapter's file has it.

@@ -29,7 +29,7 @@ pub use init::Init;
 pub use kernel::{Base, Kernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
-pub use method::{Counting, Factors, FileForm, Method, Overlay};
+pub use method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};

@@ -130,7 +130,7 @@ fn savers_wait_for_each_other_and_readers_see_one_of_them() -> Result<()> {
             .iter()
             .map(|a| {
                 let tensors = a.params("a").map(|p| p.tensors());
-                let file = a.method("a").and_then(|m| m.config(a.params("a")?));
+                let file = a.adapter_config("a");
                 let dir = &dir;
                 s.spawn(move || -> Result<()> {
                     let (tensors, file) = (tensors?, file?.context("no file")?);

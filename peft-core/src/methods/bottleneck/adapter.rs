@@ -81,7 +81,7 @@ impl Bottleneck {
             norm_after: norm(c.ln_after, "adapter_norm_after")?,
             scale: match c.scaling {
                 Scaling::Fixed(s) => Scale::Fixed(s),
-                Scaling::Named(_) => Scale::Learned(param("adapter_scale", &[1], Init::Constant(1.0))?),
+                Scaling::Learned => Scale::Learned(param("adapter_scale", &[1], Init::Constant(1.0))?),
             },
             activation: c.non_linearity,
             parallel: c.is_parallel,

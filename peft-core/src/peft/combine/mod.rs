@@ -147,12 +147,11 @@ impl Peft {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
-    /// # use peft_core::target::Names;
     /// use peft_core::combine::{Arithmetic, Combination};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # let lora = LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() };
+    /// # let lora = LoraConfig::new(8).targets(["ff.0"]);
     /// # peft.add("french", lora.clone())?;
     /// # peft.add("legal", lora)?;
     /// peft.combine("french law", &[("french", 0.7), ("legal", 0.3)], Combination::Cat)?;

@@ -9,6 +9,7 @@ pub(crate) mod keys;
 
 use crate::error::{Error, Result};
 use crate::io;
+use crate::methods::PeftConfig;
 use crate::peft::Peft;
 use crate::peft::load::fields::Fields;
 use crate::seam::params::is_finite;
@@ -33,11 +34,10 @@ impl Peft {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
-    /// # use peft_core::target::Names;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # peft.add("a", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// # peft.add("a", LoraConfig::default().targets(["ff.0"]))?;
     /// # let temporary = tempfile::tempdir()?;
     /// # let dir = temporary.path();
     /// # peft.save("a", dir)?;
@@ -61,6 +61,16 @@ impl Peft {
         self.take(name, config, tensors, &places).map_err(|e| e.in_file(&path))
     }
 
+    /// From now on, files of a method from outside this crate are read as well, by [`Peft::load`], [`Peft::load_all`] and
+    /// [`Peft::copy`]: those whose `peft_type` is the configuration's. What is made of this one (merged, say) reads them,
+    /// too.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] for a `peft_type` that is read already.
+    pub fn register<C: PeftConfig>(&mut self) -> Result<()> {
+        self.readers.add::<C>()
+    }
+
     /// Adds an adapter from its configuration and its tensors, as a file has them.
     pub(crate) fn take(
         &mut self,
@@ -70,8 +80,9 @@ impl Peft {
         places: &Places,
     ) -> Result<Vec<Warning>> {
         let mut warnings = Vec::new();
-        let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
-        self.check_task(method.as_ref(), &places.config)?;
+        let (method, kept) =
+            Fields::new(config, &places.config).method(&self.readers, self.outline(), &mut warnings)?;
+        self.check_task(&method, &places.config)?;
         let place = &places.tensors;
         let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
         for (key, t) in &tensors {
@@ -82,8 +93,8 @@ impl Peft {
         }
         keys::check_vocabulary(&tensors, self.outline(), place)?;
         keys::drop_copies(&mut tensors, place)?;
-        let mut tensors = method.import(place, tensors)?;
-        let carried = base_weights::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
+        let mut tensors = method.method.import(place, tensors)?;
+        let carried = base_weights::take(self, &method, &mut tensors, place, &mut warnings)?;
         tensors.extend(carried.tensors);
         self.attach_read(name, method, tensors, (kept, carried.own), place)?;
         Ok(warnings)

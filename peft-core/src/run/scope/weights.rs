@@ -146,7 +146,7 @@ impl Scope<'_> {
         let mut copies = Vec::new();
         for owner in &self.run.active {
             let Some(overlay) = owner.overlay(name).filter(&accept) else { continue };
-            if !overlay.beside {
+            if !overlay.saved_beside {
                 owner.hits.set(owner.hits.get().saturating_add(1));
             }
             let value = owner.params.get_or_else(&overlay.key, dims, || Ok(base()?.f_detach_copy()?))?;
