@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::hub::quantised::Plan;
 use crate::hub::shards::WeightFiles;
 use crate::io::directory;
-pub use crate::io::directory::CONFIG;
+pub use crate::io::names::MODEL as CONFIG;
 use crate::io::dtypes;
 use crate::io::dtypes::dtype;
 pub use crate::io::token_ids::TokenIds;

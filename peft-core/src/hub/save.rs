@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::hub::quantised;
 use crate::hub::shards::{INDEX, PICKLE, PICKLE_INDEX, WEIGHTS};
-use crate::io::directory::CONFIG;
+use crate::io::names::MODEL as CONFIG;
 use crate::io::dtypes::dtype;
 use crate::io::folder::{IfExists, Occupant, is_there};
 use crate::io::saving::Saving;

@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::io;
-use crate::io::directory;
 use crate::io::folder::{IfExists, Occupant};
+use crate::io::names;
 use crate::io::saving::{Saving, settle, whole};
 use crate::io::write::json;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// Name of the configuration.
-pub const CONFIG: &str = "adapter_config.json";
+pub const CONFIG: &str = names::ADAPTER;
 /// Name of the tensors.
 pub const TENSORS: &str = "adapter_model.safetensors";
 /// What PEFT called them before, and reads where the others are not there.
@@ -28,7 +28,7 @@ pub fn read(dir: impl AsRef<Path>) -> Result<(Value, BTreeMap<String, Tensor>, P
 
 fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
     let config = dir.join(CONFIG);
-    if !config.exists() && dir.join(directory::CONFIG).exists() {
+    if !config.exists() && dir.join(names::MODEL).exists() {
         let message =
             "is not there, only config.json: this is a model and no adapter; open it with hub::open";
         return Err(Error::format(config, message));
@@ -44,7 +44,7 @@ fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> 
 /// What a save is in the way of.
 const OWN: &[Occupant] = &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter")];
 /// What it is not to be mixed with.
-const OTHERS: &[Occupant] = &[(directory::CONFIG, "a model")];
+const OTHERS: &[Occupant] = &[(names::MODEL, "a model")];
 
 /// Whether there is an adapter in `dir`, one whose save was killed included: that is finished first.
 ///

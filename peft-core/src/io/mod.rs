@@ -8,6 +8,7 @@ pub(crate) mod fields;
 pub(crate) mod folder;
 pub(crate) mod json;
 mod pickle;
+pub(crate) mod names;
 pub(crate) mod saving;
 mod stage;
 pub mod tensors;

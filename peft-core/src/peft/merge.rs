@@ -9,7 +9,7 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{Nf4, Requantised};
-use crate::run::Active;
+use crate::run::active::Active;
 use crate::run::rewrite::{Copied, Origin, Rewrite};
 use crate::seam::kernel::{Base, Weights};
 use crate::seam::layer::Layer;

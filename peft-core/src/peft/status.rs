@@ -157,7 +157,7 @@ impl Peft {
             found.push((name.to_owned(), path));
         }
         if found.is_empty() {
-            let model = match dir.join(io::directory::CONFIG).exists() {
+            let model = match dir.join(io::names::MODEL).exists() {
                 true => ": this is a model and no adapter",
                 false => "",
             };

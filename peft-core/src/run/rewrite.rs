@@ -2,7 +2,7 @@
 //! somebody looks over.
 
 use crate::error::{Error, Result};
-use crate::run::Active;
+use crate::run::active::Active;
 use crate::seam::batch::Prompt;
 use crate::seam::layer::Layer;
 use crate::seam::method::Overlay;

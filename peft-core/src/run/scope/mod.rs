@@ -4,9 +4,10 @@
 mod weights;
 
 use crate::error::{Error, Result};
+use crate::run::Run;
+use crate::run::active::Active;
 use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
-use crate::run::{Active, Run};
 use crate::seam::attention::{Attention, Softmax};
 use crate::seam::batch::Prompt;
 use crate::seam::kernel::Kernel;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::quant::Nf4;
-use crate::run::Active;
+use crate::run::active::Active;
 use crate::run::scope::Scope;
 use crate::seam::kernel::{Base, Kernel, Weights};
 use crate::seam::method::{Counting, Overlay};
