@@ -47,19 +47,17 @@ impl Peft {
         self.attach(name, method, params)
     }
 
-    /// Adds an adapter with a file's tensors, and what else the file has.
-    pub(crate) fn attach_read(
-        &mut self,
+    /// An adapter of a file's tensors, with what else the file has.
+    pub(crate) fn read(
+        &self,
         name: &str,
         method: Resolved,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         (kept, carried): (Kept, Carried),
         place: &str,
-    ) -> Result<()> {
+    ) -> Result<Adapted> {
         let params = self.fit(&method, &carried, place.to_owned(), tensors)?;
-        let adapted = self.complete(name, Adapted { resolved: method, params, kept, carried })?;
-        self.adapters.insert(name.to_owned(), adapted);
-        Ok(())
+        self.complete(name, Adapted { kept, carried, ..Adapted::fresh(method, params) })
     }
 
     /// The adapter must be for what this model's head does: a file that says otherwise is for another model.
@@ -124,7 +122,8 @@ impl Peft {
     }
 
     fn attach(&mut self, name: &str, method: Resolved, params: Params) -> Result<()> {
-        let adapted = self.complete(name, Adapted::fresh(method, params))?;
+        let mut adapted = self.complete(name, Adapted::fresh(method, params))?;
+        adapted.classes = self.classes_for(&adapted);
         self.adapters.insert(name.to_owned(), adapted);
         Ok(())
     }

@@ -112,6 +112,7 @@ impl Peft {
     /// # Errors
     /// As [`Peft::merged`].
     pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Merged> {
+        let classes = self.classes(active)?.to_vec();
         let active = self.active(active)?;
         let fold = Fold { options, folded: RefCell::default(), packed: RefCell::default() };
         let (_, tied) = self.rewritten(active, &fold)?;
@@ -139,6 +140,7 @@ impl Peft {
             Some(architecture) => self.remade(params, architecture.into())?,
             None => self.over(params)?,
         };
+        let peft = if classes == peft.outline().dims.classes { peft } else { peft.named(&classes)? };
         Ok(Merged { peft, requantised })
     }
 }

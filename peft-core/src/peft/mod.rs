@@ -1,6 +1,7 @@
 //! A frozen base with named adapters over it.
 
 mod attach;
+mod classes;
 pub mod combine;
 mod kept;
 mod load;
@@ -21,6 +22,7 @@ pub use to_lora::{Conversion, SiteShare};
 use crate::error::{Error, Result};
 use crate::io;
 use crate::io::IfExists;
+use crate::io::adapter::Files;
 use crate::methods::read::Readers;
 use crate::peft::kept::Kept;
 use crate::run::carried::Carried;
@@ -61,12 +63,15 @@ pub(crate) struct Adapted {
     pub carried: Carried,
     /// What its file had beyond what the method writes.
     pub kept: Kept,
+    /// Names of the classes that it was trained with; empty where there are none.
+    pub classes: Vec<String>,
 }
 
 impl Adapted {
     /// One that comes from no file.
     pub fn fresh(resolved: Resolved, params: Params) -> Self {
-        Self { resolved, params, carried: Carried::default(), kept: Kept::default() }
+        let (carried, kept) = (Carried::default(), Kept::default());
+        Self { resolved, params, carried, kept, classes: Vec::new() }
     }
 
     /// Its `adapter_config.json`; `None` for a method that has no file form.
@@ -76,8 +81,14 @@ impl Adapted {
         Ok(fields.map(Value::Object))
     }
 
+    /// Its files; `None` for a method that has no file form.
+    pub fn files(&self) -> Result<Option<Files>> {
+        let Some(config) = self.file()? else { return Ok(None) };
+        Ok(Some(Files { config, tensors: self.export()?, classes: self.classes.clone() }))
+    }
+
     /// Its file's tensors.
-    pub fn export(&self) -> Result<BTreeMap<String, Tensor>> {
+    fn export(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = self.resolved.method.export(&self.params)?;
         self.carried.export(&self.params.tensors(), &mut tensors)?;
         Ok(tensors)
@@ -170,11 +181,11 @@ impl Peft {
     /// As [`Peft::save`].
     pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
         let a = self.adapter(name)?;
-        let Some(config) = a.file()? else {
+        let Some(files) = a.files()? else {
             let message = "this method has no file form";
             return Err(Error::config(a.resolved.method.name(), "adapter_config.json", message));
         };
-        io::adapter::write(dir.as_ref(), &config, &a.export()?, if_exists)
+        io::adapter::write(dir, &files, if_exists)
     }
 
     /// Removes an adapter.

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::io;
+use crate::io::adapter::Files;
 use crate::peft::Peft;
 use crate::peft::load::keys::vocabulary_of;
 use crate::seam::params::Params;
@@ -110,7 +111,7 @@ impl Peft {
     /// # Errors
     /// A directory without an adapter, an adapter whose file has no embedding, and as [`Peft::resized`].
     pub fn resized_for(&self, dir: impl AsRef<Path>) -> Result<Self> {
-        let (_, tensors, file) = io::adapter::read(dir.as_ref())?;
+        let (Files { tensors, .. }, file) = io::adapter::read(dir)?;
         let place = file.display().to_string();
         let [words, head] = vocabulary_of(tensors, self.outline(), &place)?;
         let dims = &self.outline().dims;

@@ -121,14 +121,14 @@ impl Peft {
     /// Names that are unknown or taken; a method that has no file form.
     pub fn copy(&mut self, name: &str, new: &str) -> Result<()> {
         let adapter = self.adapter(name)?;
-        let Some(config) = adapter.file()? else {
+        let Some(files) = adapter.files()? else {
             let message = "this method has no file form to copy through";
             return Err(Error::config(adapter.resolved.method.name(), "copy", message));
         };
-        let (tensors, place) = (adapter.export()?, format!("adapter `{name}`"));
+        let place = format!("adapter `{name}`");
         let places = Places { config: place.clone(), tensors: place };
         self.check_new(new)?;
-        self.take(new, config, tensors, &places).map(drop) // what there is to say was said when it was loaded
+        self.take(new, files, &places).map(drop) // what there is to say was said when it was loaded
     }
 
     /// Adds every adapter of a folder: the one that lies in it, as `default`, and those in its sub-folders, by the

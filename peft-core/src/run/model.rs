@@ -90,6 +90,12 @@ pub trait Architecture: Debug + Send + Sync {
         None
     }
 
+    /// The same with other names for the classes of its head, as many as there are; `None` where classes have no names.
+    fn named(&self, classes: &[String]) -> Option<Box<dyn Architecture>> {
+        let _ = classes;
+        None
+    }
+
     /// `config.json` of a model directory; `None` for a model that has no such form.
     fn json(&self) -> Option<Value> {
         None

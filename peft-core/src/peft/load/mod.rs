@@ -9,15 +9,14 @@ pub(crate) mod keys;
 
 use crate::error::{Error, Result};
 use crate::io;
+use crate::io::adapter::Files;
+use crate::peft::Adapted;
 use crate::methods::PeftConfig;
 use crate::peft::Peft;
 use crate::peft::load::fields::Fields;
 use crate::seam::params::is_finite;
 use crate::warning::Warning;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
-use tch::Tensor;
 
 /// What errors and warnings call the two halves of an adapter.
 #[derive(Debug, Clone)]
@@ -55,10 +54,10 @@ impl Peft {
     pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<Vec<Warning>> {
         let dir = dir.as_ref();
         self.check_new(name)?;
-        let (config, tensors, file) = io::adapter::read(dir)?;
+        let (files, file) = io::adapter::read(dir)?;
         let path = dir.join(io::adapter::CONFIG);
         let places = Places { config: path.display().to_string(), tensors: file.display().to_string() };
-        self.take(name, config, tensors, &places).map_err(|e| e.in_file(&path))
+        self.take(name, files, &places).map_err(|e| e.in_file(&path))
     }
 
     /// From now on, files of a method from outside this crate are read as well, by [`Peft::load`], [`Peft::load_all`] and
@@ -75,10 +74,10 @@ impl Peft {
     pub(crate) fn take(
         &mut self,
         name: &str,
-        config: Value,
-        tensors: BTreeMap<String, Tensor>,
+        files: Files,
         places: &Places,
     ) -> Result<Vec<Warning>> {
+        let Files { config, tensors, classes } = files;
         let mut warnings = Vec::new();
         let (method, kept) =
             Fields::new(config, &places.config).method(&self.readers, self.outline(), &mut warnings)?;
@@ -96,7 +95,9 @@ impl Peft {
         let mut tensors = method.method.import(place, tensors)?;
         let carried = base_weights::take(self, &method, &mut tensors, place, &mut warnings)?;
         tensors.extend(carried.tensors);
-        self.attach_read(name, method, tensors, (kept, carried.own), place)?;
+        self.check_classes(&classes, &places.config)?;
+        let adapted = self.read(name, method, tensors, (kept, carried.own), place)?;
+        self.adapters.insert(name.to_owned(), Adapted { classes, ..adapted });
         Ok(warnings)
     }
 }
