@@ -99,8 +99,6 @@ pub(crate) fn lowest(kind: Kind) -> f64 {
 
 /// Middleware around the attention core of one layer of the model.
 pub trait AttentionAdapter: Debug + Send {
-    /// The method's name, for messages.
-    fn name(&self) -> &'static str;
     /// The adapted computation.
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended>;
 }

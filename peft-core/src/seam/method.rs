@@ -107,9 +107,6 @@ pub(crate) trait FileForm: Debug + Send + Sync {
 /// struct Outputs(Tensor);
 ///
 /// impl Adapter for Outputs {
-///     fn name(&self) -> &'static str {
-///         "scale"
-///     }
 ///     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
 ///         Ok(inner.forward(x)?.f_mul(&self.0)?)
 ///     }
