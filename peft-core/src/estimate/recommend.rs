@@ -5,8 +5,7 @@ use crate::estimate::memory::{human_bytes, positive};
 use crate::estimate::{Blueprint, Estimate, Setup, Storage};
 use crate::methods::{Common, FullConfig, Ia3Config, LoraConfig};
 use crate::peft::report::commas;
-use crate::seam::dims::TaskType;
-use crate::seam::method::MethodConfig;
+use crate::seam::{MethodConfig, TaskType};
 use std::fmt;
 use tch::Kind;
 

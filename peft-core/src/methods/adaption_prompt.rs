@@ -8,11 +8,10 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, check_positive, without_modules_to_save};
-use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
-use crate::seam::init::Init;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Place, Site, SiteKind};
+use crate::seam::{
+    Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
+    Resolved, Site, SiteKind, attend_to,
+};
 use crate::target::closest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -43,6 +42,11 @@ pub struct AdaptionPromptConfig {
 }
 
 const NAME: &str = "adaption prompt";
+
+/// PEFT's table by model type: the attention that is adapted, and whether the branch is added behind its output
+/// projection and not before it.
+const FAMILIES: &[(&str, &str, bool)] =
+    &[("llama", "self_attn", false), ("mistral", "self_attn", false), ("gpt2", "attn", true)];
 
 impl PeftConfig for AdaptionPromptConfig {
     const TYPE: &'static str = "ADAPTION_PROMPT";
@@ -76,11 +80,11 @@ impl MethodConfig for AdaptionPromptConfig {
         check_positive(NAME, "adapter_len", self.adapter_len)?;
         check_positive(NAME, "adapter_layers", self.adapter_layers)?;
         let model = &outline.dims.model_type;
-        let target = match (&self.target_modules, model.as_str()) {
-            (Some(target), _) => target.clone(),
-            (None, "llama" | "mistral") => "self_attn".to_owned(),
-            (None, "gpt2") => "attn".to_owned(),
-            (None, _) => {
+        let family = FAMILIES.iter().find(|(family, ..)| family == model);
+        let (target, behind_output) = match (&self.target_modules, family) {
+            (Some(target), family) => (target.clone(), family.is_some_and(|(.., behind)| *behind)),
+            (None, Some((_, target, behind))) => ((*target).to_owned(), *behind),
+            (None, None) => {
                 let message = format!("there is no default for model type `{model}`: name its attention");
                 return Err(Error::config(NAME, "target_modules", message));
             }
@@ -103,7 +107,7 @@ impl MethodConfig for AdaptionPromptConfig {
         }
         self.common.resolve(NAME, outline)?;
         let length = self.adapter_len;
-        Ok(self.resolved(|_| AdaptionPromptMethod { sites, length }))
+        Ok(self.resolved(|_| AdaptionPromptMethod { sites, length, behind_output }))
     }
 }
 
@@ -114,6 +118,8 @@ struct AdaptionPromptMethod {
     sites: BTreeSet<String>,
     /// How many trained vectors a layer has.
     length: i64,
+    /// Whether the branch is added behind the output projection.
+    behind_output: bool,
 }
 
 impl Method for AdaptionPromptMethod {
@@ -129,7 +135,7 @@ impl Method for AdaptionPromptMethod {
         Ok(Some(Box::new(AdaptionPrompt {
             prompt: site.param(params, "adaption_prompt", &shape, Init::Normal { std: 1.0 })?,
             gate: site.param(params, "adaption_gate", &[1], Init::Zeros)?,
-            behind_output: site.dims.model_type == "gpt2",
+            behind_output: self.behind_output,
         })))
     }
 
@@ -162,15 +168,9 @@ impl AttentionAdapter for AdaptionPrompt {
         NAME
     }
 
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
-        if self.behind_output {
-            return inner.forward(heads);
-        }
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let branch = self.branch(&heads.q, inner)?;
-        Ok(inner.forward(heads)?.f_add(&branch)?)
-    }
-
-    fn beside(&self, heads: &Heads, inner: &AttentionInner<'_>) -> Result<Option<Tensor>> {
-        if self.behind_output { self.branch(&heads.q, inner).map(Some) } else { Ok(None) }
+        let attended = inner.forward(heads)?;
+        if self.behind_output { attended.plus_behind(branch) } else { attended.plus(&branch) }
     }
 }

@@ -5,8 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::method::{Method, MethodConfig, Overlay, Resolved};
-use crate::seam::site::{Outline, PREFIX};
+use crate::seam::{Method, MethodConfig, Outline, Overlay, PREFIX, Resolved};
 use crate::target::Targets;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

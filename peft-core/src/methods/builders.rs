@@ -78,7 +78,7 @@ targeted! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seam::dims::TaskType;
+    use crate::seam::TaskType;
     use crate::target::{Layers, Targets};
 
     #[test]

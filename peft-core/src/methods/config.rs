@@ -2,9 +2,7 @@
 //! [`read`](super::read).
 
 use crate::error::{Error, Result};
-use crate::seam::dims::TaskType;
-use crate::seam::method::{Counting, FileForm, Method, MethodConfig, Overlay, Resolved};
-use crate::seam::site::{Outline, PREFIX};
+use crate::seam::{Counting, FileForm, Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, TaskType};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};

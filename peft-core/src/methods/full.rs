@@ -5,8 +5,7 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::method::{Method, MethodConfig, Overlay, Resolved};
-use crate::seam::site::Outline;
+use crate::seam::{Method, MethodConfig, Outline, Overlay, Resolved};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.

@@ -7,13 +7,9 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, check_tokens};
-use crate::seam::attention::open_keys;
-use crate::seam::init::Init;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
-use crate::seam::site::{Outline, Place, Role, Site};
+use crate::seam::{
+    Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Pass, Place, Resolved, Role, Site, open_keys,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tch::Tensor;

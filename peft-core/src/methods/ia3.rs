@@ -5,12 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
+use crate::seam::{Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Resolved, Site, Weights};
 use crate::target::{Adaptable, Layers, Names, Selected, Targets, closest, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

@@ -6,8 +6,7 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::method::{Counting, Method, MethodConfig, Overlay, Resolved};
-use crate::seam::site::{Outline, PREFIX, SiteKind};
+use crate::seam::{Counting, Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, SiteKind};
 use crate::target::{Adaptable, Layers, Targets, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

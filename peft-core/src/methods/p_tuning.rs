@@ -11,13 +11,7 @@ use crate::methods::config::{
 use crate::methods::virtual_tokens::{
     EMBEDDINGS, Linear, SoftPrompt, Vectors, encoder_embedding, export, has_encoder,
 };
-use crate::seam::batch::Prompt;
-use crate::seam::dims::Dims;
-use crate::seam::init::Init;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
-use crate::seam::site::Outline;
+use crate::seam::{Dims, Init, Method, MethodConfig, Outline, Params, Pass, Prompt, Resolved};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,8 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, modules};
-use crate::seam::method::{Method, MethodConfig, Overlay, Resolved};
-use crate::seam::site::{Outline, PREFIX, Role, SiteKind};
+use crate::seam::{Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, Role, SiteKind};
 use crate::target::Names;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

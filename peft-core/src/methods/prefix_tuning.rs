@@ -7,14 +7,10 @@
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_positive, check_tokens, fill};
 use crate::methods::virtual_tokens::{EMBEDDINGS, Linear, encoder_embedding, export, has_encoder};
-use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads};
-use crate::seam::batch::{Input, Prompt};
-use crate::seam::dims::Dims;
-use crate::seam::init::Init;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
-use crate::seam::site::{Outline, Place, Site};
+use crate::seam::{
+    Attended, AttentionAdapter, AttentionInner, Dims, Heads, Init, Input, Method, MethodConfig, Outline,
+    Params, Pass, Place, Prompt, Resolved, Site,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -197,7 +193,7 @@ impl AttentionAdapter for Prefix {
         NAME
     }
 
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let pair = self.source.layer(self.layer, self.heads.saturating_mul(self.d))?;
         // [n, 2, kv_heads, d] -> [2, 1, kv_heads, n, d]
         let pair = pair.f_view([-1, 2, self.heads, self.d])?.f_permute([1, 2, 0, 3])?.f_unsqueeze(1)?;

@@ -5,12 +5,7 @@
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
 use crate::methods::virtual_tokens::{EMBEDDINGS, SoftPrompt};
-use crate::seam::batch::Prompt;
-use crate::seam::dims::Dims;
-use crate::seam::init::Init;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::Outline;
+use crate::seam::{Dims, Init, Method, MethodConfig, Outline, Params, Prompt, Resolved};
 use crate::text::tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

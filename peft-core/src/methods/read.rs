@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter::peft_type;
 use crate::methods::TABLE;
 use crate::methods::config::{DESCRIPTIVE, PeftConfig, defaults};
-use crate::seam::method::MethodConfig;
+use crate::seam::MethodConfig;
 use crate::warning::Warning;
 use serde_json::{Map, Value};
 

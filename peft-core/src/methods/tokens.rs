@@ -5,12 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::Common;
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Site, SiteKind};
-use crate::seam::twin::Twin;
+use crate::seam::{Adapter, Init, Inner, Outline, PREFIX, Params, Site, SiteKind, Twin, Weights};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 

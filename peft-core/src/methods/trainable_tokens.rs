@@ -6,10 +6,7 @@
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, without_modules_to_save};
 use crate::methods::tokens::{Request, TokenRows};
-use crate::seam::layer::Adapter;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site, SiteKind};
+use crate::seam::{Adapter, Method, MethodConfig, Outline, Params, Resolved, Site, SiteKind};
 use crate::target::{Adaptable, Layers, Names, Targets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -5,13 +5,9 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite, check_positive};
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
+use crate::seam::{
+    Adapter, Init, Inner, LowRank, Method, MethodConfig, Outline, Params, Resolved, Site, Weights,
+};
 use crate::target::{Adaptable, Layers, Names, Targets, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;

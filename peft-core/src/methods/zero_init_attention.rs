@@ -12,11 +12,10 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, check_tokens};
-use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
-use crate::seam::init::Init;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Place, Site};
+use crate::seam::{
+    Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
+    Resolved, Site, attend_to,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tch::Tensor;
@@ -105,7 +104,7 @@ impl AttentionAdapter for ZeroInitAttention {
         NAME
     }
 
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let (k, v) = inner.project(&self.prompt.f_to_kind(heads.q.kind())?.f_unsqueeze(0)?)?;
         match self.kind {
             // A factor of the scores is one of the keys.
@@ -115,7 +114,7 @@ impl AttentionAdapter for ZeroInitAttention {
             }
             Gate::Tanh => {
                 let branch = attend_to(&heads.q, &k, &v.f_mul(&self.gate.f_tanh()?)?)?;
-                Ok(inner.forward(heads)?.f_add(&branch)?)
+                inner.forward(heads)?.plus(&branch)
             }
         }
     }

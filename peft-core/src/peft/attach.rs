@@ -3,10 +3,8 @@
 use crate::error::{Error, Result};
 use crate::peft::kept::Kept;
 use crate::peft::{Adapted, Peft};
-use crate::run::carried::Carried;
-use crate::run::scope::Scope;
-use crate::seam::method::{FileForm, MethodConfig, Resolved};
-use crate::seam::params::{Params, is_float};
+use crate::run::{Carried, Scope};
+use crate::seam::{FileForm, MethodConfig, Params, Resolved, is_float};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 

@@ -9,11 +9,8 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{Nf4, Requantised};
-use crate::run::active::Active;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::kernel::{Base, Weights};
-use crate::seam::layer::Layer;
-use crate::seam::params::{Params, is_finite};
+use crate::run::{Active, Copied, Origin, Rewrite};
+use crate::seam::{Base, Layer, Params, Weights, is_finite};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;

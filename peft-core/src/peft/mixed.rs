@@ -5,13 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::model::Model;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::batch::{Input, Prompt};
-use crate::seam::kernel::Kernel;
-use crate::seam::layer::{Adapter, Inner, Layer};
-use crate::seam::low_rank::LowRank;
-use crate::seam::pass::Pass;
+use crate::run::{Copied, Model, Origin, Rewrite};
+use crate::seam::{Adapter, Inner, Input, Kernel, Layer, LowRank, Pass, Prompt};
 use std::collections::BTreeSet;
 use tch::Tensor;
 

@@ -5,7 +5,7 @@ use crate::io;
 use crate::io::adapter::Files;
 use crate::peft::Peft;
 use crate::peft::load::keys::vocabulary_of;
-use crate::seam::params::Params;
+use crate::seam::Params;
 use std::path::Path;
 use tch::{Kind, Tensor};
 

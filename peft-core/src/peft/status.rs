@@ -6,7 +6,7 @@ use crate::io::IfExists;
 use crate::peft::Peft;
 use crate::peft::load::Places;
 use crate::peft::report::commas;
-use crate::run::scope::Scope;
+use crate::run::Scope;
 use crate::warning::Warning;
 use std::collections::BTreeSet;
 use std::fmt;

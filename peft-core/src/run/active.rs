@@ -1,8 +1,7 @@
 //! An adapter that is active in a run of the constructor.
 
 use crate::run::carried::Carried;
-use crate::seam::method::{Counting, Method, Overlay, Resolved};
-use crate::seam::params::Params;
+use crate::seam::{Counting, Method, Overlay, Params, Resolved};
 use std::cell::Cell;
 
 /// One active adapter, and how often the constructor met a place that it adapts.

@@ -6,11 +6,13 @@ pub(crate) mod model;
 pub(crate) mod rewrite;
 pub(crate) mod scope;
 
-use crate::run::active::Active;
-use crate::run::rewrite::Rewrite;
-use crate::seam::dims::Dims;
-use crate::seam::params::Params;
-use crate::seam::site::SiteOutline;
+pub(crate) use active::Active;
+pub(crate) use carried::Carried;
+pub use model::{Architecture, Model};
+pub(crate) use rewrite::{Copied, Origin, Rewrite};
+pub use scope::Scope;
+
+use crate::seam::{Dims, Params, SiteOutline};
 use std::cell::RefCell;
 
 /// One run of a constructor.

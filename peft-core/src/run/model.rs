@@ -2,9 +2,7 @@
 
 use crate::error::Result;
 use crate::run::scope::Scope;
-use crate::seam::batch::Batch;
-use crate::seam::dims::Dims;
-use crate::seam::pass::Pass;
+use crate::seam::{Batch, Dims, Pass};
 use serde_json::Value;
 use std::fmt::Debug;
 use tch::Tensor;

@@ -1,7 +1,7 @@
 //! `layers_to_transform` and `layers_pattern`: only some layers of the model.
 
 use crate::error::{Error, Result};
-use crate::seam::site::Outline;
+use crate::seam::Outline;
 use crate::target::Names;
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@ pub use names::{Names, closest};
 pub use patterns::Patterns;
 
 use crate::error::{Error, Result};
-use crate::seam::site::{Outline, SiteKind};
+use crate::seam::{Outline, SiteKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -160,8 +160,7 @@ pub(crate) fn within(site: &str, module: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seam::dims::Dims;
-    use crate::seam::site::SiteOutline;
+    use crate::seam::{Dims, SiteOutline};
 
     fn outline() -> Outline {
         let dims = Dims { model_type: "t".into(), head: Some("head".into()), ..Dims::default() };

@@ -3,7 +3,7 @@
 use crate::{TINY, batch, classes, logits, tiny};
 use anyhow::Result;
 use peft_core::methods::{HiddenPrefixConfig, LoraConfig};
-use peft_core::seam::{AttentionAdapter, AttentionInner, Heads, Init, Method, Place, Site};
+use peft_core::seam::{Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, Place, Site};
 use peft_core::train::cross_entropy;
 use peft_core::{Error, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -52,10 +52,10 @@ impl AttentionAdapter for Branch {
         "zero-init attention"
     }
 
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Attended> {
         let (k, v) = inner.project(&self.prompt.f_unsqueeze(0)?)?;
         let own = attention(&heads.q, &k, &v);
-        Ok(inner.forward(heads)?.f_add(&own.f_mul(&self.gate)?)?)
+        inner.forward(heads)?.plus(&own.f_mul(&self.gate)?)
     }
 }
 
@@ -168,7 +168,7 @@ impl AttentionAdapter for States {
         "prepend"
     }
 
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Attended> {
         let rows = if self.repeat { heads.q.size4()?.0 } else { 1 };
         let (k, v) = inner.project(&self.states.f_unsqueeze(0)?.f_repeat([rows, 1, 1])?)?;
         inner.forward(heads.prepend(&k, &v)?)

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::adalora::{AdaLoraConfig, AdaLoraMethod, NAME, key};
-use crate::seam::params::Params;
+use crate::seam::Params;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
 

@@ -2,10 +2,7 @@
 
 use crate::error::Result;
 use crate::methods::bottleneck::{Activation, BottleneckConfig, BottleneckInit, NAME, Scaling};
-use crate::seam::init::Init;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::seam::{Adapter, Init, Inner, Params, Site};
 use tch::{Kind, Tensor};
 
 /// PyTorch's default, which AdapterHub's layer norms have.

@@ -14,11 +14,9 @@ mod adapter;
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, check_finite};
 use crate::methods::diff_pruning::adapter::{Diff, DiffPruning, open_gates};
-use crate::seam::init::Init;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{Method, MethodConfig, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Place, Site, SiteKind};
+use crate::seam::{
+    Adapter, Init, Method, MethodConfig, Outline, PREFIX, Params, Place, Resolved, Site, SiteKind,
+};
 use crate::target::{Adaptable, Layers, Targets};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

@@ -26,10 +26,9 @@ use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
 use crate::methods::lora::plan::LoraPlan;
 use crate::methods::ranks::SiteRank;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Site};
+use crate::seam::{
+    Adapter, Counting, Factors, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site,
+};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use crate::methods::lora::tie::Tie;
 use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
-use crate::seam::site::{Outline, SiteKind, SiteOutline};
+use crate::seam::{Outline, SiteKind, SiteOutline};
 use crate::target::{Adaptable, Names, closest, defaults};
 use std::collections::{BTreeMap, BTreeSet};
 

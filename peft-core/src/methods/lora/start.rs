@@ -4,9 +4,7 @@ use crate::error::{Error, Result};
 use crate::methods::lora::NAME;
 use crate::methods::ranks::SiteRank;
 use crate::methods::values::FlagOrName;
-use crate::seam::init::Init;
-use crate::seam::params::Params;
-use crate::seam::site::{PREFIX, Site};
+use crate::seam::{Init, PREFIX, Params, Site};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 

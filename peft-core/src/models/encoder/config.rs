@@ -1,15 +1,13 @@
 //! An encoder's configuration: the Hub's `config.json`, and what is a family's own.
 
 use crate::error::Result;
-use crate::io::fields::{Fields, patched};
+use crate::io::{Fields, patched};
 use crate::models::activation::HiddenAct;
 use crate::models::classes::{Classes, unnamed};
 use crate::models::encoder::Encoder;
 use crate::models::hub_model::{Described, Family, HubModel};
-use crate::run::model::{Architecture, Model};
-use crate::run::scope::Scope;
-use crate::seam::batch::Input;
-use crate::seam::dims::{Dims, Transformer};
+use crate::run::{Architecture, Model, Scope};
+use crate::seam::{Dims, Input, Transformer};
 use serde_json::{Map, Value};
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -3,10 +3,8 @@
 use crate::error::Result;
 use crate::peft::Peft;
 use crate::peft::load::keys::param_of;
-use crate::run::carried::Carried;
-use crate::seam::method::{Counting, Overlay, Resolved};
-use crate::seam::site::Outline;
-use crate::seam::twin::Twin;
+use crate::run::Carried;
+use crate::seam::{Counting, Outline, Overlay, Resolved, Twin};
 use crate::warning::Warning;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;

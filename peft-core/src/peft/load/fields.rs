@@ -3,8 +3,7 @@
 use crate::error::{Error, Result};
 use crate::methods::read::{Read, Readers};
 use crate::peft::kept::Kept;
-use crate::seam::method::Resolved;
-use crate::seam::site::Outline;
+use crate::seam::{Outline, Resolved};
 use crate::warning::Warning;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

@@ -10,11 +10,10 @@ pub(crate) mod keys;
 use crate::error::{Error, Result};
 use crate::io;
 use crate::io::adapter::Files;
-use crate::peft::Adapted;
 use crate::methods::PeftConfig;
-use crate::peft::Peft;
 use crate::peft::load::fields::Fields;
-use crate::seam::params::is_finite;
+use crate::peft::{Adapted, Peft};
+use crate::seam::is_finite;
 use crate::warning::Warning;
 use std::path::Path;
 
@@ -71,12 +70,7 @@ impl Peft {
     }
 
     /// Adds an adapter from its configuration and its tensors, as a file has them.
-    pub(crate) fn take(
-        &mut self,
-        name: &str,
-        files: Files,
-        places: &Places,
-    ) -> Result<Vec<Warning>> {
+    pub(crate) fn take(&mut self, name: &str, files: Files, places: &Places) -> Result<Vec<Warning>> {
         let Files { config, tensors, classes } = files;
         let mut warnings = Vec::new();
         let (method, kept) =

@@ -2,12 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::kernel::{Kernel, Weights};
-use crate::seam::layer::Layer;
-use crate::seam::low_rank::LowRank;
-use crate::seam::method::Counting;
-use crate::seam::site::PREFIX;
+use crate::run::{Copied, Origin, Rewrite};
+use crate::seam::{Counting, Kernel, Layer, LowRank, PREFIX, Weights};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,9 +12,7 @@ use crate::methods::Common;
 use crate::peft::Peft;
 use crate::peft::to_lora::assembly::{Assembly, AssemblySite};
 use crate::peft::to_lora::changes::{Changes, Delta};
-use crate::seam::kernel::Kernel;
-use crate::seam::low_rank::{LowRank, Svd};
-use crate::seam::site::PREFIX;
+use crate::seam::{Kernel, LowRank, PREFIX, Svd};
 use std::fmt;
 use tch::Tensor;
 

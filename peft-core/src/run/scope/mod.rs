@@ -8,13 +8,10 @@ use crate::run::Run;
 use crate::run::active::Active;
 use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
-use crate::seam::attention::{Attention, Softmax};
-use crate::seam::batch::Prompt;
-use crate::seam::kernel::Kernel;
-use crate::seam::layer::{Block, Layer};
-use crate::seam::method::Method;
-use crate::seam::params::Params;
-use crate::seam::site::{Place, Role, Site, SiteKind, SiteOutline};
+use crate::seam::{
+    Attention, Block, Kernel, Layer, Method, Params, Place, Prompt, Role, Site, SiteKind, SiteOutline,
+    Softmax,
+};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 

@@ -4,9 +4,7 @@ use crate::error::{Error, Result};
 use crate::quant::Nf4;
 use crate::run::active::Active;
 use crate::run::scope::Scope;
-use crate::seam::kernel::{Base, Kernel, Weights};
-use crate::seam::method::{Counting, Overlay};
-use crate::seam::params::is_float;
+use crate::seam::{Base, Counting, Kernel, Overlay, Weights, is_float};
 use tch::Tensor;
 
 /// How the parameters of a layer are stored.
