@@ -113,7 +113,7 @@ pub(crate) trait FileForm: Debug + Send + Sync {
 /// }
 /// # fn main() -> Result<()> {
 /// # let config = peft_core::models::TinyConfig::default();
-/// # let mut peft = peft_core::Peft::<peft_core::models::Tiny>::new(config.init(tch::Device::Cpu)?, config)?;
+/// # let mut peft = peft_core::Peft::new(config.init(tch::Device::Cpu)?, config)?;
 ///
 /// peft.add("mine", Scale)?;
 /// # assert_eq!(peft.status()?.adapters[0].places, 9);
