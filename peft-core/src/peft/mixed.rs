@@ -77,7 +77,11 @@ impl Rewrite for Mix<'_> {
             Kernel::Embedding => {
                 Box::new(stack.embedding(&rows, self.words != Some(origin.weight.as_str()))?)
             }
-            _ => Box::new(stack.linear(&rows)?),
+            Kernel::Linear => Box::new(stack.linear(&rows)?),
+            _ => {
+                let what = "it is a change of a layer that is neither linear nor an embedding";
+                return Err(Self::unsupported(&layer.name, stack.method, what));
+            }
         };
         layer.adapters = vec![mixed];
         Ok(())

@@ -58,6 +58,8 @@ pub(crate) struct Run<'a> {
     pub active: Vec<Active<'a>>,
     pub sites: RefCell<Vec<SiteOutline>>,
     pub params: RefCell<Vec<String>>,
+    /// Those of them that the model asked for by themselves, without a layer.
+    pub bare: RefCell<Vec<String>>,
     /// Parameters that are another one's tensor: name and the other's name.
     pub tied: RefCell<Vec<(String, String)>>,
     /// What may put other adapters in; see [`Rewrite`].
@@ -72,6 +74,7 @@ impl<'a> Run<'a> {
             active,
             sites: RefCell::default(),
             params: RefCell::default(),
+            bare: RefCell::default(),
             tied: RefCell::default(),
             rewrite: None,
         }

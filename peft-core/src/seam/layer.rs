@@ -129,7 +129,7 @@ impl Inner<'_> {
             (Some((last, before)), core) => {
                 last.forward(x, &Inner { site: self.site, core, adapters: before, pass })
             }
-            (None, Core::Layer(layer)) => layer.base.apply(layer.kernel, x),
+            (None, Core::Layer(layer)) => layer.base.apply(&layer.kernel, x),
             (None, Core::Block(body)) => body(x, pass),
         }
     }

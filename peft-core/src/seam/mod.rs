@@ -26,7 +26,7 @@ pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
 pub use dims::{Dims, TaskType, Transformer};
 pub use init::Init;
-pub use kernel::{Base, Kernel, Weights};
+pub use kernel::{Base, Kernel, OwnKernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
 pub use method::{Counting, Factors, FileForm, Method, Overlay};

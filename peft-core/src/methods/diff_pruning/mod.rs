@@ -182,7 +182,7 @@ impl Method for DiffPruningConfig {
         self.common.prepare(NAME, outline)?;
         let found = Selection {
             method: NAME,
-            supported: &[SiteKind::Linear, SiteKind::Embedding, SiteKind::Norm],
+            supported: &[SiteKind::Linear, SiteKind::Embedding, SiteKind::Norm, SiteKind::Own],
             target_modules: self.target_modules.as_ref(),
             default: None,
             exclude_modules: self.exclude_modules.as_ref(),
@@ -203,7 +203,7 @@ impl Method for DiffPruningConfig {
         let diff =
             |leaf: &str, dims: &[i64]| self.diff(&format!("{PREFIX}{}.{leaf}", site.name), dims, params);
         let weight = diff("diff_weight", shape)?;
-        let bias = base.has_bias().then(|| diff("diff_bias", shape.get(..1).unwrap_or_default()));
+        let bias = base.bias().map(|bias| diff("diff_bias", &bias.size()));
         Ok(Some(Box::new(DiffPruning { weight, bias: bias.transpose()? })))
     }
 
