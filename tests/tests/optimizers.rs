@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::{Common, LoraConfig, TrainableTokensConfig};
-use peft_core::target::Names;
 use peft_core::train::{
     Adam, AdamConfig, Decay, Group, LoraFa, LoraPlus, Product, Schedule, Trainer, next_token_loss,
 };
@@ -23,7 +22,7 @@ fn adapted(targets: &[&str]) -> Result<Peft> {
     let config = LoraConfig {
         r: 4,
         lora_alpha: 8.0,
-        target_modules: Some(Names::list(targets.iter().copied())),
+        targets: targets.into(),
         common: Common { modules_to_save: Some(vec!["model.norm".into()]), ..Common::default() },
         ..LoraConfig::default()
     };

@@ -5,11 +5,7 @@
 //! encoder's own tensors, `encoder.*`. An adapter from a file holds `prompt_embeddings`, and that is trained further.
 
 use crate::error::Result;
-use crate::seam::attention::open_keys;
-use crate::seam::batch::{Input, Prompt};
-use crate::seam::init::Init;
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
+use crate::seam::{Init, Input, Params, Pass, Prompt, open_keys};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use tch::Tensor;

@@ -1,12 +1,10 @@
 //! BERT for sequence classification; names and numbers are those of the Hub's `BertForSequenceClassification`.
 
 use crate::error::Result;
-use crate::io::fields::Fields;
+use crate::io::Fields;
 use crate::models::encoder::{EncoderConfig, EncoderFamily};
 use crate::models::hub_model::Family;
-use crate::seam::batch::Input;
-use crate::seam::dims::TaskType;
-use crate::seam::init::Init;
+use crate::seam::{Init, Input, TaskType};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

@@ -2,12 +2,10 @@
 //! of the Hub's `RobertaForSequenceClassification`.
 
 use crate::error::Result;
-use crate::io::fields::Fields;
+use crate::io::Fields;
 use crate::models::encoder::{EncoderConfig, EncoderFamily};
 use crate::models::hub_model::Family;
-use crate::seam::batch::Input;
-use crate::seam::dims::TaskType;
-use crate::seam::init::Init;
+use crate::seam::{Init, Input, TaskType};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

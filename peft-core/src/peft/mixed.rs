@@ -5,13 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::model::Model;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::batch::{Input, Prompt};
-use crate::seam::kernel::Kernel;
-use crate::seam::layer::{Adapter, Inner, Layer};
-use crate::seam::low_rank::LowRank;
-use crate::seam::pass::Pass;
+use crate::run::{Copied, Model, Origin, Rewrite};
+use crate::seam::{Adapter, Inner, Input, Kernel, Layer, LowRank, Pass, Prompt};
 use std::collections::BTreeSet;
 use tch::Tensor;
 
@@ -90,7 +85,7 @@ impl Rewrite for Mix<'_> {
     fn param(&self, name: &str, [own, value]: [&Tensor; 2], (owner, _): Copied<'_>) -> Result<()> {
         match own.f_equal(value)? {
             true => Ok(()),
-            false => Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter")),
+            false => Err(Self::unsupported(name, owner.method().name(), "it has a copy of a parameter")),
         }
     }
 

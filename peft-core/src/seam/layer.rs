@@ -31,6 +31,11 @@ pub trait Adapter: Debug + Send {
         Ok(None)
     }
 
+    /// The tokens whose rows the adapter replaces, at an embedding or a head: no two active adapters may have the same.
+    fn tokens(&self) -> &[i64] {
+        &[]
+    }
+
     /// The adapted computation. By default the adapted weights are formed; override it where that is wasteful.
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         inner.apply(x, &self.reweight(inner.site(), inner.weights()?)?)

@@ -20,7 +20,7 @@ pub(crate) mod site;
 pub(crate) mod twin;
 
 pub use attention::{
-    Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
+    Attended, Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
 };
 pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
@@ -29,7 +29,13 @@ pub use init::Init;
 pub use kernel::{Base, Kernel, OwnKernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
-pub use method::{Counting, Factors, FileForm, Method, Overlay};
+pub use method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
+
+pub(crate) use attention::attend_to;
+pub(crate) use low_rank::Svd;
+pub(crate) use method::FileForm;
+pub(crate) use params::{is_finite, is_float, phantom};
+pub(crate) use twin::Twin;

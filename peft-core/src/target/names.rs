@@ -16,6 +16,38 @@ pub enum Names {
     List(Vec<String>),
 }
 
+impl<S: Into<String>, const N: usize> From<[S; N]> for Names {
+    fn from(names: [S; N]) -> Self {
+        Names::list(names)
+    }
+}
+
+impl<S: Into<String>> From<Vec<S>> for Names {
+    fn from(names: Vec<S>) -> Self {
+        Names::list(names)
+    }
+}
+
+impl From<&[&str]> for Names {
+    fn from(names: &[&str]) -> Self {
+        Names::list(names.iter().copied())
+    }
+}
+
+/// A pattern, or `"all-linear"`.
+impl From<&str> for Names {
+    fn from(pattern: &str) -> Self {
+        Names::Pattern(pattern.to_owned())
+    }
+}
+
+/// A pattern, or `"all-linear"`.
+impl From<String> for Names {
+    fn from(pattern: String) -> Self {
+        Names::Pattern(pattern)
+    }
+}
+
 impl Names {
     /// A list, from anything that is one.
     pub fn list<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::seam::site::{Outline, PREFIX, SiteKind};
+use crate::seam::{Outline, PREFIX, SiteKind};
 use crate::train::Group;
 use crate::train::optimizer::not_negative;
 use tch::Tensor;

@@ -3,9 +3,7 @@
 use crate::error::Result;
 use crate::methods::accumulate::accumulate;
 use crate::methods::adalora::NAME;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
+use crate::seam::{Adapter, Inner, LowRank, Weights};
 use tch::Tensor;
 
 /// AdaLoRA at one linear layer.

@@ -10,17 +10,14 @@ pub use adapter::AdaLora;
 
 use crate::error::{Error, Result};
 use crate::methods::adalora::allocator::RankAllocator;
-use crate::methods::config::{Common, PeftConfig, check_dropout, to_json, whole};
+use crate::methods::config::{Common, PeftConfig, check_dropout, whole};
 use crate::methods::lora::Tie;
-use crate::seam::init::Init;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{FileForm, Method, Overlay};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Site};
-use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
+use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site};
+use crate::target::{Adaptable, Layers, Patterns, Targets, closest, defaults};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tch::Tensor;
 
 /// Configuration of AdaLoRA; field names and defaults are PEFT's.
@@ -62,28 +59,25 @@ pub struct AdaLoraConfig {
     pub lora_alpha: f64,
     /// Probability that an input of A is dropped in training.
     pub lora_dropout: f64,
+    /// Whether E starts as 0, and A and B small: the adapter changes nothing then.
     pub init_lora_weights: bool,
-    /// Linear layers to adapt; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    /// Linear layers to adapt.
+    #[serde(flatten)]
+    pub targets: Targets,
+    #[serde(flatten)]
+    pub layers: Layers,
     /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
     pub fan_in_fan_out: bool,
-    /// A field of LoRA's that has no effect here, as in PEFT; so have the next two.
+    /// LoRA's rank: without effect here, as in PEFT.
     pub r: i64,
+    /// LoRA's other scale: without effect here, as in PEFT.
     pub use_rslora: bool,
+    /// LoRA's scales by site: without effect here, as in PEFT.
     pub alpha_pattern: Patterns,
     /// A copy of the word embedding (`modules_to_save`) is that of a head that is tied to it as well. Without it they part.
     pub ensure_weight_tying: bool,
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
-    /// What is tied; filled when the adapter is added.
-    #[serde(skip)]
-    pub tie: Option<Tie>,
 }
 
 impl Default for AdaLoraConfig {
@@ -102,25 +96,30 @@ impl Default for AdaLoraConfig {
             lora_alpha: 8.0,
             lora_dropout: 0.0,
             init_lora_weights: true,
-            target_modules: None,
-            exclude_modules: None,
-            layers_to_transform: None,
-            layers_pattern: None,
+            targets: Targets::default(),
+            layers: Layers::default(),
             fan_in_fan_out: false,
             r: 8,
             use_rslora: false,
             alpha_pattern: Patterns::default(),
             ensure_weight_tying: false,
             common: Common::default(),
-            sites: BTreeSet::new(),
-            tie: None,
         }
     }
 }
 
 const NAME: &str = "AdaLoRA";
+const CAN: Adaptable = Adaptable::linear(NAME, defaults::ada_lora);
 
 impl AdaLoraConfig {
+    /// With that rank left on average after a training of so many steps, from one and a half times as much, as in the
+    /// paper; and PEFT's defaults otherwise.
+    pub fn new(target_r: i64, total_step: u64) -> Self {
+        let half = target_r.checked_div(2).unwrap_or_default();
+        let init_r = target_r.saturating_add(half);
+        Self { target_r, init_r, total_step: Some(total_step), ..Self::default() }
+    }
+
     /// Last step of the pruning.
     fn last_pruning(&self) -> u64 {
         self.total_step.unwrap_or_default().saturating_sub(self.tfinal)
@@ -174,10 +173,10 @@ impl AdaLoraConfig {
     }
 
     /// Every pattern must be that of a target, and speak of all its ranks.
-    fn check_pattern(&self) -> Result<()> {
+    fn check_pattern(&self, sites: &BTreeSet<String>) -> Result<()> {
         for (key, kept) in self.rank_pattern.iter().flatten() {
-            if !key.strip_suffix(".lora_E").is_some_and(|site| self.sites.contains(site)) {
-                let close = closest(key, self.sites.iter().map(String::as_str));
+            if !key.strip_suffix(".lora_E").is_some_and(|site| sites.contains(site)) {
+                let close = closest(key, sites.iter().map(String::as_str));
                 let (field, pattern) = ("rank_pattern", key.clone());
                 return Err(Error::NoTarget { method: NAME, field, pattern, close });
             }
@@ -220,54 +219,60 @@ impl PeftConfig for AdaLoraConfig {
     }
 }
 
-impl Method for AdaLoraConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for AdaLoraConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.check()?;
-        let (saved, targets) = (&mut self.common.modules_to_save, &mut self.target_modules);
-        self.tie = match self.ensure_weight_tying {
-            true => Tie::of(NAME, saved, targets, outline)?,
+        let tie = match self.ensure_weight_tying {
+            true => Tie::of(NAME, &mut self.common, &mut self.targets, outline)?,
             false => None,
         };
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::ada_lora, self.common.saved())
-        }
-        .resolve(outline)?;
-        self.target_modules = Some(found.names);
-        self.sites = found.sites;
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
+        self.check_pattern(&found.sites)?;
+        self.targets.target_modules = Some(found.names);
         self.fan_in_fan_out = found.transposed;
-        self.check_pattern()
+        Ok(self.resolved(|config| AdaLoraMethod { config, sites: found.sites, tie }))
+    }
+}
+
+/// AdaLoRA in one model.
+#[derive(Debug)]
+struct AdaLoraMethod {
+    config: Arc<AdaLoraConfig>,
+    /// The adapted layers.
+    sites: BTreeSet<String>,
+    /// What is tied.
+    tie: Option<Tie>,
+}
+
+impl Method for AdaLoraMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
         let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
             return Ok(None);
         };
-        let r = self.rank(site.name);
-        let (vectors, values) = match self.init_lora_weights {
+        let config = &self.config;
+        let r = config.rank(site.name);
+        let (vectors, values) = match config.init_lora_weights {
             true => (Init::Normal { std: 0.02 }, Init::Zeros),
             false => (Init::Normal { std: 1.0 }, Init::Normal { std: 1.0 }),
         };
         let a = site.param(params, "lora_A", &[r, inp], vectors)?;
         let e = site.param(params, "lora_E", &[r, 1], values)?;
         let b = site.param(params, "lora_B", &[out, r], vectors)?;
-        Ok(Some(Box::new(AdaLora { a, e, b, scaling: self.scaling(), dropout: self.lora_dropout })))
+        Ok(Some(Box::new(AdaLora { a, e, b, scaling: config.scaling(), dropout: config.lora_dropout })))
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        let copied = self.tie.as_ref().and_then(|tie| tie.copied(param));
-        self.common.overlay(PREFIX, copied.as_deref().unwrap_or(param))
+        self.config.common.overlay(PREFIX, &self.tie.as_ref()?.copied(param)?)
     }
 
     /// `w · mean over all A and B of ‖A Aᵀ − I‖ and ‖Bᵀ B − I‖`, in Frobenius norms.
     fn penalty(&self, params: &Params) -> Result<Option<Tensor>> {
-        if self.orth_reg_weight == 0.0 {
+        if self.config.orth_reg_weight == 0.0 {
             return Ok(None);
         }
         let mut norms = Vec::new();
@@ -280,7 +285,7 @@ impl Method for AdaLoraConfig {
             }
         }
         let mean = Tensor::f_stack(&norms, 0)?.f_mean(None)?;
-        Ok(Some(mean.f_mul_scalar(self.orth_reg_weight)?))
+        Ok(Some(mean.f_mul_scalar(self.config.orth_reg_weight)?))
     }
 
     fn after_step(&self, params: &Params, step: u64) -> Result<()> {
@@ -298,20 +303,15 @@ impl Method for AdaLoraConfig {
         Ok(tensors)
     }
 
-    fn config(&self, params: &Params) -> Result<Option<Value>> {
+    fn amend(&self, params: &Params, file: &mut Map<String, Value>) -> Result<()> {
         let pruned = RankAllocator::new(self, params).rank_pattern()?;
-        let rank_pattern = pruned.or_else(|| self.rank_pattern.clone());
-        let mut json = to_json(&Self { rank_pattern, ..self.clone() })?;
-        self.tie.iter().for_each(|tie| tie.name_head(&mut json));
-        Ok(Some(json))
+        file.extend(pruned.map(|pattern| ("rank_pattern".to_owned(), json!(pattern))));
+        self.tie.iter().for_each(|tie| tie.name_head(file));
+        Ok(())
     }
 
     /// PEFT counts the rank of each layer, a number that is never trained, as a parameter.
     fn uncounted(&self, _params: &Params) -> i64 {
         i64::try_from(self.sites.len()).unwrap_or(i64::MAX)
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, NAME, STRETCH, VALUES, numel};
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::{Params, is_float};
+use crate::seam::{Adapter, Inner, Params, Weights, is_float};
 use tch::{Kind, Tensor};
 
 /// The expected number of open gates, `[]`, and the number of all.

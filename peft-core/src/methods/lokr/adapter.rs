@@ -3,8 +3,7 @@
 use crate::error::Result;
 use crate::methods::lokr::NAME;
 use crate::methods::lycoris::Dropout;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
+use crate::seam::{Adapter, Inner, Weights};
 use tch::{Kind, Tensor};
 
 /// A factor of the Kronecker product.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::lora::NAME;
-use crate::seam::site::PREFIX;
+use crate::seam::PREFIX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;

@@ -8,10 +8,7 @@
 
 use crate::error::Result;
 use crate::methods::lora::{EmbeddingLora, Lora};
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::seam::{Adapter, Inner, Params, Site, Weights};
 use tch::{Kind, Tensor};
 
 pub(super) const NAME: &str = "DoRA";

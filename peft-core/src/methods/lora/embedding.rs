@@ -4,12 +4,7 @@ use crate::error::Result;
 use crate::methods::lora::start::InitLora;
 use crate::methods::lora::{LoraConfig, NAME};
 use crate::methods::ranks::SiteRank;
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::seam::{Adapter, Init, Inner, LowRank, Params, Site, Weights};
 use tch::Tensor;
 
 /// `y = E[ids] + s · Aᵀ[ids] Bᵀ`; nothing is ever dropped.

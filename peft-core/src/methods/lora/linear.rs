@@ -5,12 +5,7 @@ use crate::methods::accumulate::accumulate;
 use crate::methods::lora::start::{InitLora, Start};
 use crate::methods::lora::{LoraConfig, NAME};
 use crate::methods::ranks::SiteRank;
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::seam::{Adapter, Init, Inner, LowRank, Params, Site, Weights};
 use tch::Tensor;
 
 /// `y = W x + b + s · (B A drop(x) + b_B)`.
@@ -37,14 +32,13 @@ impl Lora {
         params: &Params,
     ) -> Result<Self> {
         let (r, scaling) = (rank.r, rank.scaling);
-        let start = config.init_lora_weights.start(r)?;
-        let (a, b, start) = match start {
+        let (a, b, start) = match config.init_lora_weights.start(r) {
             Start::Drawn(a, b) => {
                 let a = site.param(params, "lora_A.weight", &[r, inp], a)?;
                 (a, site.param(params, "lora_B.weight", &[out, r], b)?, None)
             }
-            Start::Taken(factors) => {
-                let (a0, b0) = factors.of(site, [out, inp], params, rank)?;
+            Start::Taken(decomposition) => {
+                let (a0, b0) = decomposition.of(site, [out, inp], params, rank)?;
                 let a = site.param_from(params, "lora_A.weight", &a0.size(), || Ok(a0.f_detach_copy()?))?;
                 let b = site.param_from(params, "lora_B.weight", &b0.size(), || Ok(b0.f_detach_copy()?))?;
                 (a, b, Some((a0, b0)))

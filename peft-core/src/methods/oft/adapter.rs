@@ -2,8 +2,7 @@
 
 use crate::error::Result;
 use crate::methods::oft::NAME;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
+use crate::seam::{Adapter, Inner, Weights};
 use tch::{Kind, Tensor};
 
 /// Each row of upper triangles, shortened to a Frobenius norm of its Q of at most `limit`.

@@ -1,15 +1,13 @@
 //! An encoder's configuration: the Hub's `config.json`, and what is a family's own.
 
 use crate::error::Result;
-use crate::io::fields::{Fields, patched};
+use crate::io::{Fields, patched};
 use crate::models::activation::HiddenAct;
 use crate::models::classes::{Classes, unnamed};
 use crate::models::encoder::Encoder;
 use crate::models::hub_model::{Described, Family, HubModel};
-use crate::run::model::{Architecture, Model};
-use crate::run::scope::Scope;
-use crate::seam::batch::Input;
-use crate::seam::dims::{Dims, Transformer};
+use crate::run::{Architecture, Model, Scope};
+use crate::seam::{Dims, Input, Transformer};
 use serde_json::{Map, Value};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -154,12 +152,14 @@ impl Architecture for EncoderConfig {
     }
 
     fn dims(&self) -> Dims {
+        let named = (0..).zip(&self.labels).any(|(class, name)| *name != unnamed(class));
         let (hub, first) = (self.family.hub(), self.family.first_position(self));
         Dims {
             model_type: hub.model_type.into(),
             task: Some(hub.task),
             head: Some("classifier".into()),
-            classes: self.labels.clone(),
+            // LABEL_0 and so on are what transformers writes where nobody has named them.
+            classes: if named { self.labels.clone() } else { Vec::new() },
             transformer: Some(Transformer {
                 layers: self.num_hidden_layers,
                 hidden: self.hidden_size,
@@ -176,6 +176,11 @@ impl Architecture for EncoderConfig {
 
     fn resized(&self, vocab_size: i64) -> Option<Box<dyn Architecture>> {
         Some(Self { vocab_size, ..self.clone() }.into())
+    }
+
+    fn named(&self, classes: &[String]) -> Option<Box<dyn Architecture>> {
+        let fits = i64::try_from(classes.len()) == Ok(self.num_labels);
+        fits.then(|| Self { labels: classes.to_vec(), ..self.clone() }.into())
     }
 
     fn json(&self) -> Option<Value> {

@@ -10,13 +10,8 @@ pub use config::{EncoderConfig, EncoderFamily};
 use crate::error::{Error, Result};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
-use crate::run::model::Model;
-use crate::run::scope::Scope;
-use crate::seam::attention::Softmax;
-use crate::seam::batch::{Batch, Input, Prompt};
-use crate::seam::layer::{Block, Layer};
-use crate::seam::pass::Pass;
-use crate::seam::site::Role;
+use crate::run::{Model, Scope};
+use crate::seam::{Batch, Block, Input, Layer, Pass, Prompt, Role, Softmax};
 use tch::{Kind, Tensor};
 
 /// A view of an encoder with its classifier.

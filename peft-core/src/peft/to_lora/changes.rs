@@ -2,12 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::kernel::{Kernel, Weights};
-use crate::seam::layer::Layer;
-use crate::seam::low_rank::LowRank;
-use crate::seam::method::Counting;
-use crate::seam::site::PREFIX;
+use crate::run::{Copied, Origin, Rewrite};
+use crate::seam::{Counting, Kernel, Layer, LowRank, PREFIX, Weights};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +83,7 @@ impl Peft {
     /// What an adapter's `adapter_config.json` says of this model: without the names that it lacks.
     pub(crate) fn file(&self, name: &str) -> Result<Value> {
         let adapter = self.adapter(name)?;
-        Ok(adapter.method.config(&adapter.params)?.unwrap_or_default())
+        Ok(adapter.resolved.json(&adapter.params)?.map(Value::Object).unwrap_or_default())
     }
 }
 
@@ -148,7 +144,7 @@ impl Rewrite for Collect {
     }
 
     fn param(&self, name: &str, [own, value]: [&Tensor; 2], (owner, overlay): Copied<'_>) -> Result<()> {
-        let method = owner.method.name();
+        let method = owner.method().name();
         if own.f_equal(value)? {
             self.inert.borrow_mut().insert(overlay.key.clone());
         } else if overlay.counting == Counting::Adds && self.copies.borrow().contains_key(twin(&overlay.key))
@@ -173,7 +169,7 @@ impl Rewrite for Collect {
         if let Some((owner, _)) = copy
             && !own.f_equal(value)?
         {
-            let trained = (own.shallow_clone(), owner.method.name());
+            let trained = (own.shallow_clone(), owner.method().name());
             self.trained.borrow_mut().insert(name.to_owned(), trained);
         }
         Ok(())

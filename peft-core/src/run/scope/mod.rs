@@ -4,16 +4,14 @@
 mod weights;
 
 use crate::error::{Error, Result};
+use crate::run::Run;
+use crate::run::active::Active;
 use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
-use crate::run::{Active, Run};
-use crate::seam::attention::{Attention, Softmax};
-use crate::seam::batch::Prompt;
-use crate::seam::kernel::{Kernel, OwnKernel, Weights};
-use crate::seam::layer::{Block, Layer};
-use crate::seam::method::Method;
-use crate::seam::params::Params;
-use crate::seam::site::{Place, Role, Site, SiteKind, SiteOutline};
+use crate::seam::{
+    Attention, Block, Kernel, Layer, Method, OwnKernel, Params, Place, Prompt, Role, Site, SiteKind,
+    SiteOutline, Softmax, Weights,
+};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use tch::Tensor;
@@ -73,7 +71,7 @@ impl<'a> Scope<'a> {
     ) -> Result<(Vec<&'a Active<'a>>, Vec<Box<A>>)> {
         let mut found = (Vec::new(), Vec::new());
         for a in &self.run.active {
-            if let Some(adapter) = ask(a.method, a.params)? {
+            if let Some(adapter) = ask(a.method(), a.params)? {
                 a.hits.set(a.hits.get().saturating_add(1));
                 found.0.push(a);
                 found.1.push(adapter);
@@ -90,7 +88,7 @@ impl<'a> Scope<'a> {
     ) -> Result<Vec<Box<A>>> {
         let (owners, adapters) = self.adapters(ask)?;
         match (self.run.rewrite, owners.first()) {
-            (Some(rewrite), Some(owner)) => Err(rewrite.refuse(site, owner.method.name())),
+            (Some(rewrite), Some(owner)) => Err(rewrite.refuse(site, owner.method().name())),
             _ => Ok(adapters),
         }
     }
@@ -101,6 +99,10 @@ impl<'a> Scope<'a> {
         let place = Place::Layer { kernel: &kernel, shape: stored.shape, base: &base };
         let site = self.site(&name, place, Some(stored));
         let (owners, adapters) = self.adapters(|m, p| m.adapt(&site, p))?;
+        check_tokens(
+            &name,
+            owners.iter().zip(&adapters).map(|(owner, adapter)| (owner.name, adapter.tokens())),
+        )?;
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(rewrite) = self.run.rewrite {
             let (weight, bias) = (self.join(stored.weight), stored.bias.map(|(leaf, _)| self.join(leaf)));
@@ -111,11 +113,10 @@ impl<'a> Scope<'a> {
                     bias,
                     transposed: stored.transposed,
                     length_first: self.length_first,
-                    owners: owners.clone(),
+                    owners,
                 },
             )?;
         }
-        check_tokens(&layer.name, &owners)?;
         Ok(layer)
     }
 
@@ -239,20 +240,19 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A token's row can be that of one adapter only.
-fn check_tokens(site: &str, owners: &[&Active<'_>]) -> Result<()> {
+/// A token's row can be that of one adapter only; `adapters` are their names, and the tokens that each replaces.
+fn check_tokens<'a>(site: &str, adapters: impl Iterator<Item = (&'a str, &'a [i64])>) -> Result<()> {
     let mut taken: BTreeMap<i64, &str> = BTreeMap::new();
-    for owner in owners {
-        let tokens = owner.method.tokens(site);
+    for (name, tokens) in adapters {
         if let Some(first) = tokens.iter().find_map(|t| taken.get(t)) {
             let twice = tokens.iter().copied().filter(|t| taken.get(t) == Some(first));
             return Err(Error::Overlap {
-                adapters: [(*first).to_owned(), owner.name.to_owned()],
+                adapters: [(*first).to_owned(), name.to_owned()],
                 site: site.to_owned(),
                 tokens: twice.collect(),
             });
         }
-        taken.extend(tokens.iter().map(|t| (*t, owner.name)));
+        taken.extend(tokens.iter().map(|t| (*t, name)));
     }
     Ok(())
 }

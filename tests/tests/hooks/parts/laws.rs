@@ -1,12 +1,12 @@
 //! What the methods there are do with such a model: all of it is trained, counted, merged, written and read.
 
-use super::{SHAPES, Sequence, features, names, partial, sequence};
+use super::{SHAPES, Sequence, features, partial, sequence};
 use crate::{logits, merged, shake};
 use anyhow::{Result, ensure};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BitFitConfig, Common, DiffPruningConfig, FullConfig, LoraConfig};
 use peft_core::quant::Nf4Config;
-use peft_core::seam::{Adapter, Init, Kernel, LowRank, Method, Place, Site, Weights};
+use peft_core::seam::{Adapter, Init, Kernel, LowRank, Method, MethodConfig, Place, Site, Weights};
 use peft_core::train::cross_entropy;
 use peft_core::{Model, Params, Pass};
 use std::collections::BTreeMap;
@@ -17,14 +17,14 @@ use tests::{assert_bits, assert_close, refused, relative_error, serial};
 fn beside(modules: &[&str]) -> LoraConfig {
     let modules_to_save = Some(modules.iter().map(|m| (*m).to_owned()).collect());
     let common = Common { modules_to_save, ..Common::default() };
-    LoraConfig { r: 2, target_modules: names(&["head"]), common, ..LoraConfig::default() }
+    LoraConfig { common, ..LoraConfig::new(2).targets(["head"]) }
 }
 
 /// A method, and the tensors that it trains in this model, without `base_model.model.`.
-fn cases() -> Vec<(&'static str, Box<dyn Method>, Vec<&'static str>)> {
+fn cases() -> Vec<(&'static str, Box<dyn MethodConfig>, Vec<&'static str>)> {
     let all = SHAPES.map(|(name, _)| name).to_vec();
     let (a, b) = ("head.lora_A.weight", "head.lora_B.weight");
-    let diff = DiffPruningConfig { target_modules: names(&["conv", "up"]), ..DiffPruningConfig::default() };
+    let diff = DiffPruningConfig::default().targets(["conv", "up"]);
     let diffs = ["w", "log_alpha"].map(|leaf| {
         ["conv.diff_weight", "conv.diff_bias", "up.diff_weight", "up.diff_bias"]
             .map(|of| format!("{of}.{leaf}"))

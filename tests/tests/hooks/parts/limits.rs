@@ -1,12 +1,12 @@
 //! What is refused of such a model, by name.
 
 use super::laws::Scale;
-use super::{SHAPES, Sequence, features, names, partial, sequence, tensors};
+use super::{SHAPES, Sequence, features, partial, sequence, tensors};
 use crate::{logits, shake};
 use anyhow::{Result, ensure};
 use peft_core::build::{Architecture, Scope};
 use peft_core::methods::{Ia3Config, LoHaConfig, LoraConfig, OftConfig};
-use peft_core::seam::{Method, SiteKind};
+use peft_core::seam::{MethodConfig, SiteKind};
 use peft_core::target::Names;
 use peft_core::{Batch, Error, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -93,26 +93,19 @@ fn a_layers_parameter_is_not_a_bare_one() -> Result<()> {
 fn methods_of_matrices_refuse_own_kernels_by_kind() -> Result<()> {
     let _serial = serial();
     let mut peft = sequence()?;
-    let (conv, kind) = (names(&["conv"]), "a layer with a kernel of the model's own");
-    let methods: Vec<Box<dyn Method>> = vec![
-        LoraConfig { target_modules: conv.clone(), ..LoraConfig::default() }.into(),
-        LoHaConfig { target_modules: conv.clone(), ..LoHaConfig::default() }.into(),
-        OftConfig { target_modules: conv.clone(), ..OftConfig::default() }.into(),
-        Ia3Config {
-            target_modules: conv.clone(),
-            feedforward_modules: Some(Names::list([""; 0])),
-            ..Ia3Config::default()
-        }
-        .into(),
+    let kind = "a layer with a kernel of the model's own, not a linear layer";
+    let ia3 = Ia3Config { feedforward_modules: Some(Names::list([""; 0])), ..Ia3Config::default() };
+    let methods: [(&str, Box<dyn MethodConfig>); 4] = [
+        ("LoRA", LoraConfig::new(2).targets(["conv"]).into()),
+        ("LoHa", LoHaConfig::new(2).targets(["conv"]).into()),
+        ("OFT", OftConfig::new(2).targets(["conv"]).into()),
+        ("(IA)³", ia3.targets(["conv"]).into()),
     ];
-    for method in methods {
-        let name = method.name();
-        let error = refused(name, peft.add("x", method), &[name, "`conv`", kind, "not a linear layer"])?;
+    for (name, method) in methods {
+        let error = refused(name, peft.add("x", method), &[name, "`conv`", kind])?;
         ensure!(matches!(error, Error::Unsupported { .. }), "{error}");
     }
-    let all =
-        LoraConfig { target_modules: Some(Names::Pattern("all-linear".into())), ..LoraConfig::default() };
-    peft.add("all", all)?;
+    peft.add("all", LoraConfig::new(2).targets("all-linear"))?;
     let found: Vec<String> = peft.params("all")?.tensors().into_keys().collect();
     ensure!(found.iter().all(|name| name.starts_with("base_model.model.head.")), "{found:?}");
     Ok(())
@@ -139,7 +132,9 @@ fn conversion_keeps_kernels_whole_and_refuses_bare_parameters() -> Result<()> {
     shake(peft.params("layers")?)?;
     let conversion = peft.to_lora("layers", "lora", 3)?;
     ensure!(conversion.whole == ["conv.weight", "conv.bias"], "{:?}", conversion.whole);
-    let config = peft.method("lora")?.config(peft.params("lora")?)?.unwrap_or_default();
+    let dir = tempfile::tempdir()?;
+    peft.save("lora", dir.path())?;
+    let config = peft_core::io::read_json(dir.path().join(peft_core::io::adapter::CONFIG))?;
     ensure!(config["modules_to_save"] == serde_json::json!(["conv"]), "{config}");
     assert_close("lora", &logits(&peft, &["lora"], &batch)?, &logits(&peft, &["layers"], &batch)?, 1e-5)
 }

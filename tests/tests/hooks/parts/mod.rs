@@ -6,7 +6,6 @@ mod limits;
 use anyhow::Result;
 use peft_core::build::{Architecture, Layer, Scope};
 use peft_core::methods::PartialConfig;
-use peft_core::target::Names;
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
@@ -79,10 +78,6 @@ fn features() -> Batch {
     Batch::of_features(Tensor::randn([3, 4, 9], (Kind::Float, Device::Cpu)))
 }
 
-fn names(names: &[&str]) -> Option<Names> {
-    Some(Names::list(names.iter().copied()))
-}
-
 fn partial(parameters: &[&str]) -> PartialConfig {
-    PartialConfig { target_parameters: names(parameters), ..PartialConfig::default() }
+    PartialConfig { target_parameters: Some(parameters.into()), ..PartialConfig::default() }
 }
