@@ -6,14 +6,17 @@
 use crate::error::{Error, Result};
 use crate::seam::kernel::{Base, Kernel, Weights, wide};
 use crate::seam::low_rank::LowRank;
+use crate::seam::naming::short_name;
 use crate::seam::pass::Pass;
 use std::fmt::Debug;
 use tch::Tensor;
 
 /// Middleware around a layer, or around a block of the model.
 pub trait Adapter: Debug + Send {
-    /// The method's name, for messages.
-    fn name(&self) -> &'static str;
+    /// The method's name, for messages; the type's, unless it says otherwise.
+    fn name(&self) -> &'static str {
+        short_name::<Self>()
+    }
 
     /// Frozen weights in, adapted weights out; `site` is for the error. Implemented if and only if the method is
     /// a map on weights, that is, if it can be merged.

@@ -5,6 +5,7 @@ use crate::seam::attention::AttentionAdapter;
 use crate::seam::batch::Prompt;
 use crate::seam::dims::{Dims, TaskType};
 use crate::seam::layer::Adapter;
+use crate::seam::naming::short_name;
 use crate::seam::params::Params;
 use crate::seam::site::{Outline, PREFIX, Site};
 use serde_json::{Map, Value};
@@ -126,8 +127,10 @@ pub(crate) trait FileForm: Debug + Send + Sync {
 ///
 /// With a configuration and a file it is two types: see [`MethodConfig`] and [`PeftConfig`](crate::methods::PeftConfig).
 pub trait Method: Debug + Send + Sync {
-    /// The method's name, for messages and tables.
-    fn name(&self) -> &'static str;
+    /// The method's name, for messages and tables; the type's, unless it says otherwise.
+    fn name(&self) -> &'static str {
+        short_name::<Self>()
+    }
 
     /// An adapter for a layer or a block.
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {

@@ -14,6 +14,7 @@ pub(crate) mod kernel;
 pub(crate) mod layer;
 pub(crate) mod low_rank;
 pub(crate) mod method;
+mod naming;
 pub(crate) mod params;
 pub(crate) mod pass;
 pub(crate) mod site;
