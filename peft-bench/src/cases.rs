@@ -216,7 +216,7 @@ fn partial(common: Common) -> PartialConfig {
 
 fn ln_tuning_bert() -> LnTuningConfig {
     let targets = ["LayerNorm"].into();
-    LnTuningConfig { targets, common: head(), ..Default::default() }
+    LnTuningConfig { targets, common: head() }
 }
 
 fn ia3_tiny() -> Ia3Config {

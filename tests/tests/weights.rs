@@ -135,11 +135,8 @@ fn feed_forward_layers_are_found_by_the_end_of_their_path() -> Result<()> {
 #[test]
 fn bitfit_trains_the_biases_it_is_told_to() -> Result<()> {
     let _serial = serial();
-    let config = BitFitConfig {
-        targets: ["query", "intermediate.dense"].into(),
-        common: Common::classifier(),
-        ..BitFitConfig::default()
-    };
+    let config =
+        BitFitConfig { targets: ["query", "intermediate.dense"].into(), common: Common::classifier() };
     let found = shapes("bert", config.clone(), "layer.1.")?;
     let name = |leaf: &str| format!("bert.encoder.layer.1.{leaf}.bias");
     let expected = [(name("attention.self.query"), vec![32]), (name("intermediate.dense"), vec![64])];

@@ -36,6 +36,7 @@ pub struct AdaptionPromptConfig {
     pub adapter_len: i64,
     /// How many layers have it, counted from the last.
     pub adapter_layers: i64,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

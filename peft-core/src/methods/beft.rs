@@ -22,8 +22,9 @@ use tch::Tensor;
 pub struct BeftConfig {
     /// Linear layers to adapt; `None` is PEFT's default for the model type, the value projection.
     pub target_modules: Option<Names>,
-    /// Whether v starts as 0.
+    /// Whether what is added starts as 0; if not, it is drawn from N(0, 1).
     pub init_weights: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -88,7 +89,7 @@ impl Method for BeftMethod {
 /// BEFT at one linear layer.
 #[derive(Debug)]
 pub struct Beft {
-    /// `[1, out]`
+    /// What is added to every output, `[1, out]`.
     pub bias: Tensor,
 }
 

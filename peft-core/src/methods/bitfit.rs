@@ -18,6 +18,7 @@ pub struct BitFitConfig {
     /// paper's smaller variant has those of the query and of the feed-forward's first layer.
     #[serde(flatten)]
     pub targets: Targets,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

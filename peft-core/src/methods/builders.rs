@@ -7,7 +7,7 @@ use crate::target::Names;
 macro_rules! sized {
     ($($Config:ident: $size:ident, $what:literal;)*) => {$(
         impl $Config {
-            #[doc = concat!("With ", $what, ", and PEFT's defaults otherwise.")]
+            #[doc = concat!("With ", $what, "; everything else has its default.")]
             pub fn new($size: i64) -> Self {
                 Self { $size, ..Self::default() }
             }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FullConfig {
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

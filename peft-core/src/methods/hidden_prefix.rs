@@ -24,6 +24,7 @@ use tch::Tensor;
 pub struct HiddenPrefixConfig {
     /// How many vectors a layer has.
     pub num_virtual_tokens: i64,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

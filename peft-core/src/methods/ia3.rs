@@ -26,10 +26,11 @@ pub struct Ia3Config {
     /// no dot needed before it), or which a single regular expression matches whole. In a list every entry is one of the
     /// targets. `None` is PEFT's default for the model type, as far as it is among the targets.
     pub feedforward_modules: Option<Names>,
-    /// Whether every l starts as 1, which changes nothing.
+    /// Whether all scales start as 1, which changes nothing; if not, they are drawn from N(0, 1).
     pub init_ia3_weights: bool,
     /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
     pub fan_in_fan_out: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -146,7 +147,7 @@ impl Method for Ia3Method {
 /// (IA)³ at one linear layer.
 #[derive(Debug)]
 pub struct Ia3 {
-    /// `[out, 1]`; `[1, in]` at a feed-forward layer.
+    /// The scales, `[out, 1]`; `[1, in]` at a feed-forward layer.
     pub l: Tensor,
     /// Whether the layer's input is scaled, and not its output.
     pub feedforward: bool,

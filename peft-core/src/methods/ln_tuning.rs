@@ -23,6 +23,7 @@ pub struct LnTuningConfig {
     /// Norms to train.
     #[serde(flatten)]
     pub targets: Targets,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

@@ -29,24 +29,26 @@ use tch::{Kind, Tensor};
 pub struct LoHaConfig {
     /// Rank of each of the two products.
     pub r: i64,
-    /// Numerator of the scale.
+    /// Numerator of the scale, which is `alpha/r`.
     #[serde(serialize_with = "whole")]
     pub alpha: f64,
     /// Probability in training that an output is not adapted; the others are scaled up by their share.
     pub rank_dropout: f64,
     /// Probability in training that a call of a layer goes past its adapter.
     pub module_dropout: f64,
-    /// Whether ΔW starts as 0.
+    /// Whether the adapter starts without effect.
     pub init_weights: bool,
     /// Linear layers to adapt.
     #[serde(flatten)]
     pub targets: Targets,
+    /// Only some layers of the model.
     #[serde(flatten)]
     pub layers: Layers,
     /// Ranks of some sites that differ from `r`.
     pub rank_pattern: Patterns,
     /// Values of `alpha` for some sites.
     pub alpha_pattern: Patterns,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

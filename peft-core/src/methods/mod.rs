@@ -10,9 +10,7 @@ mod tokens;
 mod values;
 mod virtual_tokens;
 pub use config::{Common, PeftConfig, to_json};
-pub use ranks::SiteRank;
 pub use read::from_json;
-pub use tokens::{Rows, TokenRows};
 
 /// The table: `module::Config` for each method that has a file form. Its `peft_type` is [`PeftConfig::TYPE`].
 macro_rules! methods {

@@ -51,6 +51,7 @@ pub struct PTuningConfig {
     pub num_layers: Option<i64>,
     /// Attention heads of the model; `None` becomes the model's when the adapter is added.
     pub num_attention_heads: Option<i64>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

@@ -21,6 +21,7 @@ pub struct PartialConfig {
     /// in a list by the full name or its end from a dot on, alone as a regular expression for the full name. A tied
     /// parameter stands for the one whose tensor it is.
     pub target_parameters: Option<Names>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

@@ -48,6 +48,7 @@ pub struct PrefixTuningConfig {
     pub num_layers: Option<i64>,
     /// Key heads of the model; `None` becomes the model's when the adapter is added.
     pub num_attention_heads: Option<i64>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

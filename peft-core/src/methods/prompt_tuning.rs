@@ -39,6 +39,7 @@ pub struct PromptTuningConfig {
     pub num_layers: Option<i64>,
     /// Attention heads of the model; `None` becomes the model's when the adapter is added.
     pub num_attention_heads: Option<i64>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

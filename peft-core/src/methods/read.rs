@@ -57,7 +57,7 @@ impl Readers {
     ///
     /// # Errors
     /// As [`from_json`], for what would change the numbers of a loaded adapter alone.
-    pub fn from_file(&self, config: Value, place: &str, warnings: &mut Vec<Warning>) -> Result<Read> {
+    pub fn read_file(&self, config: Value, place: &str, warnings: &mut Vec<Warning>) -> Result<Read> {
         let read = self.read(config, place)?;
         for Foreign { field, effect, message } in &read.foreign {
             match effect {

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 /// Which rows of which layers are trained; resolved when the adapter is added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TokenRows {
+pub(super) struct TokenRows {
     sites: BTreeMap<String, Chosen>,
 }
 
@@ -154,7 +154,7 @@ impl TokenRows {
 
 /// Replaced rows of an embedding, or of the head.
 #[derive(Debug)]
-pub struct Rows {
+struct Rows {
     method: &'static str,
     /// The tokens.
     tokens: Vec<i64>,

@@ -21,12 +21,13 @@ use tch::Tensor;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainableTokensConfig {
-    /// The tokens, in the order of the stored rows.
+    /// The tokens whose rows are trained, in the order of the stored rows.
     pub token_indices: Vec<i64>,
     /// Embeddings; `None` is the word embedding, which is written by its full name.
     pub target_modules: Option<Names>,
     /// Whether the rows start as those of the embedding; if not, they are drawn from N(0, 1).
     pub init_weights: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

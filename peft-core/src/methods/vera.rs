@@ -25,24 +25,26 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VeraConfig {
-    /// Rank; larger than LoRA's.
+    /// Rank of the shared matrices; larger than LoRA's.
     pub r: i64,
     /// Linear layers to adapt; `None` is PEFT's default for the model type.
     pub target_modules: Option<Names>,
-    /// Seed of A and B, which come from a random generator of their own: the same numbers as PEFT's.
+    /// Seed of the shared matrices, which come from a random generator of their own: the same numbers as PEFT's.
     pub projection_prng_key: i64,
-    /// Whether the file has A and B; if not, they are drawn again from the seed.
+    /// Whether the file has the shared matrices; if not, they are drawn again from the seed.
     pub save_projection: bool,
     /// Probability that an input of A is dropped in training.
     pub vera_dropout: f64,
-    /// Where every number of λ_d starts.
+    /// Where the scales between the two matrices start.
     pub d_initial: f64,
-    /// Whether ΔW starts as 0.
+    /// Whether the adapter starts without effect.
     pub init_weights: bool,
     /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
     pub fan_in_fan_out: bool,
+    /// Only some layers of the model.
     #[serde(flatten)]
     pub layers: Layers,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -177,14 +179,15 @@ impl Method for VeraMethod {
 /// VeRA at one linear layer.
 #[derive(Debug)]
 pub struct Vera {
-    /// `[r, in]`
+    /// The shared matrix A, as far as the layer is wide, `[r, in]`.
     pub a: Tensor,
-    /// `[out, r]`
+    /// The shared matrix B, as far as the layer is wide, `[out, r]`.
     pub b: Tensor,
-    /// `[out]`
+    /// The scales λ_b of the outputs, `[out]`.
     pub lambda_b: Tensor,
-    /// `[r]`
+    /// The scales λ_d between the two matrices, `[r]`.
     pub lambda_d: Tensor,
+    /// Probability that an input of A is dropped in training.
     pub dropout: f64,
 }
 

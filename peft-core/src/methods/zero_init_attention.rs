@@ -33,6 +33,7 @@ pub struct ZeroInitAttentionConfig {
     pub num_virtual_tokens: i64,
     /// What the gate does.
     pub gate: Gate,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

@@ -11,7 +11,9 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a layer number, or a list of them")]
 pub enum LayerIndices {
+    /// A single number.
     One(i64),
+    /// A list of numbers.
     Many(Vec<i64>),
 }
 

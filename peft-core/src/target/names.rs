@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a name, or a list of names")]
 pub enum Names {
+    /// A regular expression for whole paths, or `"all-linear"`.
     Pattern(String),
+    /// Names, each of which stands for all modules whose path ends in it, from a dot on.
     List(Vec<String>),
 }
 

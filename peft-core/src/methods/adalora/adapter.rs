@@ -9,13 +9,15 @@ use tch::Tensor;
 /// AdaLoRA at one linear layer.
 #[derive(Debug)]
 pub struct AdaLora {
-    /// `[r, in]`
+    /// The right singular vectors A, `[r, in]`.
     pub a: Tensor,
-    /// `[r, 1]`
+    /// The singular values E, `[r, 1]`.
     pub e: Tensor,
-    /// `[out, r]`
+    /// The left singular vectors B, `[out, r]`.
     pub b: Tensor,
+    /// The scale of the product.
     pub scaling: f64,
+    /// Probability that an input of A is dropped in training.
     pub dropout: f64,
 }
 

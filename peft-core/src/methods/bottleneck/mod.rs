@@ -61,6 +61,7 @@ pub struct BottleneckConfig {
     pub dropout: f64,
     /// How the adapters start.
     pub init_weights: BottleneckInit,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

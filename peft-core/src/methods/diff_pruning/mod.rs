@@ -53,8 +53,10 @@ pub struct DiffPruningConfig {
     /// Layers with weights: linear layers, embeddings, norms. There is no default.
     #[serde(flatten)]
     pub targets: Targets,
+    /// Only some layers of the model.
     #[serde(flatten)]
     pub layers: Layers,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

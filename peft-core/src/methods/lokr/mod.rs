@@ -36,7 +36,7 @@ use std::sync::Arc;
 pub struct LoKrConfig {
     /// Rank of the factors that are products.
     pub r: i64,
-    /// Numerator of the scale.
+    /// Numerator of the scale, which is `alpha/r`.
     #[serde(serialize_with = "whole")]
     pub alpha: f64,
     /// Probability in training that an output is not adapted.
@@ -45,9 +45,9 @@ pub struct LoKrConfig {
     pub rank_dropout_scale: bool,
     /// Probability in training that a call of a layer goes past its adapter.
     pub module_dropout: f64,
-    /// W₁ may be a product as well.
+    /// Whether the first factor of the Kronecker product may be a product of low rank as well.
     pub decompose_both: bool,
-    /// Size of the first factor, `ol` and `im`, where it divides `out` or `in`; elsewhere its upper limit. −1 makes the
+    /// Size of the first factor of the Kronecker product, `ol` and `im`, where it divides `out` or `in`; elsewhere its upper limit. −1 makes the
     /// two factors as alike as they can be. See [`factors`].
     pub decompose_factor: i64,
     /// How the two factors start.
@@ -55,12 +55,14 @@ pub struct LoKrConfig {
     /// Linear layers to adapt.
     #[serde(flatten)]
     pub targets: Targets,
+    /// Only some layers of the model.
     #[serde(flatten)]
     pub layers: Layers,
     /// Ranks of some sites that differ from `r`.
     pub rank_pattern: Patterns,
     /// Values of `alpha` for some sites.
     pub alpha_pattern: Patterns,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoraConfig {
-    /// Rank.
+    /// Rank of the two factors.
     pub r: i64,
     /// Numerator of the scale, which is `lora_alpha/r`.
     #[serde(serialize_with = "whole")]
@@ -39,19 +39,20 @@ pub struct LoraConfig {
     pub alpha_pattern: Patterns,
     /// Probability that an input of A is dropped in training. The base's own path is not touched.
     pub lora_dropout: f64,
-    /// Scale by `alpha/√r`.
+    /// Scale by `lora_alpha/√r` instead of `lora_alpha/r`.
     pub use_rslora: bool,
-    /// Train a magnitude beside the direction: DoRA.
+    /// Whether a magnitude is trained beside the direction: DoRA.
     pub use_dora: bool,
     /// How A and B start.
     pub init_lora_weights: InitLora,
-    /// B has a bias. Merging needs a base bias to add it to.
+    /// Whether B has a bias of its own. Merging needs a base bias to add it to.
     pub lora_bias: bool,
     /// Which biases of the base are trained.
     pub bias: Bias,
     /// Linear layers and embeddings to adapt.
     #[serde(flatten)]
     pub targets: Targets,
+    /// Only some layers of the model.
     #[serde(flatten)]
     pub layers: Layers,
     /// Weights to adapt, by the ends of their full names: as the linear layers that they belong to.
@@ -63,6 +64,7 @@ pub struct LoraConfig {
     pub ensure_weight_tying: bool,
     /// Whether the adapted layers store their weights as `[in, out]`. Written for PEFT; what is read is not used.
     pub fan_in_fan_out: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -71,7 +73,9 @@ pub struct LoraConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a list of tokens, or lists by layer")]
 pub enum TokenIndices {
+    /// Tokens of the word embedding.
     Words(Vec<i64>),
+    /// Tokens of several layers, by the ends of their names.
     Layers(BTreeMap<String, Vec<i64>>),
 }
 

@@ -18,8 +18,9 @@ const MAGNITUDE: &str = "lora_magnitude_vector";
 /// DoRA at a linear layer.
 #[derive(Debug)]
 pub struct Dora {
+    /// The change without its magnitude.
     pub lora: Lora,
-    /// m, `[out]`; starts as n.
+    /// The magnitude m, `[out]`, which starts as the norm of W + s·BA.
     pub magnitude: Tensor,
 }
 
@@ -88,8 +89,9 @@ impl Adapter for Dora {
 /// DoRA at an embedding.
 #[derive(Debug)]
 pub struct EmbeddingDora {
+    /// The change without its magnitude.
     pub lora: EmbeddingLora,
-    /// m, `[dim]`; starts as n.
+    /// The magnitude m, `[dim]`, which starts as the norm of E + ΔE.
     pub magnitude: Tensor,
 }
 

@@ -10,10 +10,11 @@ use tch::Tensor;
 /// `y = E[ids] + s · Aᵀ[ids] Bᵀ`; nothing is ever dropped.
 #[derive(Debug)]
 pub struct EmbeddingLora {
-    /// `[r, vocab]`
+    /// The factor A, `[r, vocab]`.
     pub a: Tensor,
-    /// `[dim, r]`
+    /// The factor B, `[dim, r]`.
     pub b: Tensor,
+    /// The scale of the product.
     pub scaling: f64,
 }
 

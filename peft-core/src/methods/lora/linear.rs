@@ -11,15 +11,17 @@ use tch::Tensor;
 /// `y = W x + b + s · (B A drop(x) + b_B)`.
 #[derive(Debug)]
 pub struct Lora {
-    /// `[r, in]`
+    /// The factor A, `[r, in]`.
     pub a: Tensor,
-    /// `[out, r]`
+    /// The factor B, `[out, r]`.
     pub b: Tensor,
-    /// b_B, `[out]`
+    /// The bias of B, `[out]`, if it has one.
     pub bias: Option<Tensor>,
     /// A₀ `[r, in]` and B₀ `[out, r]` of a start that was taken from the base, which then counts as W − s·B₀A₀.
     pub start: Option<(Tensor, Tensor)>,
+    /// The scale of the product.
     pub scaling: f64,
+    /// Probability that an input of A is dropped in training.
     pub dropout: f64,
 }
 

@@ -20,7 +20,7 @@ pub use dora::{Dora, EmbeddingDora};
 pub use embedding::EmbeddingLora;
 pub use linear::Lora;
 pub use start::InitLora;
-pub use tie::Tie;
+pub(crate) use tie::Tie;
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};

@@ -17,7 +17,7 @@ use tch::Tensor;
 
 /// The tied pair, and what is trained of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tie {
+pub(crate) struct Tie {
     words: String,
     head: String,
     kind: Kind,

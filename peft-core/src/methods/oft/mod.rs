@@ -39,23 +39,25 @@ pub struct OftConfig {
     pub oft_block_size: i64,
     /// Without effect, as in PEFT, which makes the dropout and never calls it.
     pub module_dropout: f64,
-    /// Constrained OFT: every Q is kept within `‖Q‖ ≤ eps/√(stored blocks)` (Frobenius).
+    /// Constrained OFT: every skew-symmetric Q is kept within `‖Q‖ ≤ eps/√(stored blocks)` (Frobenius).
     pub coft: bool,
     /// How far constrained OFT may turn; without `coft` it has no effect.
     pub eps: f64,
-    /// One Q for all blocks of a layer.
+    /// Whether all blocks of a layer share one matrix.
     pub block_share: bool,
-    /// The series instead of the exact map.
+    /// Whether the orthogonal matrix is computed by a series, instead of exactly.
     pub use_cayley_neumann: bool,
     /// Terms of the series.
     pub num_cayley_neumann_terms: i64,
-    /// Whether R starts as the identity.
+    /// Whether the adapter starts without effect, as the identity.
     pub init_weights: bool,
     /// Linear layers to adapt.
     #[serde(flatten)]
     pub targets: Targets,
+    /// Only some layers of the model.
     #[serde(flatten)]
     pub layers: Layers,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }

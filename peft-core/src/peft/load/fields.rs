@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
         let mut first: BTreeMap<&str, Error> = BTreeMap::new();
         loop {
             let mut said = Vec::new();
-            let Read { config, kept, .. } = readers.from_file(self.config.clone(), self.place, &mut said)?;
+            let Read { config, kept, .. } = readers.read_file(self.config.clone(), self.place, &mut said)?;
             let error = match config.resolve(outline) {
                 Ok(method) => {
                     warnings.append(&mut said);
