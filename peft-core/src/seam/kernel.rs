@@ -54,7 +54,7 @@ pub enum Kernel {
 
 /// A kernel that a model's author brought: a function of a layer's input and its weights.
 #[derive(Clone)]
-pub struct OwnKernel(Arc<Function>);
+pub struct OwnKernel(Arc<Box<Function>>); // boxed, so that a kernel is two words whichever it is
 
 type Function = dyn Fn(&Tensor, &Weights) -> Result<Tensor> + Send + Sync;
 
@@ -62,7 +62,7 @@ impl OwnKernel {
     pub(crate) fn new(
         function: impl Fn(&Tensor, &Weights) -> Result<Tensor> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(function))
+        Self(Arc::new(Box::new(function)))
     }
 }
 

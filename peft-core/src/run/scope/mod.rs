@@ -16,7 +16,30 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use tch::Tensor;
 
-/// The constructor's cursor: a path into the base's names.
+/// The cursor that a model is built from, a path into the base's names: it is asked for layers, blocks and attention cores
+/// by name, and hands out the base's tensors with the active adapters around them. See
+/// [`Architecture`](crate::build::Architecture) for a whole model.
+///
+/// ```
+/// use peft_core::build::{Layer, Scope};
+/// use peft_core::{Peft, Result, models::TinyConfig};
+///
+/// /// The feed-forward part of a layer of the lessons' model, and the norm after it.
+/// fn part(scope: &Scope<'_>, index: i64) -> Result<[Layer; 3]> {
+///     let layer = scope.at("layers").layer(index);
+///     let ff = layer.at("ff"); // its first linear layer reads `layers.<index>.ff.0.weight` and `.bias`
+///     Ok([ff.linear("0", 32, 128, true)?, ff.linear("2", 128, 32, true)?, layer.layer_norm("n2", 32, 1e-5)?])
+/// }
+///
+/// # fn main() -> Result<()> {
+/// # let config = TinyConfig::default();
+/// # let peft = Peft::new(config.init(peft_core::tch::Device::Cpu)?, config)?;
+/// let parts = peft.view_as(&[], |scope| Ok([part(scope, 0)?, part(scope, 1)?]))?;
+/// let wrong = peft.view_as(&[], |scope| scope.linear("haed", 32, 4, true)).unwrap_err().to_string();
+/// assert!(wrong.contains("no tensor `haed.weight`") && wrong.contains("closest name it has is `head.weight`"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Scope<'a> {
     run: &'a Run<'a>,
