@@ -13,7 +13,7 @@ impl Method for Scale {
 #[derive(Debug)]
 struct Scaled(tch::Tensor);
 impl Adapter for Scaled {
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         Ok(Weights { weight: w.weight.f_mul(&self.0)?, ..w })
     }
 }

@@ -31,10 +31,6 @@ impl Method for Probe {
 }
 
 impl AttentionAdapter for Probe {
-    fn name(&self) -> &'static str {
-        "probe"
-    }
-
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let d = heads.q.size4()?.3;
         let scores =

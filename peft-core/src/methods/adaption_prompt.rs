@@ -164,10 +164,6 @@ impl AdaptionPrompt {
 }
 
 impl AttentionAdapter for AdaptionPrompt {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let branch = self.branch(&heads.q, inner)?;
         let attended = inner.forward(heads)?;

@@ -94,12 +94,8 @@ pub struct Beft {
 }
 
 impl Adapter for Beft {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     /// `b + v`; v where there is no b.
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let own = self.bias.f_view([-1])?;
         let bias = match w.bias {
             Some(b) => b.f_add(&own)?.f_to_kind(b.kind())?,

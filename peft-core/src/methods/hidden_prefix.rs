@@ -81,10 +81,6 @@ struct HiddenPrefix {
 }
 
 impl Adapter for HiddenPrefix {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let (batch, length, width) = x.size3()?;
         let n = self.prefix.size2()?.0;

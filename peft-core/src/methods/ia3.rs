@@ -161,12 +161,8 @@ impl Ia3 {
 }
 
 impl Adapter for Ia3 {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     /// `diag(l) W` and `l ⊙ b`; `W diag(l)` at a feed-forward layer. The shape of l says which.
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let weight = w.weight.f_mul(&self.l)?.f_to_kind(w.weight.kind())?;
         let bias = match w.bias {
             Some(b) if !self.feedforward => Some(self.scale(&b)?),

@@ -174,11 +174,7 @@ impl LoHa {
 }
 
 impl Adapter for LoHa {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.delta()?)
     }
 

@@ -171,7 +171,7 @@ impl Method for PTuningMethod {
             true => Box::new(self.0.encoder(params)?),
             false => Box::new(params.get(EMBEDDINGS, &[n, dims.sizes()?.hidden])?),
         };
-        Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens })))
+        Ok(Some(Box::new(SoftPrompt { n, tokens })))
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {

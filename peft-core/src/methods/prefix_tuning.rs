@@ -189,10 +189,6 @@ struct Prefix {
 }
 
 impl AttentionAdapter for Prefix {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let pair = self.source.layer(self.layer, self.heads.saturating_mul(self.d))?;
         // [n, 2, kv_heads, d] -> [2, 1, kv_heads, n, d]
@@ -206,10 +202,6 @@ impl AttentionAdapter for Prefix {
 struct Shift(i64);
 
 impl Prompt for Shift {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn rewrite(&self, input: Input, _pass: Pass<'_>) -> Result<Input> {
         Ok(Input { position: input.position.saturating_add(self.0), ..input })
     }

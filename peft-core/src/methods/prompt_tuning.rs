@@ -186,6 +186,6 @@ impl Method for PromptTuningMethod {
         let tokens = params.get_or_else(EMBEDDINGS, &[n, dims.sizes()?.hidden], || {
             self.0.start(dims, words, params.device())
         })?;
-        Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens: Box::new(tokens) })))
+        Ok(Some(Box::new(SoftPrompt { n, tokens: Box::new(tokens) })))
     }
 }

@@ -107,7 +107,6 @@ impl TokenRows {
     /// The adapter at `site`, if its rows are trained. They start as the base's, or as N(0, 1).
     pub(super) fn adapt(
         &self,
-        method: &'static str,
         site: &Site<'_>,
         params: &Params,
         drawn: bool,
@@ -127,7 +126,7 @@ impl TokenRows {
             Ok(none.f_index_copy(0, &index, &Tensor::f_arange(count, int)?)?)
         };
         let slots = site.embedding().map(|_| params.state(&format!("{key}.slots"), slots)).transpose()?;
-        Ok(Some(Box::new(Rows { method, tokens: indices.clone(), rows, index, slots })))
+        Ok(Some(Box::new(Rows { tokens: indices.clone(), rows, index, slots })))
     }
 
     /// PEFT stores the rows of a tied head again.
@@ -155,7 +154,6 @@ impl TokenRows {
 /// Replaced rows of an embedding, or of the head.
 #[derive(Debug)]
 struct Rows {
-    method: &'static str,
     /// The tokens.
     tokens: Vec<i64>,
     /// `[tokens, dim]`
@@ -167,15 +165,11 @@ struct Rows {
 }
 
 impl Adapter for Rows {
-    fn name(&self) -> &'static str {
-        self.method
-    }
-
     fn tokens(&self) -> &[i64] {
         &self.tokens
     }
 
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let rows = self.rows.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight: w.weight.f_index_copy(0, &self.index, &rows)?, ..w })
     }

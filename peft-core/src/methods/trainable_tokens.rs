@@ -95,7 +95,7 @@ impl Method for TrainableTokensMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        self.rows.adapt(NAME, site, params, self.drawn)
+        self.rows.adapt(site, params, self.drawn)
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {

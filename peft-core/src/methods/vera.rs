@@ -201,11 +201,7 @@ impl Vera {
 }
 
 impl Adapter for Vera {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.change()?.delta()?)
     }
 

@@ -78,16 +78,11 @@ impl Vectors for Tensor {
 /// `n` vectors before the words: `[P; E(x)]`.
 #[derive(Debug)]
 pub(super) struct SoftPrompt {
-    pub method: &'static str,
     pub n: i64,
     pub tokens: Box<dyn Vectors>,
 }
 
 impl Prompt for SoftPrompt {
-    fn name(&self) -> &'static str {
-        self.method
-    }
-
     fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input> {
         let (batch, _, hidden) = input.embeds.size3()?;
         let mask = input.mask.map(|m| open_keys(&m, self.n)).transpose()?;

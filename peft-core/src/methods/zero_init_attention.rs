@@ -100,10 +100,6 @@ struct ZeroInitAttention {
 }
 
 impl AttentionAdapter for ZeroInitAttention {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let (k, v) = inner.project(&self.prompt.f_to_kind(heads.q.kind())?.f_unsqueeze(0)?)?;
         match self.kind {

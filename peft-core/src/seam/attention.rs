@@ -2,7 +2,6 @@
 //! around it, as an [`Adapter`](crate::seam::layer::Adapter) is around a layer.
 
 use crate::error::{Error, Result};
-use crate::seam::naming::short_name;
 use crate::seam::pass::Pass;
 use std::fmt::Debug;
 use tch::{Device, Kind, Tensor};
@@ -100,10 +99,6 @@ pub(crate) fn lowest(kind: Kind) -> f64 {
 
 /// Middleware around the attention core of one layer of the model.
 pub trait AttentionAdapter: Debug + Send {
-    /// The method's name, for messages; the type's, unless it says otherwise.
-    fn name(&self) -> &'static str {
-        short_name::<Self>()
-    }
     /// The adapted computation.
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended>;
 }

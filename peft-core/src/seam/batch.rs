@@ -2,7 +2,6 @@
 
 use crate::error::{Error, Result};
 use crate::seam::attention::lowest;
-use crate::seam::naming::short_name;
 use crate::seam::pass::Pass;
 use std::fmt::Debug;
 use tch::{Kind, Tensor};
@@ -214,10 +213,6 @@ pub struct Input {
 
 /// Rewrites a model's input: prompts, and what shifts its positions.
 pub trait Prompt: Debug + Send {
-    /// The method's name, for messages; the type's, unless it says otherwise.
-    fn name(&self) -> &'static str {
-        short_name::<Self>()
-    }
     /// The rewritten input.
     fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input>;
 }

@@ -1,4 +1,4 @@
-//! What messages call a method, or a part of one, that has no name of its own.
+//! What messages call a method that does not say its name.
 
 use std::any::type_name;
 

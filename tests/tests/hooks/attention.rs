@@ -48,10 +48,6 @@ struct Branch {
 }
 
 impl AttentionAdapter for Branch {
-    fn name(&self) -> &'static str {
-        "zero-init attention"
-    }
-
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Attended> {
         let (k, v) = inner.project(&self.prompt.f_unsqueeze(0)?)?;
         let own = attention(&heads.q, &k, &v);
@@ -164,10 +160,6 @@ struct States {
 }
 
 impl AttentionAdapter for States {
-    fn name(&self) -> &'static str {
-        "prepend"
-    }
-
     fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Attended> {
         let rows = if self.repeat { heads.q.size4()?.0 } else { 1 };
         let (k, v) = inner.project(&self.states.f_unsqueeze(0)?.f_repeat([rows, 1, 1])?)?;

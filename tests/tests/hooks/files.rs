@@ -79,10 +79,6 @@ impl Method for Mine {
 struct Shift(Tensor);
 
 impl Prompt for Shift {
-    fn name(&self) -> &'static str {
-        "mine"
-    }
-
     fn rewrite(
         &self,
         input: peft_core::seam::Input,

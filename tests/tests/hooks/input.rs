@@ -50,10 +50,6 @@ impl Method for WordsMethod {
 struct Shift(Tensor);
 
 impl Prompt for Shift {
-    fn name(&self) -> &'static str {
-        "words"
-    }
-
     fn rewrite(&self, input: Input, _: Pass<'_>) -> peft_core::Result<Input> {
         Ok(Input { embeds: input.embeds.f_add(&self.0)?, ..input })
     }

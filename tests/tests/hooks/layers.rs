@@ -35,11 +35,7 @@ impl Method for Scale {
 struct Rows(Tensor);
 
 impl Adapter for Rows {
-    fn name(&self) -> &'static str {
-        "scale"
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> peft_core::Result<Weights> {
+    fn reweight(&self, w: Weights) -> peft_core::Result<Weights> {
         let shape: Vec<i64> = std::iter::once(-1).chain(w.weight.size().iter().skip(1).map(|_| 1)).collect();
         Ok(Weights {
             weight: w.weight.f_mul(&self.0.f_view(shape.as_slice())?)?,
@@ -170,11 +166,7 @@ impl Method for AddBias {
 struct Bias(Tensor);
 
 impl Adapter for Bias {
-    fn name(&self) -> &'static str {
-        "bias"
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> peft_core::Result<Weights> {
+    fn reweight(&self, w: Weights) -> peft_core::Result<Weights> {
         let bias = match w.bias {
             Some(b) => b.f_add(&self.0)?,
             None => self.0.shallow_clone(),
@@ -238,15 +230,11 @@ impl Method for Replaces {
 }
 
 impl Adapter for Replaces {
-    fn name(&self) -> &'static str {
-        "replaces"
-    }
-
     fn tokens(&self) -> &[i64] {
         self.0
     }
 
-    fn reweight(&self, _: &str, w: Weights) -> peft_core::Result<Weights> {
+    fn reweight(&self, w: Weights) -> peft_core::Result<Weights> {
         Ok(w)
     }
 }

@@ -68,10 +68,6 @@ impl Method for Bounded {
 struct Shift(Tensor);
 
 impl Prompt for Shift {
-    fn name(&self) -> &'static str {
-        "bounded"
-    }
-
     fn rewrite(&self, input: Input, _: Pass<'_>) -> peft_core::Result<Input> {
         Ok(Input { embeds: input.embeds.f_add(&self.0)?, ..input })
     }

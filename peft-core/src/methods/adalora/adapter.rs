@@ -2,7 +2,6 @@
 
 use crate::error::Result;
 use crate::methods::accumulate::accumulate;
-use crate::methods::adalora::NAME;
 use crate::seam::{Adapter, Inner, LowRank, Weights};
 use tch::Tensor;
 
@@ -30,11 +29,7 @@ impl AdaLora {
 }
 
 impl Adapter for AdaLora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.change()?.delta()?)
     }
 

@@ -1,7 +1,7 @@
 //! The bottleneck itself: its tensors and its computation.
 
 use crate::error::Result;
-use crate::methods::bottleneck::{Activation, BottleneckConfig, BottleneckInit, NAME, Scaling};
+use crate::methods::bottleneck::{Activation, BottleneckConfig, BottleneckInit, Scaling};
 use crate::seam::{Adapter, Init, Inner, Params, Site};
 use tch::{Kind, Tensor};
 
@@ -89,10 +89,6 @@ impl Bottleneck {
 }
 
 impl Adapter for Bottleneck {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let y = inner.forward(x)?;
         let h = if self.parallel { x } else { &y }.f_to_kind(Kind::Float)?;

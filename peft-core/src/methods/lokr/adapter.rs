@@ -1,7 +1,6 @@
 //! The product itself.
 
 use crate::error::Result;
-use crate::methods::lokr::NAME;
 use crate::methods::lycoris::Dropout;
 use crate::seam::{Adapter, Inner, Weights};
 use tch::{Kind, Tensor};
@@ -59,11 +58,7 @@ impl LoKr {
 }
 
 impl Adapter for LoKr {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.scaled()?.f_kron(&self.w2.dense()?)?)
     }
 

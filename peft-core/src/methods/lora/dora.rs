@@ -67,11 +67,7 @@ impl Dora {
 }
 
 impl Adapter for Dora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let scale = self.scale(&w.weight)?.f_unsqueeze(1)?;
         let weight = w.weight.f_add(&self.lora.delta()?)?.f_mul(&scale)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
@@ -110,11 +106,7 @@ impl EmbeddingDora {
 }
 
 impl Adapter for EmbeddingDora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let scale = self.scale(&w.weight)?;
         let weight = w.weight.f_add(&self.lora.delta()?)?.f_mul(&scale)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::methods::lora::start::InitLora;
-use crate::methods::lora::{LoraConfig, NAME};
+use crate::methods::lora::LoraConfig;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{Adapter, Init, Inner, LowRank, Params, Site, Weights};
 use tch::Tensor;
@@ -46,11 +46,7 @@ impl EmbeddingLora {
 }
 
 impl Adapter for EmbeddingLora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.delta()?)
     }
 

@@ -96,17 +96,13 @@ impl Lora {
 }
 
 impl Adapter for Lora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let bias = match (&self.bias, w.bias) {
             (None, bias) => bias,
             (Some(own), Some(b)) => Some(b.f_add(&own.f_mul_scalar(self.scaling)?)?.f_to_kind(b.kind())?),
             (Some(_), None) => {
                 let why = "lora_bias can only be merged into a layer that has a bias".to_owned();
-                return Err(Error::Unsupported { method: NAME, site: site.to_owned(), why });
+                return Err(Error::Unsupported { method: NAME, site: String::new(), why });
             }
         };
         Weights { bias, ..w }.plus(&self.delta()?)

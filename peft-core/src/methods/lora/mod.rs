@@ -81,7 +81,7 @@ impl Method for LoraMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        if let Some(rows) = self.plan.tokens.adapt(NAME, site, params, false)? {
+        if let Some(rows) = self.plan.tokens.adapt(site, params, false)? {
             return Ok(Some(rows));
         }
         let Some(rank) = self.plan.sites.get(site.name) else { return Ok(None) };

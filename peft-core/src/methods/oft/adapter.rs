@@ -1,7 +1,6 @@
 //! Rotations, and what they turn.
 
 use crate::error::Result;
-use crate::methods::oft::NAME;
 use crate::seam::{Adapter, Inner, Weights};
 use tch::{Kind, Tensor};
 
@@ -72,11 +71,7 @@ impl Oft {
 }
 
 impl Adapter for Oft {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let kind = w.weight.kind();
         let turned = self.turned(&w.weight.f_to_kind(Kind::Float)?, &self.rotations()?.f_transpose(1, 2)?)?;
         Ok(Weights { weight: turned.f_to_kind(kind)?, ..w })

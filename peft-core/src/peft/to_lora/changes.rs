@@ -105,7 +105,7 @@ impl Rewrite for Collect {
         let weight = trained.remove(&origin.weight);
         let bias = origin.bias.as_ref().and_then(|b| trained.remove(b));
         let adapter = layer.adapters.first();
-        let methods = [adapter.map(|a| a.name()), weight.as_ref().map(|t| t.1), bias.as_ref().map(|t| t.1)];
+        let methods = [adapter.map(|a| a.method), weight.as_ref().map(|t| t.1), bias.as_ref().map(|t| t.1)];
         let Some(method) = methods.into_iter().flatten().next() else { return Ok(()) };
 
         let there = layer.base.dense()?;
@@ -119,7 +119,7 @@ impl Rewrite for Collect {
             bias: bias.map(|(t, _)| t).or_else(|| there.bias.as_ref().map(Tensor::shallow_clone)),
         };
         let low_rank = match adapter {
-            Some(adapter) if untouched && layer.kernel.has_matrix() => adapter.low_rank()?,
+            Some(adapter) if untouched && layer.kernel.has_matrix() => adapter.adapter.low_rank()?,
             _ => None,
         };
         let (weight, bias, values) = match low_rank {

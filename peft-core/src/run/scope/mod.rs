@@ -8,6 +8,7 @@ use crate::run::Run;
 use crate::run::active::Active;
 use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
+use crate::seam::layer::Placed;
 use crate::seam::{
     Attention, Block, Kernel, Layer, Method, OwnKernel, Params, Place, Prompt, Role, Site, SiteKind,
     SiteOutline, Softmax, Weights,
@@ -88,10 +89,10 @@ impl<'a> Scope<'a> {
     }
 
     /// What the active methods put here, and whose each is.
-    fn adapters<A: ?Sized>(
+    fn adapters<A>(
         &self,
-        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
-    ) -> Result<(Vec<&'a Active<'a>>, Vec<Box<A>>)> {
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<A>>,
+    ) -> Result<(Vec<&'a Active<'a>>, Vec<A>)> {
         let mut found = (Vec::new(), Vec::new());
         for a in &self.run.active {
             if let Some(adapter) = ask(a.method(), a.params)? {
@@ -104,11 +105,11 @@ impl<'a> Scope<'a> {
     }
 
     /// As [`Scope::adapters`], where there are no weights: whoever looks on has no use for them.
-    fn weightless<A: ?Sized>(
+    fn weightless<A>(
         &self,
         site: &str,
-        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
-    ) -> Result<Vec<Box<A>>> {
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<A>>,
+    ) -> Result<Vec<A>> {
         let (owners, adapters) = self.adapters(ask)?;
         match (self.run.rewrite, owners.first()) {
             (Some(rewrite), Some(owner)) => Err(rewrite.refuse(site, owner.method().name())),
@@ -121,10 +122,10 @@ impl<'a> Scope<'a> {
         let base = self.base(&kernel, stored)?;
         let place = Place::Layer { kernel: &kernel, shape: stored.shape, base: &base };
         let site = self.site(&name, place, Some(stored));
-        let (owners, adapters) = self.adapters(|m, p| m.adapt(&site, p))?;
+        let (owners, adapters) = self.adapters(|m, p| placed(m, &site, p))?;
         check_tokens(
             &name,
-            owners.iter().zip(&adapters).map(|(owner, adapter)| (owner.name, adapter.tokens())),
+            owners.iter().zip(&adapters).map(|(owner, placed)| (owner.name, placed.adapter.tokens())),
         )?;
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(rewrite) = self.run.rewrite {
@@ -242,7 +243,7 @@ impl<'a> Scope<'a> {
     pub fn block(&self, leaf: &str, role: Role, width: i64) -> Result<Block> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
         let site = self.site(&name, Place::Block { role, width }, None);
-        let adapters = self.weightless(&name, |m, p| m.adapt(&site, p))?;
+        let adapters = self.weightless(&name, |m, p| placed(m, &site, p))?;
         Ok(Block { name, adapters })
     }
 
@@ -278,4 +279,9 @@ fn check_tokens<'a>(site: &str, adapters: impl Iterator<Item = (&'a str, &'a [i6
         taken.extend(tokens.iter().map(|t| (*t, name)));
     }
     Ok(())
+}
+
+/// What a method puts at a layer or a block.
+fn placed(method: &dyn Method, site: &Site<'_>, params: &Params) -> Result<Option<Placed>> {
+    Ok(method.adapt(site, params)?.map(|adapter| Placed { method: method.name(), adapter }))
 }

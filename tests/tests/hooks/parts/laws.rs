@@ -178,11 +178,7 @@ struct Scaled {
 }
 
 impl Adapter for Scaled {
-    fn name(&self) -> &'static str {
-        "scale"
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> peft_core::Result<Weights> {
+    fn reweight(&self, w: Weights) -> peft_core::Result<Weights> {
         let bias = w.bias.map(|b| b.f_mul(&self.l)).transpose()?;
         Ok(Weights { weight: w.weight.f_mul(&self.l)?, bias })
     }
