@@ -62,7 +62,8 @@ pub(super) fn explain(error: Error, model: &dyn HubModel, json: &Value, files: &
                     format!("; {is}the file has no {what}, as {} has it{ask}", model.class())
                 }
                 (None, Some(said)) => {
-                    format!("; config.json says {said}, and {} is read here", model.class())
+                    let (class, kind) = (model.class(), &dims.model_type);
+                    format!("; config.json says {said}, and its model_type `{kind}` stands for {class}")
                 }
                 (None, None) => String::new(),
             };

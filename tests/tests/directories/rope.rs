@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use tests::{edited, refused};
 
 fn rope_of(family: &str, changes: &Value) -> Result<RopeType> {
-    let path = edited(family, changes)?.path().join("config.json");
+    let dir = edited(family, changes)?;
     let config = match family {
         "mistral" => mistral::config,
         "qwen2" => qwen2::config,
         _ => llama::config,
     };
-    Ok(config(&io::read_json(&path)?, "config.json")?.rope.kind)
+    Ok(config(&io::read_json(dir.path().join("config.json"))?, "config.json")?.rope.kind)
 }
 
 #[test]

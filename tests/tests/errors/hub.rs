@@ -51,7 +51,10 @@ fn with_config(edit: impl FnOnce(&mut Value), parts: &[&str]) -> Result<()> {
 
 #[test]
 fn a_config_of_something_else() -> Result<()> {
-    with_config(|c| c["model_type"] = "roberta".into(), &["model_type", "`roberta`", "`bert`"])?;
+    with_config(
+        |c| c["model_type"] = "roberta".into(),
+        &["model_type", "`roberta`", "BertForSequenceClassification"],
+    )?;
     with_config(|c| drop(c.as_object_mut().map(|c| c.remove("model_type"))), &["model_type", "`bert`"])?;
     with_config(
         |c| drop(c.as_object_mut().map(|c| c.remove("hidden_size"))),
