@@ -1,7 +1,9 @@
 //! What can go wrong, each with the names and shapes that are needed to mend it.
 //!
-//! A message is whole: no error hands on another one as its source, so that printing the chain repeats nothing.
+//! A message is whole: no error hands on another one as its source, so that printing the chain repeats nothing. Whoever
+//! gives an error back from `main` sees the same message: `{:?}` prints it as `{}` does.
 
+use std::fmt::{Debug, Display, Formatter};
 use std::path::{Path, PathBuf};
 use tch::{Kind, TchError};
 
@@ -9,7 +11,20 @@ use tch::{Kind, TchError};
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Every way in which this crate can fail. Nothing in it panics on bad input.
-#[derive(Debug, thiserror::Error)]
+///
+/// The message says what is wrong and where, on one line. `{:?}` prints it as `{}` does, so it is also what a program
+/// ends with whose `main` hands the error on, boxed or not:
+///
+/// ```
+/// # use peft_core::{Peft, models::TinyConfig, tch::Device};
+/// # fn main() -> peft_core::Result<()> {
+/// # let peft = Peft::new(TinyConfig::default().init(Device::Cpu)?, TinyConfig::default())?;
+/// let error: Box<dyn std::error::Error> = peft.view(&["mine"]).unwrap_err().into();
+/// assert_eq!(format!("{error:?}"), "no adapter named `mine`; there are: none");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A name that was asked for is not in a sealed store (a file, or an adapter that was already made).
@@ -106,6 +121,13 @@ pub enum Error {
     /// An error about what a file says, with the file.
     #[error("{}: {error}", path.display())]
     In { path: PathBuf, error: Box<Error> },
+}
+
+/// What `main` prints of an error, and `unwrap`: the message.
+impl Debug for Error {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        Display::fmt(self, f)
+    }
 }
 
 impl Error {

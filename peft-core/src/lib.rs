@@ -93,7 +93,7 @@ pub mod build {
     pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
-        Attention, Block, Body, Heads, Init, Kernel, Layer, Project, Role, Softmax, causal_mask,
+        Attention, Block, Body, Heads, Init, Layer, Project, Role, Softmax, Weights, causal_mask,
     };
 }
 

@@ -18,6 +18,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
 use tempfile::TempDir;
 
+/// The Rust in the README: every piece of it is compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// A folder below `tests/golden`.
 pub fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(path)

@@ -58,6 +58,10 @@ impl Rewrite for Mix<'_> {
             let what = "its layer works with the length of the rows in front";
             return Err(Self::unsupported(&layer.name, method, what));
         }
+        if !layer.kernel.has_matrix() {
+            let what = "it changes a layer that is neither linear nor an embedding";
+            return Err(Self::unsupported(&layer.name, method, what));
+        }
         let _guard = tch::no_grad_guard();
         let mut found = Vec::new();
         for (placed, owner) in layer.adapters.iter().zip(&origin.owners) {

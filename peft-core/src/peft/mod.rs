@@ -109,7 +109,13 @@ impl Peft {
         let run = Run::new(&base, &dims, vec![]);
         architecture.build(&Scope::root(&run))?;
         let tied: BTreeMap<String, String> = run.tied.into_inner().into_iter().collect();
-        let (sites, params) = (run.sites.into_inner(), run.params.into_inner());
+        let (sites, params, bare) = (run.sites.into_inner(), run.params.into_inner(), run.bare.into_inner());
+        let times = |all: &[String], name: &String| all.iter().filter(|n| *n == name).count();
+        if let Some(name) = bare.iter().find(|name| times(&params, name) > times(&bare, name)) {
+            let message = "is a layer's, and is taken by `Scope::param` as well, where what adapts the layer would not \
+                           count: take the layer";
+            return Err(Error::config("the model", name, message));
+        }
         let outline = Outline { dims, sites, params };
         // A tied parameter is another one's tensor: nothing reads one of its own.
         let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);

@@ -26,6 +26,8 @@ pub(crate) struct Run<'a> {
     pub active: Vec<Active<'a>>,
     pub sites: RefCell<Vec<SiteOutline>>,
     pub params: RefCell<Vec<String>>,
+    /// Those of them that the model asked for by themselves, without a layer.
+    pub bare: RefCell<Vec<String>>,
     pub tied: RefCell<Tied>,
     /// What may put other adapters in; see [`Rewrite`].
     pub rewrite: Option<&'a dyn Rewrite>,
@@ -39,6 +41,7 @@ impl<'a> Run<'a> {
             active,
             sites: RefCell::default(),
             params: RefCell::default(),
+            bare: RefCell::default(),
             tied: RefCell::default(),
             rewrite: None,
         }

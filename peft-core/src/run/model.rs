@@ -8,6 +8,24 @@ use std::fmt::Debug;
 use tch::Tensor;
 
 /// A view of a model: what [`Architecture::build`] made of the base's tensors and those of the active adapters.
+///
+/// ```
+/// use peft_core::tch::{Device, Tensor};
+/// use peft_core::{Batch, Model, Pass, Peft, Result, models::TinyConfig};
+///
+/// /// The class of each row, for a model that may be any.
+/// fn classes(model: &dyn Model, rows: &Batch) -> Result<Vec<i64>> {
+///     Ok(Vec::try_from(model.forward(rows, Pass::eval())?.f_argmax(-1, false)?)?)
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let config = TinyConfig::default();
+/// let peft = Peft::new(config.init(Device::Cpu)?, config)?;
+/// let rows = Batch::dense(Tensor::f_from_slice(&[5i64, 17, 2, 9, 9, 1])?.f_view([2, 3])?);
+/// assert_eq!(classes(&peft.view(&[])?, &rows)?.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Model: Debug + Send {
     /// What the model computes for a batch: `[batch, classes]` of a classifier, `[batch, virtual tokens + length, vocab]`
     /// of a causal language model.
@@ -31,7 +49,7 @@ impl<M: Model + ?Sized> Model for Box<M> {
 ///
 /// ```
 /// use peft_core::build::{Architecture, Layer, Scope};
-/// use peft_core::{Batch, Model, Params, Pass, Peft, Result, methods::LoraConfig};
+/// use peft_core::{Batch, Model, Params, Pass, Peft, Result};
 /// use peft_core::tch::{Device, Kind, Tensor};
 ///
 /// /// `W₂ relu(W₁ x)`, for `x` of 4 features.
@@ -43,7 +61,7 @@ impl<M: Model + ?Sized> Model for Box<M> {
 ///
 /// impl Architecture for Mlp {
 ///     fn build(&self, scope: &Scope<'_>) -> Result<Box<dyn Model>> {
-///         Ok(Box::new(MlpView([scope.linear("up", 4, 16, true)?, scope.linear("down", 16, 2, true)?])))
+///         Ok(Box::new(MlpView([scope.linear("up", 4, 16, false)?, scope.linear("down", 16, 2, false)?])))
 ///     }
 /// }
 ///
@@ -56,12 +74,12 @@ impl<M: Model + ?Sized> Model for Box<M> {
 ///
 /// # fn main() -> Result<()> {
 /// let base = Params::new("the perceptron", Device::Cpu);
-/// for (name, shape) in [("up.weight", &[16, 4][..]), ("up.bias", &[16]), ("down.weight", &[2, 16]), ("down.bias", &[2])] {
+/// for (name, shape) in [("up.weight", [16, 4]), ("down.weight", [2, 16])] {
 ///     base.insert(name, Tensor::f_randn(shape, (Kind::Float, Device::Cpu))?, false)?;
 /// }
 /// let peft = Peft::new(base, Mlp)?;
-/// let logits = peft.view(&[])?.forward(&Batch::of_features(Tensor::f_ones([3, 4], (Kind::Float, Device::Cpu))?), Pass::eval())?;
-/// assert_eq!(logits.size(), [3, 2]);
+/// let batch = Batch::of_features(Tensor::f_ones([3, 4], (Kind::Float, Device::Cpu))?);
+/// assert_eq!(peft.view(&[])?.forward(&batch, Pass::eval())?.size(), [3, 2]);
 /// # Ok(())
 /// # }
 /// ```

@@ -13,7 +13,7 @@ pub(crate) trait Rewrite: Debug {
     fn layer(&self, layer: &mut Layer, origin: &Origin<'_>) -> Result<()>;
 
     /// Parameter `name` has the second value, an active adapter's copy, in place of the first, the base's. A parameter is
-    /// seen once, before the layer that it belongs to.
+    /// seen once, before the layer that it belongs to, if it belongs to one.
     fn param(&self, name: &str, values: [&Tensor; 2], copy: Copied<'_>) -> Result<()>;
 
     /// As [`Rewrite::param`], of a copy that does not count: another active adapter's hides it.

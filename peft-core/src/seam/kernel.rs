@@ -2,6 +2,8 @@
 
 use crate::error::Result;
 use crate::quant::Nf4;
+use std::fmt::{Debug, Formatter};
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Dense weights of one layer; the shapes are the [`Kernel`]'s.
@@ -35,8 +37,8 @@ pub(crate) fn wide(kind: Kind) -> Kind {
     if matches!(kind, Kind::Half | Kind::BFloat16) { Kind::Float } else { kind }
 }
 
-/// What a layer computes from its input and its weights. It holds no tensors.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a layer computes from its input and its weights. It holds no tensors, and a clone is cheap.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Kernel {
     /// `y = x Wᵀ + b`; W `[out, in]`, b `[out]`.
     Linear,
@@ -46,17 +48,52 @@ pub enum Kernel {
     LayerNorm { eps: f64 },
     /// `y = x / √(mean(x²) + eps) ⊙ W`; W `[dim]`.
     RmsNorm { eps: f64 },
+    /// A function that the model's author brought; see [`Scope::layer_of`](crate::build::Scope::layer_of).
+    Own(OwnKernel),
+}
+
+/// A kernel that a model's author brought: a function of a layer's input and its weights.
+#[derive(Clone)]
+pub struct OwnKernel(Arc<Box<Function>>); // boxed, so that a kernel is two words whichever it is
+
+type Function = dyn Fn(&Tensor, &Weights) -> Result<Tensor> + Send + Sync;
+
+impl OwnKernel {
+    pub(crate) fn new(
+        function: impl Fn(&Tensor, &Weights) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Box::new(function)))
+    }
+}
+
+impl Debug for OwnKernel {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OwnKernel")
+    }
+}
+
+/// Clones of one are equal; two that were brought are not, whatever they compute.
+impl PartialEq for OwnKernel {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Kernel {
-    pub(crate) fn apply(self, x: &Tensor, w: &Weights) -> Result<Tensor> {
+    /// Whether the weight is a matrix, `[out, in]` or `[vocab, dim]`, so that a change of it may be a product of two.
+    pub(crate) fn has_matrix(&self) -> bool {
+        matches!(self, Kernel::Linear | Kernel::Embedding)
+    }
+
+    pub(crate) fn apply(&self, x: &Tensor, w: &Weights) -> Result<Tensor> {
         Ok(match self {
             Kernel::Linear => x.f_linear(&w.weight, w.bias.as_ref())?,
             Kernel::Embedding => Tensor::f_embedding(&w.weight, x, -1, false, false)?,
             Kernel::LayerNorm { eps } => {
-                x.f_layer_norm(w.weight.size(), Some(&w.weight), w.bias.as_ref(), eps, true)?
+                x.f_layer_norm(w.weight.size(), Some(&w.weight), w.bias.as_ref(), *eps, true)?
             }
-            Kernel::RmsNorm { eps } => x.f_rms_norm(w.weight.size(), Some(&w.weight), eps)?,
+            Kernel::RmsNorm { eps } => x.f_rms_norm(w.weight.size(), Some(&w.weight), *eps)?,
+            Kernel::Own(OwnKernel(function)) => function(x, w)?,
         })
     }
 }
@@ -87,15 +124,15 @@ impl Base {
         }
     }
 
-    /// Whether there is a bias.
-    pub fn has_bias(&self) -> bool {
+    /// The bias, if there is one.
+    pub fn bias(&self) -> Option<&Tensor> {
         match self {
-            Base::Dense(w) => w.bias.is_some(),
-            Base::Nf4 { bias, .. } => bias.is_some(),
+            Base::Dense(w) => w.bias.as_ref(),
+            Base::Nf4 { bias, .. } => bias.as_ref(),
         }
     }
 
-    pub(crate) fn apply(&self, kernel: Kernel, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn apply(&self, kernel: &Kernel, x: &Tensor) -> Result<Tensor> {
         match self {
             Base::Dense(w) => kernel.apply(x, w),
             Base::Nf4 { weight, bias } => weight.linear(x, bias.as_ref()),

@@ -11,6 +11,50 @@ use std::fmt::Debug;
 use tch::Tensor;
 
 /// Middleware around a layer, or around a block of the model.
+///
+/// What adds a trained vector to a layer's output, `y = W x + b + v`, changes the bias, and so it can be merged:
+///
+/// ```
+/// use peft_core::Result;
+/// use peft_core::seam::{Adapter, Inner, Weights};
+/// use peft_core::tch::Tensor;
+///
+/// #[derive(Debug)]
+/// struct Shift(Tensor);
+///
+/// impl Adapter for Shift {
+///     fn reweight(&self, w: Weights) -> Result<Weights> {
+///         let bias = w.bias.map(|b| b.f_add(&self.0)).transpose()?;
+///         Ok(Weights { bias, ..w })
+///     }
+///
+///     // The same, and cheaper than with weights that are formed at every call.
+///     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+///         Ok(inner.forward(x)?.f_add(&self.0)?)
+///     }
+/// }
+/// # use peft_core::seam::{Init, Method, Params, Site};
+/// # use peft_core::{Batch, Model, Pass, Peft, models::TinyConfig, tch::{Device, Kind}};
+/// # #[derive(Debug)]
+/// # struct OnTheHead;
+/// # impl Method for OnTheHead {
+/// #     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+/// #         let Some((out, _)) = site.linear().filter(|_| site.name == "head") else { return Ok(None) };
+/// #         Ok(Some(Box::new(Shift(site.param(params, "v", &[out], Init::Normal { std: 1.0 })?))))
+/// #     }
+/// # }
+/// # fn main() -> Result<()> {
+/// # let config = TinyConfig::default();
+/// # let mut peft = Peft::new(config.init(Device::Cpu)?, config)?;
+/// # peft.add("mine", OnTheHead)?;
+/// # let batch = Batch::dense(Tensor::f_randint(100, [3, 5], (Kind::Int64, Device::Cpu))?);
+/// # let forward = |peft: &Peft, active: &[&str]| peft.view(active)?.forward(&batch, Pass::eval());
+/// # let (merged, plain) = (forward(&peft.merged(&["mine"])?, &[])?, forward(&peft, &[])?);
+/// # assert!(merged.allclose(&forward(&peft, &["mine"])?, 1e-5, 1e-5, false));
+/// # assert!(!merged.allclose(&plain, 1e-3, 1e-3, false));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Adapter: Debug + Send {
     /// Frozen weights in, adapted weights out. Implemented if and only if the method is a map on weights, that is, if it
     /// can be merged.
@@ -164,7 +208,7 @@ impl Inner<'_> {
             (Some((last, before)), core) => {
                 last.forward(x, &Inner { site: self.site, core, adapters: before, pass })
             }
-            (None, Core::Layer(layer)) => layer.base.apply(layer.kernel, x),
+            (None, Core::Layer(layer)) => layer.base.apply(&layer.kernel, x),
             (None, Core::Block(body)) => body(x, pass),
         }
     }

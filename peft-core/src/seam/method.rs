@@ -5,6 +5,7 @@ use crate::seam::attention::AttentionAdapter;
 use crate::seam::batch::Prompt;
 use crate::seam::dims::{Dims, TaskType};
 use crate::seam::layer::Adapter;
+use crate::seam::naming::short_name;
 use crate::seam::params::Params;
 use crate::seam::site::{Outline, PREFIX, Site};
 use serde_json::{Map, Value};
@@ -87,16 +88,13 @@ pub(crate) trait FileForm: Debug + Send + Sync {
 ///
 /// ```
 /// use peft_core::seam::{Adapter, Init, Inner, Method, Site};
-/// use peft_core::{Params, Result};
-/// use tch::Tensor;
+/// use peft_core::tch::{Device, Tensor};
+/// use peft_core::{Params, Peft, Result, models::TinyConfig};
 ///
 /// #[derive(Debug)]
 /// struct Scale;
 ///
 /// impl Method for Scale {
-///     fn name(&self) -> &'static str {
-///         "scale"
-///     }
 ///     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
 ///         let Some((out, _)) = site.linear() else { return Ok(None) };
 ///         Ok(Some(Box::new(Outputs(site.param(params, "scale", &[out], Init::Constant(1.0))?))))
@@ -111,20 +109,23 @@ pub(crate) trait FileForm: Debug + Send + Sync {
 ///         Ok(inner.forward(x)?.f_mul(&self.0)?)
 ///     }
 /// }
-/// # fn main() -> Result<()> {
-/// # let config = peft_core::models::TinyConfig::default();
-/// # let mut peft = peft_core::Peft::new(config.init(tch::Device::Cpu)?, config)?;
 ///
+/// # fn main() -> Result<()> {
+/// let config = TinyConfig::default();
+/// let mut peft = Peft::new(config.init(Device::Cpu)?, config)?;
 /// peft.add("mine", Scale)?;
-/// # assert_eq!(peft.status()?.adapters[0].places, 9);
+/// assert_eq!(peft.status()?.adapters[0].places, 9);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// With a configuration and a file it is two types: see [`MethodConfig`] and [`PeftConfig`](crate::methods::PeftConfig).
+/// It trains, and stacks with others. With an [`Adapter::reweight`] it could be merged as well. With a configuration and a
+/// file it is two types: see [`MethodConfig`] and [`PeftConfig`](crate::methods::PeftConfig).
 pub trait Method: Debug + Send + Sync {
-    /// The method's name, for messages and tables.
-    fn name(&self) -> &'static str;
+    /// The method's name, for messages and tables; the type's, unless it says otherwise.
+    fn name(&self) -> &'static str {
+        short_name::<Self>()
+    }
 
     /// An adapter for a layer or a block.
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {

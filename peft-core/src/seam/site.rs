@@ -26,7 +26,7 @@ pub enum Role {
 #[derive(Debug, Clone, Copy)]
 pub enum Place<'a> {
     /// A layer with weights of the given shape.
-    Layer { kernel: Kernel, shape: &'a [i64], base: &'a Base },
+    Layer { kernel: &'a Kernel, shape: &'a [i64], base: &'a Base },
     /// A block whose input and output are `width` wide.
     Block { role: Role, width: i64 },
     /// An attention core.
@@ -142,6 +142,8 @@ pub enum SiteKind {
     Linear,
     Embedding,
     Norm,
+    /// A layer with a kernel of the model's own.
+    Own,
     Block(Role),
     Attention,
 }
@@ -152,6 +154,7 @@ impl Display for SiteKind {
             SiteKind::Linear => "a linear layer",
             SiteKind::Embedding => "an embedding",
             SiteKind::Norm => "a norm",
+            SiteKind::Own => "a layer with a kernel of the model's own",
             SiteKind::Block(_) => "a block of the model",
             SiteKind::Attention => "an attention core",
         })
@@ -164,6 +167,7 @@ impl From<&Place<'_>> for SiteKind {
             Place::Layer { kernel: Kernel::Linear, .. } => SiteKind::Linear,
             Place::Layer { kernel: Kernel::Embedding, .. } => SiteKind::Embedding,
             Place::Layer { kernel: Kernel::LayerNorm { .. } | Kernel::RmsNorm { .. }, .. } => SiteKind::Norm,
+            Place::Layer { kernel: Kernel::Own(_), .. } => SiteKind::Own,
             Place::Block { role, .. } => SiteKind::Block(*role),
             Place::Attention => SiteKind::Attention,
         }

@@ -14,7 +14,7 @@ use tests::{assert_bits, assert_close, relative_error, serial};
 #[derive(Debug)]
 struct Scale {
     /// Layers to scale, by the kind of their kernel.
-    wanted: fn(Kernel) -> bool,
+    wanted: fn(&Kernel) -> bool,
 }
 
 impl Method for Scale {
@@ -44,7 +44,7 @@ impl Adapter for Rows {
     }
 }
 
-fn check(wanted: fn(Kernel) -> bool, sites: usize) -> Result<()> {
+fn check(wanted: fn(&Kernel) -> bool, sites: usize) -> Result<()> {
     let _serial = serial();
     let (mut peft, batch) = (tiny()?, batch());
     peft.add("scale", Scale { wanted })?;
@@ -64,12 +64,12 @@ fn check(wanted: fn(Kernel) -> bool, sites: usize) -> Result<()> {
 
 #[test]
 fn reweight_is_enough_on_linear_layers() -> Result<()> {
-    check(|k| k == Kernel::Linear, 9)
+    check(|k| *k == Kernel::Linear, 9)
 }
 
 #[test]
 fn reweight_is_enough_on_embeddings() -> Result<()> {
-    check(|k| k == Kernel::Embedding, 1)
+    check(|k| *k == Kernel::Embedding, 1)
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_stack_applies_in_the_order_of_the_names() -> Result<()> {
     let (mut peft, batch) = (tiny()?, batch());
     let targets = ["ff.0"].into();
     peft.add("lora", LoraConfig { r: 2, lora_alpha: 3.0, targets, ..LoraConfig::default() })?;
-    peft.add("scale", Scale { wanted: |k| k == Kernel::Linear })?;
+    peft.add("scale", Scale { wanted: |k| *k == Kernel::Linear })?;
     let (lora, scale) = (peft.params("lora")?, peft.params("scale")?);
     shake(lora)?;
     shake(scale)?;

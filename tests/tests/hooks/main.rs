@@ -4,6 +4,7 @@ mod attention;
 mod files;
 mod input;
 mod layers;
+mod parts;
 mod training;
 
 use anyhow::Result;

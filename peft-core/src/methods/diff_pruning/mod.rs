@@ -78,7 +78,7 @@ impl Default for DiffPruningConfig {
 const NAME: &str = "diff pruning";
 const CAN: Adaptable = Adaptable {
     method: NAME,
-    kinds: &[SiteKind::Linear, SiteKind::Embedding, SiteKind::Norm],
+    kinds: &[SiteKind::Linear, SiteKind::Embedding, SiteKind::Norm, SiteKind::Own],
     default: None,
 };
 /// Ends l and r of the interval to which gates are stretched, before they are cut to [0, 1].
@@ -203,7 +203,7 @@ impl Method for DiffPruningMethod {
             self.config.diff(&format!("{PREFIX}{}.{leaf}", site.name), dims, params)
         };
         let weight = diff("diff_weight", shape)?;
-        let bias = base.has_bias().then(|| diff("diff_bias", shape.get(..1).unwrap_or_default()));
+        let bias = base.bias().map(|bias| diff("diff_bias", &bias.size()));
         Ok(Some(Box::new(DiffPruning { weight, bias: bias.transpose()? })))
     }
 

@@ -51,6 +51,11 @@ impl Changes {
     pub fn read(peft: &Peft, name: &str, own: bool) -> Result<Self> {
         let collect = Collect { own, ..Collect::default() };
         peft.rewritten(peft.active(&[name])?, &collect)?;
+        if let Some((site, (_, method))) = collect.trained.take().into_iter().next() {
+            let why =
+                "it trains this parameter, which is of no layer: LoRA can hold changes of layers".to_owned();
+            return Err(Error::Unsupported { method, site, why });
+        }
         Ok(Self {
             config: peft.file(name)?,
             layers: collect.layers.into_inner(),
@@ -114,7 +119,7 @@ impl Rewrite for Collect {
             bias: bias.map(|(t, _)| t).or_else(|| there.bias.as_ref().map(Tensor::shallow_clone)),
         };
         let low_rank = match adapter {
-            Some(adapter) if untouched => adapter.adapter.low_rank()?,
+            Some(adapter) if untouched && layer.kernel.has_matrix() => adapter.adapter.low_rank()?,
             _ => None,
         };
         let (weight, bias, values) = match low_rank {
@@ -133,7 +138,7 @@ impl Rewrite for Collect {
             }
         };
         let params = std::iter::once(&origin.weight).chain(&origin.bias).cloned().collect();
-        let (site, kernel) = (layer.name.clone(), layer.kernel);
+        let (site, kernel) = (layer.name.clone(), layer.kernel.clone());
         self.layers.borrow_mut().push(Change { site, kernel, params, values, method, weight, bias });
         Ok(())
     }

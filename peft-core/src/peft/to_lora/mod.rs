@@ -21,7 +21,7 @@ use tch::Tensor;
 pub struct Conversion {
     /// Every site that has a low-rank change now, in the model's order.
     pub sites: Vec<SiteShare>,
-    /// Parameters that LoRA has no form for (those of norms, the task's head) and that are stored whole, as
+    /// Parameters that LoRA has no form for (those of norms and of a model's own kernels, the task's head) and that are stored whole, as
     /// `modules_to_save`.
     pub whole: Vec<String>,
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Conversion {
 
 impl Peft {
     /// Adds the adapter `new`: a LoRA of rank `rank` that changes the weights as `name` does, as closely as the rank
-    /// allows. Biases are kept whole (`bias: "lora_only"`), and so are norms and
+    /// allows. Biases are kept whole (`bias: "lora_only"`), and so are norms, layers with a kernel of the model's own, and
     /// what `name` trains beside its method (`modules_to_save`).
     ///
     /// ```
@@ -99,8 +99,7 @@ impl Peft {
         for layer in &changes.layers {
             let values = std::iter::once(&layer.values.weight).chain(&layer.values.bias);
             let values = layer.params.iter().cloned().zip(values.map(Tensor::shallow_clone));
-            let norm = matches!(layer.kernel, Kernel::LayerNorm { .. } | Kernel::RmsNorm { .. });
-            if norm || layer.params.iter().any(|p| heads.overlay(PREFIX, p).is_some()) {
+            if !layer.kernel.has_matrix() || layer.params.iter().any(|p| heads.overlay(PREFIX, p).is_some()) {
                 lora.values.extend(values);
                 lora.modules.insert(layer.site.clone());
                 whole.extend(layer.params.iter().cloned());

@@ -10,13 +10,37 @@ use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
 use crate::seam::layer::Placed;
 use crate::seam::{
-    Attention, Block, Kernel, Layer, Method, Params, Place, Prompt, Role, Site, SiteKind, SiteOutline,
-    Softmax,
+    Attention, Block, Kernel, Layer, Method, OwnKernel, Params, Place, Prompt, Role, Site, SiteKind,
+    SiteOutline, Softmax, Weights,
 };
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use tch::Tensor;
 
-/// The constructor's cursor: a path into the base's names.
+/// The cursor that a model is built from, a path into the base's names: it is asked for layers, blocks and attention cores
+/// by name, and hands out the base's tensors with the active adapters around them. See
+/// [`Architecture`](crate::build::Architecture) for a whole model.
+///
+/// ```
+/// use peft_core::build::{Layer, Scope};
+/// use peft_core::{Peft, Result, models::TinyConfig};
+///
+/// /// The feed-forward part of a layer of the lessons' model, and the norm after it.
+/// fn part(scope: &Scope<'_>, index: i64) -> Result<[Layer; 3]> {
+///     let layer = scope.at("layers").layer(index);
+///     let ff = layer.at("ff"); // its first linear layer reads `layers.<index>.ff.0.weight` and `.bias`
+///     Ok([ff.linear("0", 32, 128, true)?, ff.linear("2", 128, 32, true)?, layer.layer_norm("n2", 32, 1e-5)?])
+/// }
+///
+/// # fn main() -> Result<()> {
+/// # let config = TinyConfig::default();
+/// # let peft = Peft::new(config.init(peft_core::tch::Device::Cpu)?, config)?;
+/// let parts = peft.view_as(&[], |scope| Ok([part(scope, 0)?, part(scope, 1)?]))?;
+/// let wrong = peft.view_as(&[], |scope| scope.linear("haed", 32, 4, true)).unwrap_err().to_string();
+/// assert!(wrong.contains("no tensor `haed.weight`") && wrong.contains("closest name it has is `head.weight`"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Scope<'a> {
     run: &'a Run<'a>,
@@ -95,8 +119,8 @@ impl<'a> Scope<'a> {
 
     fn kernel(&self, leaf: &str, kernel: Kernel, stored: Stored<'_>) -> Result<Layer> {
         let name = self.join(leaf);
-        let base = self.base(kernel, stored)?;
-        let place = Place::Layer { kernel, shape: stored.shape, base: &base };
+        let base = self.base(&kernel, stored)?;
+        let place = Place::Layer { kernel: &kernel, shape: stored.shape, base: &base };
         let site = self.site(&name, place, Some(stored));
         let (owners, adapters) = self.adapters(|m, p| placed(m, &site, p))?;
         check_tokens(
@@ -105,7 +129,7 @@ impl<'a> Scope<'a> {
         )?;
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(rewrite) = self.run.rewrite {
-            let (weight, bias) = (self.join(stored.weight), stored.bias.map(|leaf| self.join(leaf)));
+            let (weight, bias) = (self.join(stored.weight), stored.bias.map(|(leaf, _)| self.join(leaf)));
             rewrite.layer(
                 &mut layer,
                 &Origin {
@@ -164,6 +188,55 @@ impl<'a> Scope<'a> {
     pub fn rms_norm(&self, leaf: &str, dim: i64, eps: f64) -> Result<Layer> {
         let w = format!("{leaf}.weight");
         self.kernel(leaf, Kernel::RmsNorm { eps }, Stored::plain(&w, &[dim], None))
+    }
+
+    /// A layer with a kernel of the model's own, a function of its input and its weights: `leaf.weight` of shape `weight`
+    /// and, where `bias` says how long it is, `leaf.bias`.
+    ///
+    /// What changes weights of any shape works on it: full and partial fine-tuning, BitFit, diff pruning, methods with an
+    /// [`Adapter::reweight`](crate::seam::Adapter::reweight) for it, and merging. LoRA and its kin refuse it by its
+    /// [kind](crate::seam::SiteKind::Own), since they are about matrices.
+    ///
+    /// A convolution over a sequence, that moves on by 2:
+    ///
+    /// ```
+    /// # use peft_core::build::{Layer, Scope};
+    /// fn conv(scope: &Scope<'_>) -> peft_core::Result<Layer> {
+    ///     let (out, inp, width) = (8, 4, 3);
+    ///     scope.layer_of("conv", &[out, inp, width], Some(out), |x, w| {
+    ///         Ok(x.f_conv1d(&w.weight, w.bias.as_ref(), [2], [1], [1], 1)?)
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Scope::linear`]. What the kernel says comes from the forward pass, with the layer's name.
+    pub fn layer_of(
+        &self,
+        leaf: &str,
+        weight: &[i64],
+        bias: Option<i64>,
+        kernel: impl Fn(&Tensor, &Weights) -> Result<Tensor> + Send + Sync + 'static,
+    ) -> Result<Layer> {
+        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
+        let stored =
+            Stored { bias: bias.map(|length| (b.as_str(), length)), ..Stored::plain(&w, weight, None) };
+        self.kernel(leaf, Kernel::Own(OwnKernel::new(kernel)), stored)
+    }
+
+    /// A bare parameter of the model, one that is of no layer: a gate, a table of positions. `leaf` is its whole name in
+    /// this scope, and `dims` its shape.
+    ///
+    /// It is the base's tensor, or the copy of an active adapter that trains it: full fine-tuning, partial fine-tuning by
+    /// this name, BitFit where it ends in `.bias` or `_bias`, `modules_to_save` with a module that it is in. Training changes
+    /// that tensor in place, so compute with it in the forward pass, and not while the model is built.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] and [`Error::Shape`], naming the parameter. [`Peft::new`](crate::Peft::new) refuses a name that a
+    /// layer has as well: what adapts the layer would not reach it here.
+    pub fn param(&self, leaf: &str, dims: &[i64]) -> Result<Tensor> {
+        self.run.bare.borrow_mut().push(self.join(leaf));
+        self.stored(leaf, dims)
     }
 
     /// A block site named `leaf` (the scope itself, if that is empty) around a part that is `width` wide.

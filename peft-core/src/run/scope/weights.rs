@@ -17,12 +17,14 @@ pub(super) struct Stored<'s> {
     pub transposed: bool,
     /// Full name of the parameter whose tensor the weight is.
     pub tied: Option<&'s str>,
-    pub bias: Option<&'s str>,
+    /// The bias and its length.
+    pub bias: Option<(&'s str, i64)>,
 }
 
 impl<'s> Stored<'s> {
     pub fn plain(weight: &'s str, shape: &'s [i64], bias: Option<&'s str>) -> Self {
-        Self { weight, shape, transposed: false, tied: None, bias }
+        let out = shape.first().copied().unwrap_or_default();
+        Self { weight, shape, transposed: false, tied: None, bias: bias.map(|leaf| (leaf, out)) }
     }
 
     /// The weight's shape in the file.
@@ -39,12 +41,12 @@ impl<'s> Stored<'s> {
 
 impl Scope<'_> {
     /// The frozen weights of a layer.
-    pub(super) fn base(&self, kernel: Kernel, stored: Stored<'_>) -> Result<Base> {
+    pub(super) fn base(&self, kernel: &Kernel, stored: Stored<'_>) -> Result<Base> {
         let weight = match stored {
             Stored { tied: Some(other), .. } => self.tied_param(stored.weight, other, stored.shape)?,
             _ => match self.run.base.find_packed(&self.join(stored.weight)) {
-                Some(packed) if kernel == Kernel::Linear => return self.packed(stored, packed),
-                _ => stored.turn(self.param(stored.weight, &stored.dims())?)?,
+                Some(packed) if *kernel == Kernel::Linear => return self.packed(stored, packed),
+                _ => stored.turn(self.stored(stored.weight, &stored.dims())?)?,
             },
         };
         Ok(Base::Dense(Weights { weight, bias: self.bias(stored)? }))
@@ -69,8 +71,7 @@ impl Scope<'_> {
     }
 
     fn bias(&self, stored: Stored<'_>) -> Result<Option<Tensor>> {
-        let dims = stored.shape.get(..1).unwrap_or_default();
-        stored.bias.map(|leaf| self.param(leaf, dims)).transpose()
+        stored.bias.map(|(leaf, length)| self.stored(leaf, &[length])).transpose()
     }
 
     /// A parameter of the base by its full name.
@@ -84,7 +85,7 @@ impl Scope<'_> {
     }
 
     /// A parameter of the base, or the active overlay's copy of it.
-    fn param(&self, leaf: &str, dims: &[i64]) -> Result<Tensor> {
+    pub(super) fn stored(&self, leaf: &str, dims: &[i64]) -> Result<Tensor> {
         let name = self.join(leaf);
         let base = self.floats(&name, dims)?;
         self.run.params.borrow_mut().push(name.clone());
