@@ -27,10 +27,10 @@
 //! let batch = Batch::dense(Tensor::f_randint(100, [16, 10], (Kind::Int64, Device::Cpu))?);
 //! let classes = Tensor::f_randint(4, [16], (Kind::Int64, Device::Cpu))?;
 //! let model = peft.view(&["mine"])?;
-//! let mut trainer = Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), 1e-2, Schedule::Constant)?;
+//! let mut trainer = Trainer::new(&peft, &["mine"], AdamConfig::default(), 1e-2, Schedule::Constant)?;
 //! for _ in 0..10 {
 //!     let loss = cross_entropy(&model.forward(&batch, Pass::train())?, &classes)?;
-//!     trainer.step_adapters(&peft, &["mine"], &loss)?;
+//!     trainer.step(&loss)?;
 //! }
 //!
 //! let dir = tempfile::tempdir()?;
@@ -77,6 +77,7 @@ pub mod io;
 pub mod methods;
 pub mod models;
 mod peft;
+pub mod program;
 pub mod quant;
 mod run;
 pub mod seam;
@@ -90,7 +91,7 @@ pub mod build {
     pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
-        Attention, Block, Body, Heads, Init, Kernel, Layer, Project, Role, Softmax, causal_mask,
+        Attention, Block, Body, Heads, Init, Kernel, Layer, Numerics, Project, Role, causal_mask,
     };
 }
 

@@ -11,7 +11,6 @@ use crate::models::hub_model::{Described, Family, HubModel};
 use crate::models::rope::{Rope, RopeConfig};
 use crate::run::model::{Architecture, Model};
 use crate::run::scope::Scope;
-use crate::seam::attention::Softmax;
 use crate::seam::batch::{Batch, Prompt};
 use crate::seam::dims::{Dims, Transformer};
 use crate::seam::layer::{Block, Layer};
@@ -262,7 +261,7 @@ impl DecoderLayer {
                     k: own.linear("k_proj", d, kv, c.qkv_bias)?,
                     v: own.linear("v_proj", d, kv, c.qkv_bias)?,
                 },
-                core: own.attention("", Softmax::Fused, c.attention_dropout)?,
+                core: own.attention("", c.attention_dropout)?,
                 output: own.linear("o_proj", q, d, c.output_bias)?,
                 output_dropout: 0.0,
                 heads: c.num_attention_heads,

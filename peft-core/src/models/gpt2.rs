@@ -11,7 +11,6 @@ use crate::models::causal::Stream;
 use crate::models::hub_model::{Family, HubModel};
 use crate::run::model::{Architecture, Model};
 use crate::run::scope::Scope;
-use crate::seam::attention::Softmax;
 use crate::seam::batch::{Batch, Prompt};
 use crate::seam::dims::{Dims, TaskType, Transformer};
 use crate::seam::layer::{Block, Layer};
@@ -228,7 +227,7 @@ impl Gpt2Layer {
             attention_block: s.block("attn", Role::Attention, d)?,
             attention: SelfAttention {
                 projections: Projections::Packed(attn.conv1d("c_attn", d, d.saturating_mul(3))?),
-                core: attn.attention("", Softmax::Fused, c.attn_pdrop)?,
+                core: attn.attention("", c.attn_pdrop)?,
                 output: attn.conv1d("c_proj", d, d)?,
                 output_dropout: c.resid_pdrop,
                 heads: c.n_head,

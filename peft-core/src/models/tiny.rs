@@ -7,11 +7,12 @@
 use crate::error::{Error, Result};
 use crate::run::model::{Architecture, Model};
 use crate::run::scope::Scope;
-use crate::seam::attention::{Attention, Heads, Softmax};
+use crate::seam::attention::{Attention, Heads};
 use crate::seam::batch::{Batch, Input, Prompt};
 use crate::seam::dims::{Dims, TaskType, Transformer};
 use crate::seam::init::Init;
 use crate::seam::layer::{Block, Layer};
+use crate::seam::numerics::Numerics;
 use crate::seam::params::Params;
 use crate::seam::pass::Pass;
 use crate::seam::site::Role;
@@ -104,6 +105,10 @@ impl Architecture for TinyConfig {
                 pad: None,
             }),
         }
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
     }
 
     fn resized(&self, vocab: i64) -> Option<Box<dyn Architecture>> {
@@ -202,7 +207,7 @@ impl SelfAttention {
     fn new(s: &Scope<'_>, c: &TinyConfig) -> Result<Self> {
         Ok(Self {
             in_proj: s.packed_linear("in_proj", c.hidden, c.hidden.saturating_mul(3))?,
-            core: s.attention("core", Softmax::Explicit, 0.0)?,
+            core: s.multihead_attention("core", 0.0)?,
             out_proj: s.linear("out_proj", c.hidden, c.hidden, true)?,
             heads: c.heads,
             head_dim: c.head_dim(),

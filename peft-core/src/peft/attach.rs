@@ -50,7 +50,7 @@ impl Peft {
     ) -> Result<()> {
         let params = self.fit(method.as_ref(), &carried, place.to_owned(), tensors)?;
         let adapted = self.complete(name, Adapted { method, params, kept, carried })?;
-        self.adapters.insert(name.to_owned(), adapted);
+        self.adapters.insert(name.to_owned(), adapted.into());
         Ok(())
     }
 
@@ -114,17 +114,13 @@ impl Peft {
 
     fn attach(&mut self, name: &str, method: Box<dyn Method>, params: Params) -> Result<()> {
         let adapted = self.complete(name, Adapted::fresh(method, params))?;
-        self.adapters.insert(name.to_owned(), adapted);
+        self.adapters.insert(name.to_owned(), adapted.into());
         Ok(())
     }
 
     /// Runs the constructor with the one adapter: that makes or checks its tensors.
     pub(crate) fn complete(&self, name: &str, mut adapted: Adapted) -> Result<Adapted> {
-        let trainable = |adapted: &Adapted| {
-            let active = adapted.active(name);
-            adapted.params.set_trainable(|key| !active.frozen(key))
-        };
-        trainable(&adapted)?;
+        adapted.train(|_| true)?;
         let run = self.run(vec![adapted.active(name)]);
         self.architecture().build(&Scope::root(&run))?;
         if run.active.iter().any(|a| a.hits.get() == 0) {
@@ -135,7 +131,7 @@ impl Peft {
         if !unread.is_empty() {
             return Err(Error::Unread { place: adapted.params.place().to_owned(), names: unread });
         }
-        trainable(&adapted)?;
+        adapted.train(|_| true)?;
         adapted.params.seal();
         Ok(adapted)
     }

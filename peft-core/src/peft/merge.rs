@@ -138,7 +138,7 @@ impl Peft {
         let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
         packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
         let peft = match self.architecture().untied().filter(|_| untied) {
-            Some(architecture) => Self::new(params, architecture)?,
+            Some(architecture) => Self::new(params, architecture)?.with_numerics(self.numerics()),
             None => self.over(params)?,
         };
         Ok(Merged { peft, requantised })

@@ -28,6 +28,7 @@ use crate::run::rewrite::Rewrite;
 use crate::run::scope::Scope;
 use crate::run::{Active, Run};
 use crate::seam::method::Method;
+use crate::seam::numerics::Numerics;
 use crate::seam::params::Params;
 use crate::seam::site::Outline;
 use serde_json::Value;
@@ -46,7 +47,21 @@ pub struct Peft {
     base: Params,
     architecture: Arc<dyn Architecture>,
     outline: Outline,
-    pub(crate) adapters: BTreeMap<String, Adapted>,
+    numerics: Numerics,
+    /// Shared with the trainers: those go on with their adapter, whatever becomes of its name.
+    pub(crate) adapters: BTreeMap<String, Arc<Adapted>>,
+}
+
+/// The sum of the terms that adapters add to the loss, if any of them does.
+pub(crate) fn penalty<'a>(
+    adapters: impl IntoIterator<Item = (&'a dyn Method, &'a Params)>,
+) -> Result<Option<Tensor>> {
+    adapters.into_iter().try_fold(None, |sum: Option<Tensor>, (method, params)| {
+        Ok(match (sum, method.penalty(params)?) {
+            (Some(sum), Some(term)) => Some(sum.f_add(&term)?),
+            (sum, term) => sum.or(term),
+        })
+    })
 }
 
 /// An adapter: its configuration, completed from the model, and its tensors.
@@ -80,6 +95,12 @@ impl Adapted {
         Ok(tensors)
     }
 
+    /// Has gradients computed for what the method trains and `wanted` accepts, whatever had them before.
+    pub fn train(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let active = self.active("");
+        self.params.set_trainable(|key| !active.frozen(key) && wanted(key)).map(drop)
+    }
+
     /// As an adapter of a view.
     pub fn active<'a>(&'a self, name: &'a str) -> Active<'a> {
         Active { carried: Some(&self.carried), ..Active::new(name, self.method.as_ref(), &self.params) }
@@ -99,7 +120,8 @@ impl Peft {
     pub(crate) fn of(base: Params, architecture: Arc<dyn Architecture>) -> Result<Self> {
         base.freeze()?;
         let dims = architecture.dims();
-        let run = Run::new(&base, &dims, vec![]);
+        let numerics = architecture.numerics();
+        let run = Run::new(&base, &dims, numerics, vec![]);
         architecture.build(&Scope::root(&run))?;
         let tied: BTreeMap<String, String> = run.tied.into_inner().into_iter().collect();
         let (sites, params) = (run.sites.into_inner(), run.params.into_inner());
@@ -110,7 +132,7 @@ impl Peft {
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
-        Ok(Self { base, architecture, outline, adapters: BTreeMap::new() })
+        Ok(Self { base, architecture, outline, numerics, adapters: BTreeMap::new() })
     }
 
     /// The base's tensors.
@@ -133,7 +155,30 @@ impl Peft {
     /// # Errors
     /// As [`Peft::new`].
     pub fn over(&self, base: Params) -> Result<Self> {
-        Self::of(base, self.architecture.clone())
+        Ok(Self::of(base, self.architecture.clone())?.with_numerics(self.numerics))
+    }
+
+    /// The same model, whose views and trainers compute with other [`Numerics`] from now on.
+    ///
+    /// ```
+    /// # use peft_core::{Peft, models::TinyConfig, seam::Numerics};
+    /// # fn main() -> peft_core::Result<()> {
+    /// let config = TinyConfig::default();
+    /// let peft = Peft::new(config.init(peft_core::tch::Device::Cpu)?, config)?;
+    /// assert_eq!(peft.numerics(), Numerics::Exact); // of the tiny model, which has the bits of a Python program
+    /// let peft = peft.with_numerics(Numerics::Fast);
+    /// # assert_eq!(peft.numerics(), Numerics::Fast);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_numerics(self, numerics: Numerics) -> Self {
+        Self { numerics, ..self }
+    }
+
+    /// What views and trainers compute with; the architecture's, unless [`Peft::with_numerics`] has said otherwise.
+    pub fn numerics(&self) -> Numerics {
+        self.numerics
     }
 
     /// The model's sites and parameters.
@@ -189,12 +234,18 @@ impl Peft {
         Ok(())
     }
 
-    pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
+    pub(crate) fn adapter(&self, name: &str) -> Result<&Arc<Adapted>> {
         self.adapters.get(name).ok_or_else(|| self.unknown(name))
     }
 
     fn unknown(&self, name: &str) -> Error {
         Error::UnknownAdapter { name: name.to_owned(), known: self.adapters.keys().cloned().collect() }
+    }
+
+    /// The named adapters, to be held beside this.
+    pub(crate) fn adapted(&self, names: &[&str]) -> Result<Vec<Arc<Adapted>>> {
+        self.active(names)?;
+        names.iter().map(|name| self.adapter(name).cloned()).collect()
     }
 
     pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
@@ -254,7 +305,7 @@ impl Peft {
 
     /// A run of the constructor that is yet to be made.
     pub(crate) fn run<'a>(&'a self, active: Vec<Active<'a>>) -> Run<'a> {
-        Run::new(&self.base, &self.outline.dims, active)
+        Run::new(&self.base, &self.outline.dims, self.numerics, active)
     }
 
     /// Runs the constructor with the adapters while `rewrite` sees every layer; gives the view, and the parameters that
@@ -276,16 +327,7 @@ impl Peft {
 
     /// Extra loss of the named adapters, if they have any.
     pub fn penalty(&self, active: &[&str]) -> Result<Option<Tensor>> {
-        let mut sum: Option<Tensor> = None;
-        for a in self.active(active)? {
-            if let Some(term) = a.method.penalty(a.params)? {
-                sum = Some(match sum {
-                    Some(s) => s.f_add(&term)?,
-                    None => term,
-                });
-            }
-        }
-        Ok(sum)
+        penalty(self.active(active)?.iter().map(|a| (a.method, a.params)))
     }
 
     /// Tells the named adapters that optimizer step `step` (from 1) is done.

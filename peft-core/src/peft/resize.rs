@@ -101,7 +101,7 @@ impl Peft {
         }
         let params = Params::from_copies(self.base().place(), self.base().device(), tensors)?;
         self.base().packed().iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-        Self::new(params, architecture)
+        Ok(Self::new(params, architecture)?.with_numerics(self.numerics()))
     }
 
     /// The same model with the vocabulary of the adapter in `dir`, without adapters: where an adapter was trained on a model

@@ -9,6 +9,7 @@ use crate::run::carried::Carried;
 use crate::run::rewrite::Rewrite;
 use crate::seam::dims::Dims;
 use crate::seam::method::{Counting, Method, Overlay};
+use crate::seam::numerics::Numerics;
 use crate::seam::params::Params;
 use crate::seam::site::SiteOutline;
 use std::cell::{Cell, RefCell};
@@ -55,6 +56,7 @@ impl<'a> Active<'a> {
 pub(crate) struct Run<'a> {
     pub base: &'a Params,
     pub dims: &'a Dims,
+    pub numerics: Numerics,
     pub active: Vec<Active<'a>>,
     pub sites: RefCell<Vec<SiteOutline>>,
     pub params: RefCell<Vec<String>>,
@@ -65,10 +67,11 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(base: &'a Params, dims: &'a Dims, active: Vec<Active<'a>>) -> Self {
+    pub fn new(base: &'a Params, dims: &'a Dims, numerics: Numerics, active: Vec<Active<'a>>) -> Self {
         Self {
             base,
             dims,
+            numerics,
             active,
             sites: RefCell::default(),
             params: RefCell::default(),

@@ -14,14 +14,13 @@ pub(crate) mod kernel;
 pub(crate) mod layer;
 pub(crate) mod low_rank;
 pub(crate) mod method;
+pub(crate) mod numerics;
 pub(crate) mod params;
 pub(crate) mod pass;
 pub(crate) mod site;
 pub(crate) mod twin;
 
-pub use attention::{
-    Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
-};
+pub use attention::{Attention, AttentionAdapter, AttentionInner, Heads, Project, causal_mask, open_keys};
 pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
 pub use dims::{Dims, TaskType, Transformer};
@@ -30,6 +29,7 @@ pub use kernel::{Base, Kernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
 pub use method::{Counting, Factors, FileForm, Method, Overlay};
+pub use numerics::Numerics;
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};

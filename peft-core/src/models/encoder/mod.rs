@@ -12,7 +12,6 @@ use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
 use crate::run::model::Model;
 use crate::run::scope::Scope;
-use crate::seam::attention::Softmax;
 use crate::seam::batch::{Batch, Input, Prompt};
 use crate::seam::layer::{Block, Layer};
 use crate::seam::pass::Pass;
@@ -134,7 +133,7 @@ impl EncoderLayer {
                     k: own.linear("key", d, d, true)?,
                     v: own.linear("value", d, d, true)?,
                 },
-                core: own.attention("", Softmax::Fused, c.attention_probs_dropout_prob)?,
+                core: own.attention("", c.attention_probs_dropout_prob)?,
                 output: attention.at("output").linear("dense", d, d, true)?,
                 output_dropout: c.hidden_dropout_prob,
                 heads: c.num_attention_heads,

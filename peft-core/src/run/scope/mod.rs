@@ -7,11 +7,12 @@ use crate::error::{Error, Result};
 use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
 use crate::run::{Active, Run};
-use crate::seam::attention::{Attention, Softmax};
+use crate::seam::attention::Attention;
 use crate::seam::batch::Prompt;
 use crate::seam::kernel::Kernel;
 use crate::seam::layer::{Block, Layer};
 use crate::seam::method::Method;
+use crate::seam::numerics::Numerics;
 use crate::seam::params::Params;
 use crate::seam::site::{Place, Role, Site, SiteKind, SiteOutline};
 use std::collections::BTreeMap;
@@ -172,12 +173,23 @@ impl<'a> Scope<'a> {
         Ok(Block { name, adapters })
     }
 
-    /// The attention core `leaf`.
-    pub fn attention(&self, leaf: &str, softmax: Softmax, dropout: f64) -> Result<Attention> {
+    /// The attention core `leaf`, as transformers' models compute it: by `scaled_dot_product_attention` of libtorch, whatever
+    /// the [`Numerics`]. `dropout` is the share of the softmax that training drops.
+    pub fn attention(&self, leaf: &str, dropout: f64) -> Result<Attention> {
+        self.core(leaf, Numerics::Fast, dropout)
+    }
+
+    /// The attention core `leaf` of a model that has PyTorch's `nn.MultiheadAttention`: step by step in its order where the
+    /// [`Numerics`] are exact, else as [`Scope::attention`].
+    pub fn multihead_attention(&self, leaf: &str, dropout: f64) -> Result<Attention> {
+        self.core(leaf, self.run.numerics, dropout)
+    }
+
+    fn core(&self, leaf: &str, numerics: Numerics, dropout: f64) -> Result<Attention> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
         let site = self.site(&name, Place::Attention, None);
         let adapters = self.weightless(&name, |m, p| m.attend(&site, p))?;
-        Ok(Attention { name, softmax, dropout, layer: self.layer.unwrap_or_default(), adapters })
+        Ok(Attention { name, numerics, dropout, layer: self.layer.unwrap_or_default(), adapters })
     }
 
     /// What rewrites the model's input.
