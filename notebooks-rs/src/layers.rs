@@ -318,8 +318,7 @@ impl SelfAttention {
         let project = |hidden: &Tensor| {
             Ok((self.split(&k.forward(hidden, pass)?)?, self.split(&v.forward(hidden, pass)?)?))
         };
-        let y = self.core.forward(heads, pass, &project)?;
-        let merged = y.f_transpose(1, 2)?.f_contiguous()?.f_view(x.size3()?)?;
-        o.forward(&merged, pass)
+        let join = |y: &Tensor| Ok(y.f_transpose(1, 2)?.f_contiguous()?.f_view(x.size3()?)?);
+        self.core.forward(heads, pass, &project)?.through(join, |y| o.forward(&y, pass))
     }
 }

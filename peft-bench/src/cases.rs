@@ -7,8 +7,8 @@ use peft_core::methods::{
     PTuningConfig, PartialConfig, Placement, PrefixTuningConfig, PromptInit, PromptTuningConfig, VeraConfig,
     ZeroInitAttentionConfig,
 };
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
+use peft_core::target::{Names, Targets};
 
 /// One method with its settings on the two tasks.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub struct Case {
     /// Peak learning rate on the synthetic task, and on text.
     pub lr: (f64, f64),
     /// The method, configured for the small model of the synthetic task.
-    pub tiny: fn() -> Box<dyn Method>,
+    pub tiny: fn() -> Box<dyn MethodConfig>,
     /// The method, configured for a BERT.
-    pub bert: fn() -> Box<dyn Method>,
+    pub bert: fn() -> Box<dyn MethodConfig>,
 }
 
 impl Case {
@@ -66,28 +66,28 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "adalora", about: "AdaLoRA, rank 6 or 12 pruned to 4 or 8", lr: (2e-2, 2e-3),
-        tiny: || AdaLoraConfig { target_modules: Some(Names::list(["ff.0"])), ..adalora(4, 600, Common::default()) }.into(),
+        tiny: || AdaLoraConfig { targets: ["ff.0"].into(), ..adalora(4, 600, Common::default()) }.into(),
         bert: || adalora(8, 189, head()).into(),
     },
     Case {
         name: "loha", about: "LoHa, Hadamard product of two", lr: (4e-2, 4e-3),
-        tiny: || LoHaConfig { r: 2, alpha: 4.0, target_modules: ff(), ..Default::default() }.into(),
+        tiny: || LoHaConfig { r: 2, alpha: 4.0, targets: ff(), ..Default::default() }.into(),
         bert: || LoHaConfig { r: 4, alpha: 8.0, common: head(), ..Default::default() }.into(),
     },
     Case {
         name: "lokr", about: "LoKr, Kronecker product", lr: (1e-1, 1e-2),
-        tiny: || LoKrConfig { r: 4, alpha: 8.0, target_modules: ff(), ..Default::default() }.into(),
+        tiny: || LoKrConfig { r: 4, alpha: 8.0, targets: ff(), ..Default::default() }.into(),
         bert: || LoKrConfig { r: 8, alpha: 16.0, common: head(), ..Default::default() }.into(),
     },
     Case {
         name: "oft", about: "OFT, inputs turned in blocks", lr: (5e-2, 5e-3),
-        tiny: || OftConfig { oft_block_size: 8, target_modules: ff(), ..Default::default() }.into(),
+        tiny: || OftConfig { oft_block_size: 8, targets: ff(), ..Default::default() }.into(),
         bert: || OftConfig { oft_block_size: 32, common: head(), ..Default::default() }.into(),
     },
     Case {
         name: "diff-pruning", about: "gated differences of all weights of some layers", lr: (2e-2, 2e-3),
-        tiny: || DiffPruningConfig { target_modules: ff(), ..Default::default() }.into(),
-        bert: || DiffPruningConfig { target_modules: attention(), common: head(), ..Default::default() }.into(),
+        tiny: || DiffPruningConfig { targets: ff(), ..Default::default() }.into(),
+        bert: || DiffPruningConfig { targets: attention(), common: head(), ..Default::default() }.into(),
     },
     Case {
         name: "dora", about: "LoRA with a trained magnitude", lr: (2e-2, 2e-3),
@@ -96,13 +96,13 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "pissa", about: "LoRA from the principal directions of W", lr: (5e-3, 5e-4),
-        tiny: || LoraConfig { init_lora_weights: start("pissa"), ..lora_tiny() }.into(),
-        bert: || LoraConfig { init_lora_weights: start("pissa"), ..lora_bert() }.into(),
+        tiny: || LoraConfig { init_lora_weights: InitLora::Pissa, ..lora_tiny() }.into(),
+        bert: || LoraConfig { init_lora_weights: InitLora::Pissa, ..lora_bert() }.into(),
     },
     Case {
         name: "olora", about: "LoRA from an orthogonal basis of W", lr: (5e-3, 5e-4),
-        tiny: || LoraConfig { init_lora_weights: start("olora"), ..lora_tiny() }.into(),
-        bert: || LoraConfig { init_lora_weights: start("olora"), ..lora_bert() }.into(),
+        tiny: || LoraConfig { init_lora_weights: InitLora::Olora, ..lora_tiny() }.into(),
+        bert: || LoraConfig { init_lora_weights: InitLora::Olora, ..lora_bert() }.into(),
     },
     Case {
         name: "lora-bias", about: "LoRA and all biases of the base", lr: (2e-2, 2e-3),
@@ -131,7 +131,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "ln-tuning", about: "norms", lr: (2e-2, 3e-3),
-        tiny: || LnTuningConfig { target_modules: Some(Names::list(["n1", "n2"])), ..Default::default() }.into(),
+        tiny: || LnTuningConfig { targets: ["n1", "n2"].into(), ..Default::default() }.into(),
         bert: || ln_tuning_bert().into(),
     },
     Case {
@@ -178,16 +178,16 @@ pub const CASES: &[Case] = &[
 
 /// As in lesson 000: the first feed-forward layer.
 fn lora_tiny() -> LoraConfig {
-    LoraConfig { r: 4, lora_alpha: 8.0, target_modules: ff(), ..Default::default() }
+    LoraConfig { r: 4, lora_alpha: 8.0, targets: ff(), ..Default::default() }
 }
 
-fn ff() -> Option<Names> {
-    Some(Names::list(["ff.0"]))
+fn ff() -> Targets {
+    ["ff.0"].into()
 }
 
 /// PEFT's default targets for BERT, where a method has none.
-fn attention() -> Option<Names> {
-    Some(Names::list(["query", "value"]))
+fn attention() -> Targets {
+    ["query", "value"].into()
 }
 
 /// PEFT's default targets: query and value.
@@ -215,20 +215,16 @@ fn partial(common: Common) -> PartialConfig {
 }
 
 fn ln_tuning_bert() -> LnTuningConfig {
-    let target_modules = Some(Names::list(["LayerNorm"]));
-    LnTuningConfig { target_modules, common: head(), ..Default::default() }
+    let targets = ["LayerNorm"].into();
+    LnTuningConfig { targets, common: head() }
 }
 
 fn ia3_tiny() -> Ia3Config {
     Ia3Config {
-        target_modules: Some(Names::list(["in_proj", "ff.2"])),
+        targets: ["in_proj", "ff.2"].into(),
         feedforward_modules: Some(Names::list(["ff.2"])),
         ..Default::default()
     }
-}
-
-fn start(name: &str) -> InitLora {
-    InitLora::Named(name.into())
 }
 
 fn bottleneck_tiny(placement: &[Placement]) -> BottleneckConfig {

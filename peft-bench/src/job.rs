@@ -126,7 +126,7 @@ fn train<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64, say:
         losses: curve(&losses),
         test_accuracy: f64::try_from(right.f_mean(None::<Kind>)?)?,
         merge_error,
-        config: peft.method(ADAPTER)?.config(peft.params(ADAPTER)?)?.unwrap_or_default(),
+        config: peft.adapter_config(ADAPTER)?.unwrap_or_default(),
         lr,
     })
 }

@@ -6,7 +6,6 @@ use peft_core::generate::KvCache;
 use peft_core::methods::LoraConfig;
 use peft_core::models::llama;
 use peft_core::seam::Wanted;
-use peft_core::target::Names;
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use serde::Serialize;
 use std::time::Instant;
@@ -113,12 +112,9 @@ pub fn measure(job: &Job) -> Result<Vec<Measured>> {
     job.threads.set(peft.report(&[])?.all);
     let names: Vec<String> = (0..job.rows).map(|i| format!("adapter {i}")).collect();
     for name in &names {
-        let target_modules = Some(Names::list(TARGETS));
+        let targets = TARGETS.into();
         let alpha = 2.0 * job.rank as f64;
-        peft.add(
-            name,
-            LoraConfig { r: job.rank, lora_alpha: alpha, target_modules, ..LoraConfig::default() },
-        )?;
+        peft.add(name, LoraConfig { r: job.rank, lora_alpha: alpha, targets, ..LoraConfig::default() })?;
         for (key, t) in peft.params(name)?.tensors() {
             peft.params(name)?.assign(&key, &t.f_randn_like()?.f_mul_scalar(0.02)?)?;
         }

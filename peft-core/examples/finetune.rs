@@ -11,7 +11,7 @@ use peft_core::hub::{Head, TokenIds};
 use peft_core::io::{IfExists, adapter};
 use peft_core::methods::{Common, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::quant::Nf4Config;
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use peft_core::text::{ChatTemplate, Corpus, Limits, TextEncoder};
 use peft_core::train::{AdamConfig, Schedule, Shuffle, Trainer, next_token_loss};
 use peft_core::{Pass, TaskType};
@@ -73,7 +73,7 @@ enum Name {
 }
 
 impl Options {
-    fn adapter(&self) -> Box<dyn Method> {
+    fn adapter(&self) -> Box<dyn MethodConfig> {
         let base = Some(self.model.display().to_string()); // where PEFT looks for the base
         let task_type = Some(TaskType::CausalLm);
         let common = Common { task_type, base_model_name_or_path: base, ..Default::default() };

@@ -12,8 +12,7 @@ use peft_core::methods::{
     BottleneckConfig, Common, FullConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig,
 };
 use peft_core::report::commas;
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use std::path::Path;
 
 /// Says what fine-tuning a model takes, before it is downloaded
@@ -64,10 +63,9 @@ fn blueprint(model: &str) -> Result<Blueprint> {
 }
 
 /// The methods to compare.
-fn methods(common: &Common) -> Vec<(&'static str, Box<dyn Method>)> {
+fn methods(common: &Common) -> Vec<(&'static str, Box<dyn MethodConfig>)> {
     let common = || common.clone();
     let lora = LoraConfig { common: common(), ..LoraConfig::default() };
-    let everywhere = Some(Names::Pattern("all-linear".into()));
     let bottleneck = BottleneckConfig { bottleneck_size: 64, common: common(), ..Default::default() };
     vec![
         ("prompt tuning, 20 tokens", PromptTuningConfig { common: common(), ..Default::default() }.into()),
@@ -76,7 +74,7 @@ fn methods(common: &Common) -> Vec<(&'static str, Box<dyn Method>)> {
         ("DoRA, r = 8", LoraConfig { use_dora: true, ..lora.clone() }.into()),
         ("prefix tuning, 20 tokens", PrefixTuningConfig { common: common(), ..Default::default() }.into()),
         ("bottleneck adapters, 64 wide", bottleneck.into()),
-        ("LoRA, r = 16, all linear layers", LoraConfig { r: 16, target_modules: everywhere, ..lora }.into()),
+        ("LoRA, r = 16, all linear layers", LoraConfig { r: 16, ..lora.targets("all-linear") }.into()),
         ("full fine-tuning, of a copy", FullConfig { common: common() }.into()),
     ]
 }

@@ -7,7 +7,6 @@
 //! ```
 //! use peft_core::methods::LoraConfig;
 //! use peft_core::models::TinyConfig;
-//! use peft_core::target::Names;
 //! use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 //! use peft_core::tch::{self, Device, Kind, Tensor};
 //! use peft_core::{Batch, Model, Pass, Peft};
@@ -17,7 +16,7 @@
 //! let config = TinyConfig::default();
 //! let mut peft = Peft::new(config.init(Device::Cpu)?, config)?; // frozen from here on
 //!
-//! let lora = LoraConfig { r: 4, lora_alpha: 8.0, target_modules: Some(Names::list(["ff.0"])), ..Default::default() };
+//! let lora = LoraConfig { lora_alpha: 8.0, ..LoraConfig::new(4).targets(["ff.0"]) };
 //! peft.add("mine", lora)?;
 //! assert_eq!(
 //!     peft.report(&["mine"])?.to_string(),
@@ -43,13 +42,17 @@
 //! # }
 //! ```
 //!
-//! - [`methods`]: the methods, one file each, and the [`Method`] trait that each of them implements.
-//! - [`models`]: the architectures; [`hub`] opens them from Hub directories.
-//! - [`generate`]: text from a causal model.
-//! - [`quant`]: bases in 4 bits.
+//! Who uses adapters finds everything at the root and in
+//!
+//! - [`methods`]: the methods with their configurations, one file each; [`target`]: where they apply.
+//! - [`hub`]: models as the Hub has them, opened and written; [`models`]: their architectures.
+//! - [`text`]: tokenizers and data sets; [`train`]: optimizers, schedules, the training step.
+//! - [`generate`](mod@generate): text from a causal model.
+//! - [`combine`]: several adapters as one; [`quant`]: bases in 4 bits.
 //! - [`estimate`]: how much is trained and whether it fits, from a configuration alone.
-//! - [`train`]: optimizers, schedules, the training step.
-//! - [`layer`](Layer), [`attention`](Attention), [`Scope`]: the seam between the three.
+//! - [`io`]: files of tensors and adapters; [`device`]: where it all runs.
+//!
+//! Who writes a method implements the traits of [`seam`]. Who brings a model builds it from [`build`].
 #![forbid(unsafe_code)]
 // Bad input is an error and never a panic. `.ci/run` also keeps out the functions of tch that panic; its operators
 // (`&a + &b`) are kept out by the lint on arithmetic.

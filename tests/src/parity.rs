@@ -7,7 +7,7 @@ use crate::{golden_tensors, relative_error, several};
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::hub;
 use peft_core::methods::from_json;
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use peft_core::train::{cross_entropy, next_token_loss};
 use peft_core::{Batch, Pass, Peft, io};
 use serde_json::Value;
@@ -212,7 +212,7 @@ fn encoder(peft: &mut Peft, dir: &Path, g: &Tensors) -> Result<()> {
     Ok(peft.add_with("encoder", config(dir)?, tensors)?)
 }
 
-fn config(dir: &Path) -> Result<Box<dyn Method>> {
+fn config(dir: &Path) -> Result<Box<dyn MethodConfig>> {
     Ok(from_json(io::read_json(&dir.join("adapter_config.json"))?, "the golden")?)
 }
 

@@ -7,8 +7,7 @@ pub use models::{Bert, Gpt2, Llama, Qwen2, TINY, Tiny};
 use crate::table::{Config, Row, rows};
 use anyhow::{Result, bail};
 use peft_core::methods::{Common, LoraConfig};
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use peft_core::train::{cross_entropy, next_token_loss};
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,7 +77,7 @@ pub fn fresh<M: Subject>(config: &Config) -> Result<Peft> {
 }
 
 /// As [`fresh`].
-pub fn fresh_method<M: Subject>(method: Box<dyn Method>) -> Result<Peft> {
+pub fn fresh_method<M: Subject>(method: Box<dyn MethodConfig>) -> Result<Peft> {
     let mut peft = M::base()?;
     tch::manual_seed(1);
     peft.add("a", method)?;
@@ -91,7 +90,7 @@ pub fn moved<M: Subject>(config: &Config) -> Result<Peft> {
 }
 
 /// As [`moved`].
-pub fn moved_method<M: Subject>(method: Box<dyn Method>) -> Result<Peft> {
+pub fn moved_method<M: Subject>(method: Box<dyn MethodConfig>) -> Result<Peft> {
     let peft = fresh_method::<M>(method)?;
     move_away(peft.params("a")?, 2)?;
     Ok(peft)
@@ -99,9 +98,8 @@ pub fn moved_method<M: Subject>(method: Box<dyn Method>) -> Result<Peft> {
 
 /// The smallest model with a LoRA `a`, which differs by `seed` too.
 pub fn lora(r: i64, lora_alpha: f64, seed: i64) -> Result<Peft> {
-    let target_modules = Some(Names::list(["out_proj", "ff.0"]));
-    let peft =
-        moved_method::<Tiny>(LoraConfig { r, lora_alpha, target_modules, ..Default::default() }.into())?;
+    let targets = ["out_proj", "ff.0"].into();
+    let peft = moved_method::<Tiny>(LoraConfig { r, lora_alpha, targets, ..Default::default() }.into())?;
     move_away(peft.params("a")?, seed)?;
     Ok(peft)
 }

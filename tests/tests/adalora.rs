@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use peft_core::io::tensors;
 use peft_core::methods::AdaLoraConfig;
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
 use peft_core::{Params, Peft};
 use peft_core::{hub, io};
@@ -27,7 +26,7 @@ fn set(params: &Params, values: &dyn Fn(&str) -> Result<(Tensor, Tensor)>) -> Re
 
 /// The `rank_pattern` that the adapter's file would have.
 fn rank_pattern(peft: &Peft) -> Result<Value> {
-    let config = peft.method("a")?.config(peft.params("a")?)?.context("no file form")?;
+    let config = peft.adapter_config("a")?.context("no file form")?;
     Ok(config["rank_pattern"].clone())
 }
 
@@ -38,18 +37,18 @@ fn the_allocator_is_pythons() -> Result<()> {
     let dir = golden("llama/x_adalora_alloc");
     let (g, meta) = (golden_tensors(&dir)?, io::read_json(&dir.join("meta.json"))?);
     let mut peft = hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
-    let mut config = AdaLoraConfig {
+    let config = AdaLoraConfig {
         init_r: 4,
         target_r: 2,
         tinit: 1,
         tfinal: 2,
         total_step: Some(8),
         delta_t: 2,
-        target_modules: Some(Names::list(["q_proj"])),
+        targets: ["q_proj"].into(),
         ..AdaLoraConfig::default()
     };
     peft.add("a", config.clone())?;
-    config.sites = [0, 1].map(|i| format!("model.layers.{i}.self_attn.q_proj")).into();
+    let sites = [0, 1].map(|i| format!("model.layers.{i}.self_attn.q_proj"));
     let mut masks = 0;
     for step in 1..=8u64 {
         set(peft.params("a")?, &|name| {
@@ -58,10 +57,10 @@ fn the_allocator_is_pythons() -> Result<()> {
         })?;
         peft.after_step(&["a"], step)?;
         let expected = &meta["steps"][step as usize - 1];
-        let (budget, due) = config.budget(step);
+        let (budget, due) = config.budget(step, sites.len());
         ensure!(budget == expected["budget"] && due == expected["mask_step"], "step {step}: {budget} {due}");
         let pattern = rank_pattern(&peft)?;
-        for site in &config.sites {
+        for site in &sites {
             let name = format!("{site}.lora_E");
             let e = peft.params("a")?.tensors()[&format!("base_model.model.{name}")].detach();
             assert_bits(&format!("step {step}: {name}"), &e, &g[&format!("step{step}.after.{name}")])?;
@@ -88,7 +87,7 @@ fn config(init_r: i64, target_r: i64) -> AdaLoraConfig {
         tinit: 1,
         tfinal: 2,
         total_step: Some(6),
-        target_modules: Some(Names::list(["in_proj", "ff.2"])),
+        targets: ["in_proj", "ff.2"].into(),
         ..AdaLoraConfig::default()
     }
 }

@@ -3,8 +3,7 @@
 use anyhow::{Result, ensure};
 use peft_core::Peft;
 use peft_core::methods::{FullConfig, LoraConfig, PrefixTuningConfig};
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use tests::on_every_model;
 use tests::subject::Tiny;
 use tests::subject::{Subject, logits, move_away, moved};
@@ -12,11 +11,11 @@ use tests::table::{Merge, Row};
 use tests::{assert_close, refused, relative_error, serial};
 
 fn lora(r: i64) -> LoraConfig {
-    let target_modules = Some(Names::list(["ff.0", "ff.2"]));
-    LoraConfig { r, lora_alpha: 2.5 * r as f64, target_modules, ..LoraConfig::default() }
+    let targets = ["ff.0", "ff.2"].into();
+    LoraConfig { r, lora_alpha: 2.5 * r as f64, targets, ..LoraConfig::default() }
 }
 
-fn with(method: impl Into<Box<dyn Method>>) -> Result<Peft> {
+fn with(method: impl Into<Box<dyn MethodConfig>>) -> Result<Peft> {
     let mut peft = Tiny::base()?;
     peft.add("a", method)?;
     move_away(peft.params("a")?, 3)?;

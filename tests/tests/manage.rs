@@ -3,14 +3,13 @@
 use anyhow::{Result, ensure};
 use peft_core::Peft;
 use peft_core::methods::{LoraConfig, PrefixTuningConfig};
-use peft_core::target::Names;
 use tests::subject::{Llama, Tiny};
 use tests::subject::{Subject, logits, move_away};
 use tests::{assert_bits, golden, refused, serial};
 
 fn two() -> Result<Peft> {
     let mut peft = Tiny::base()?;
-    peft.add("a", LoraConfig { r: 4, target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    peft.add("a", LoraConfig { r: 4, targets: ["ff.0"].into(), ..Default::default() })?;
     peft.add("default", PrefixTuningConfig { num_virtual_tokens: 2, ..Default::default() })?;
     move_away(peft.params("a")?, 3)?;
     Ok(peft)

@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use peft_core::hub;
 use peft_core::methods::LoraConfig;
-use peft_core::target::Names;
 use peft_core::{MergeOptions, Peft};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
@@ -12,8 +11,7 @@ use tests::subject::{Subject, logits, move_away};
 use tests::{assert_bits, assert_close, golden, refused, serial};
 
 fn lora(r: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    LoraConfig { r, lora_alpha: alpha, target_modules, ..LoraConfig::default() }
+    LoraConfig { r, lora_alpha: alpha, targets: targets.into(), ..LoraConfig::default() }
 }
 
 const KEY: &str = "layers.0.ff.0.weight";

@@ -6,7 +6,6 @@ use peft_core::generate::KvCache;
 use peft_core::hub;
 use peft_core::methods::{BottleneckConfig, Common, FullConfig, LoraConfig, PromptTuningConfig};
 use peft_core::quant::Nf4Config;
-use peft_core::target::Names;
 use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 use tests::on_every_model;
@@ -16,8 +15,7 @@ use tests::table::{Merge, Row};
 use tests::{assert_close, golden, golden_tensors, refused, serial};
 
 fn lora(r: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    LoraConfig { r, lora_alpha: alpha, target_modules, ..LoraConfig::default() }
+    LoraConfig { r, lora_alpha: alpha, targets: targets.into(), ..LoraConfig::default() }
 }
 
 /// Adapters `a`, `b` and `c` over `peft`: other ranks, scales and targets, all moved from their start.

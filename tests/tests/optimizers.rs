@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::{Common, InitLora, LoraConfig, TrainableTokensConfig};
 use peft_core::seam::Numerics;
-use peft_core::target::Names;
 use peft_core::train::{
     Adam, AdamConfig, Decay, Group, LoraFa, LoraPlus, Optim, Product, Schedule, Trainer, next_token_loss,
 };
@@ -24,7 +23,7 @@ fn adapted(targets: &[&str]) -> Result<Peft> {
     let config = LoraConfig {
         r: 4,
         lora_alpha: 8.0,
-        target_modules: Some(Names::list(targets.iter().copied())),
+        targets: targets.into(),
         common: Common { modules_to_save: Some(vec!["model.norm".into()]), ..Common::default() },
         ..LoraConfig::default()
     };
@@ -144,9 +143,8 @@ fn no_order_of_trainers_matters() -> Result<()> {
 fn rates_are_those_of_endings() -> Result<()> {
     let _serial = serial();
     let mut peft = base()?;
-    let target_modules = Some(Names::list(["q_proj"]));
     let init_lora_weights = InitLora::Flag(false); // B is not zero, so that A has a gradient
-    peft.add("a", LoraConfig { target_modules, init_lora_weights, ..LoraConfig::default() })?;
+    peft.add("a", LoraConfig { targets: ["q_proj"].into(), init_lora_weights, ..LoraConfig::default() })?;
     let copies = |peft: &Peft| -> Result<BTreeMap<String, Tensor>> {
         let all = peft.trainable(&["a"])?.into_iter();
         Ok(all.map(|(n, t)| (n, t.detach().copy())).collect())

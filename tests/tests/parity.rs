@@ -2,7 +2,6 @@
 
 use anyhow::{Result, bail, ensure};
 use peft_core::methods::{Common, LoraConfig};
-use peft_core::target::Names;
 use peft_core::{Batch, Model, Pass, Peft};
 use peft_core::{hub, io};
 use tch::{Device, Tensor};
@@ -56,7 +55,7 @@ fn all_linear_finds_what_peft_finds() -> Result<()> {
     let config = LoraConfig {
         r: 2,
         lora_alpha: 4.0,
-        target_modules: Some(Names::Pattern("all-linear".into())),
+        targets: "all-linear".into(),
         common: Common::classifier(),
         ..Default::default()
     };

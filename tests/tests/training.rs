@@ -4,8 +4,7 @@ use anyhow::{Result, ensure};
 use peft_core::io::tensors;
 use peft_core::methods::{AdaLoraConfig, LoraConfig};
 use peft_core::models::TinyConfig;
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
@@ -30,12 +29,7 @@ fn base() -> Result<Peft> {
 }
 
 fn lora() -> LoraConfig {
-    LoraConfig {
-        r: 3,
-        lora_alpha: 5.0,
-        target_modules: Some(Names::list(["ff.0", "in_proj"])),
-        ..Default::default()
-    }
+    LoraConfig { r: 3, lora_alpha: 5.0, targets: ["ff.0", "in_proj"].into(), ..Default::default() }
 }
 
 fn loss(peft: &Peft, step: i64) -> Result<Tensor> {
@@ -133,12 +127,8 @@ fn part(peft: &Peft, step: i64, (from, count): (i64, i64)) -> Result<(Tensor, f6
 #[test]
 fn accumulated_parts_are_one_batch() -> Result<()> {
     let _serial = tests::serial();
-    let ada = AdaLoraConfig {
-        total_step: Some(20),
-        target_modules: Some(Names::list(["ff.0"])),
-        ..AdaLoraConfig::default()
-    };
-    for method in [Box::<dyn Method>::from(lora()), ada.into()] {
+    let ada = AdaLoraConfig { total_step: Some(20), targets: ["ff.0"].into(), ..AdaLoraConfig::default() };
+    for method in [Box::<dyn MethodConfig>::from(lora()), ada.into()] {
         let dir = tempfile::tempdir()?;
         let mut whole = base()?;
         whole.add("a", method)?;

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use peft_core::hub;
 use peft_core::io::tensors;
 use peft_core::methods::{BitFitConfig, Common, Ia3Config, PartialConfig, VeraConfig};
-use peft_core::seam::Method;
-use peft_core::target::{LayerIndices, Names};
+use peft_core::seam::MethodConfig;
+use peft_core::target::{LayerIndices, Layers, Names};
 use peft_core::{Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 use tests::subject::{Llama, Tiny};
@@ -21,7 +21,7 @@ fn names(list: &[&str]) -> Option<Names> {
 }
 
 /// Names and shapes of a fresh adapter's tensors that contain `part`, without what all of them start with.
-fn shapes(family: &str, method: impl Method + 'static, part: &str) -> Result<Vec<(String, Vec<i64>)>> {
+fn shapes(family: &str, method: impl MethodConfig + 'static, part: &str) -> Result<Vec<(String, Vec<i64>)>> {
     let mut peft = base(family)?;
     peft.add("a", method)?;
     let tensors = peft.params("a")?.tensors().into_iter();
@@ -83,7 +83,7 @@ fn vera_fits_the_layers_it_adapts() -> Result<()> {
     let config = VeraConfig {
         r: 2,
         target_modules: names(&["v_proj", "k_proj"]),
-        layers_to_transform: Some(LayerIndices::One(1)),
+        layers: Layers { layers_to_transform: Some(LayerIndices::One(1)), ..Layers::default() },
         ..VeraConfig::default()
     };
     let found = shapes("llama", config.clone(), "vera_A")?;
@@ -100,11 +100,8 @@ fn feed_forward_layers_are_found_by_the_end_of_their_path() -> Result<()> {
     let _serial = serial();
     let layer = "bert.encoder.layer.0.";
     let check = |targets: &[&str], feedforward: Option<Names>, expected: &[(&str, [i64; 2])]| -> Result<()> {
-        let config = Ia3Config {
-            target_modules: names(targets),
-            feedforward_modules: feedforward,
-            ..Ia3Config::default()
-        };
+        let config =
+            Ia3Config { targets: targets.into(), feedforward_modules: feedforward, ..Ia3Config::default() };
         let found = shapes("bert", config, layer)?;
         let expected: Vec<(String, Vec<i64>)> =
             expected.iter().map(|(n, s)| (format!("{layer}{n}.ia3_l"), s.to_vec())).collect();
@@ -123,13 +120,13 @@ fn feed_forward_layers_are_found_by_the_end_of_their_path() -> Result<()> {
     check(&["attention.output.dense"], None, &[("attention.output.dense", [1, 32])])?;
     // By a pattern, beside which the file has the default.
     let (dir, mut peft) = (tempfile::tempdir()?, base("bert")?);
-    let target_modules = Some(Names::Pattern(".*key".into()));
-    peft.add("a", Ia3Config { target_modules, ..Ia3Config::default() })?;
+    let targets = ".*key".into();
+    peft.add("a", Ia3Config { targets, ..Ia3Config::default() })?;
     peft.save("a", dir.path())?;
     peft.load("b", dir.path())?;
     peft.delete("a")?;
-    peft.add("a", Ia3Config { target_modules: names(&["attention.output.dense"]), ..Ia3Config::default() })?;
-    let config = peft.method("a")?.config(peft.params("a")?)?.context("no file form")?;
+    peft.add("a", Ia3Config { targets: ["attention.output.dense"].into(), ..Ia3Config::default() })?;
+    let config = peft.adapter_config("a")?.context("no file form")?;
     ensure!(config["feedforward_modules"] == config["target_modules"], "{config:#}");
     Ok(())
 }
@@ -138,11 +135,8 @@ fn feed_forward_layers_are_found_by_the_end_of_their_path() -> Result<()> {
 #[test]
 fn bitfit_trains_the_biases_it_is_told_to() -> Result<()> {
     let _serial = serial();
-    let config = BitFitConfig {
-        target_modules: names(&["query", "intermediate.dense"]),
-        common: Common::classifier(),
-        ..BitFitConfig::default()
-    };
+    let config =
+        BitFitConfig { targets: ["query", "intermediate.dense"].into(), common: Common::classifier() };
     let found = shapes("bert", config.clone(), "layer.1.")?;
     let name = |leaf: &str| format!("bert.encoder.layer.1.{leaf}.bias");
     let expected = [(name("attention.self.query"), vec![32]), (name("intermediate.dense"), vec![64])];
@@ -155,7 +149,7 @@ fn bitfit_trains_the_biases_it_is_told_to() -> Result<()> {
     ensure!(report.all == peft.report(&[])?.all + 99, "{report}");
     // `nn.MultiheadAttention` names its bias another way.
     let mut tiny = Tiny::base()?;
-    let packed = BitFitConfig { target_modules: names(&["in_proj"]), ..BitFitConfig::default() };
+    let packed = BitFitConfig::default().targets(["in_proj"]);
     tiny.add("a", packed)?;
     ensure!(tiny.report(&["a"])?.trainable == 2 * 96, "{}", tiny.report(&["a"])?);
     Ok(())

@@ -8,7 +8,7 @@ use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, PrefixTuningConfig};
 use peft_core::models::TinyConfig;
 use peft_core::report::commas;
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use peft_core::seam::PREFIX;
 use peft_core::{Batch, Model, Pass};
 use peft_plot::{Axis, Figure, Lines, Panel, Series};
@@ -148,7 +148,7 @@ pub fn adapter(setting: Setting, page: &mut Page) -> Result<()> {
 }
 
 /// Parameters that a method would train over this base.
-pub(super) fn count(lesson: &Lesson, method: impl Into<Box<dyn Method>>) -> Result<i64> {
+pub(super) fn count(lesson: &Lesson, method: impl Into<Box<dyn MethodConfig>>) -> Result<i64> {
     let blueprint = Blueprint::like(&lesson.peft)?;
     Ok(blueprint.estimate(method, &Setup::default())?.report.trainable)
 }

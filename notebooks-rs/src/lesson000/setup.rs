@@ -7,7 +7,6 @@ use peft_core::methods::{
 };
 use peft_core::models::TinyConfig;
 use peft_core::seam::PREFIX;
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
@@ -79,8 +78,8 @@ fn attach_lora(peft: &mut Peft) -> Result<()> {
         tensors.push((format!("{at}.lora_A.weight"), hundredth(&[R, hidden])?));
         tensors.push((format!("{at}.lora_B.weight"), Tensor::f_zeros([ffn, R], CPU)?));
     }
-    let target_modules = Some(Names::list(["ff.0"]));
-    let config = LoraConfig { r: R, lora_alpha: 8.0, target_modules, ..Default::default() };
+    let targets = ["ff.0"].into();
+    let config = LoraConfig { r: R, lora_alpha: 8.0, targets, ..Default::default() };
     Ok(peft.add_with("lora", config, tensors)?)
 }
 

@@ -8,7 +8,7 @@ use peft_core::Error;
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::report::commas;
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 
 /// What the lesson says of a technique, and how it is used on a model of 7 billion parameters.
 struct Claim {
@@ -19,7 +19,7 @@ struct Claim {
     share: &'static str,
     /// The upper bound of that, in percent.
     bound: f64,
-    large: fn() -> Box<dyn Method>,
+    large: fn() -> Box<dyn MethodConfig>,
 }
 
 /// Settings at 7 billion: width of the bottlenecks, rank of the LoRA, virtual tokens.
@@ -123,5 +123,5 @@ pub fn takeaways(setting: Setting, page: &mut Page) -> Result<()> {
 
 /// LoRA where the lesson has it.
 fn lora_here() -> LoraConfig {
-    LoraConfig { target_modules: Some(peft_core::target::Names::list(["ff.0"])), ..Default::default() }
+    LoraConfig::default().targets(["ff.0"])
 }

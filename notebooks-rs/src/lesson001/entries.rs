@@ -4,8 +4,8 @@ use peft_core::methods::{
     AdaLoraConfig, BitFitConfig, BottleneckConfig, DiffPruningConfig, Ia3Config, LoraConfig, PartialConfig,
     PrefixTuningConfig, PromptTuningConfig,
 };
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
+use peft_core::target::{Names, Targets};
 
 /// Steps of each method.
 pub const STEPS: u64 = 40;
@@ -24,11 +24,16 @@ pub struct Entry {
     pub quantised: bool,
     /// What stays in the path of every token where it cannot be merged.
     pub stays: &'static str,
-    make: fn() -> Box<dyn Method>,
+    make: fn() -> Box<dyn MethodConfig>,
 }
 
 impl Entry {
-    const fn new(kind: &'static str, name: &'static str, lr: f64, make: fn() -> Box<dyn Method>) -> Self {
+    const fn new(
+        kind: &'static str,
+        name: &'static str,
+        lr: f64,
+        make: fn() -> Box<dyn MethodConfig>,
+    ) -> Self {
         Self { kind, name, lr, quantised: false, stays: "", make }
     }
 
@@ -41,7 +46,7 @@ impl Entry {
     }
 
     /// The method with its settings.
-    pub fn method(&self) -> Box<dyn Method> {
+    pub fn method(&self) -> Box<dyn MethodConfig> {
         (self.make)()
     }
 }
@@ -66,50 +71,50 @@ pub const ENTRIES: [Entry; 11] = [
 ];
 
 /// The feed-forward's first layer, in both layers of the model.
-fn target() -> Option<Names> {
-    Some(Names::list(["ff.0"]))
+fn target() -> Targets {
+    ["ff.0"].into()
 }
 
 /// After attention and after feed-forward.
-fn adapters() -> Box<dyn Method> {
+fn adapters() -> Box<dyn MethodConfig> {
     BottleneckConfig { bottleneck_size: R, ..BottleneckConfig::default() }.into()
 }
 
-fn prefix() -> Box<dyn Method> {
+fn prefix() -> Box<dyn MethodConfig> {
     PrefixTuningConfig { num_virtual_tokens: VIRTUAL, ..PrefixTuningConfig::default() }.into()
 }
 
-fn prompt() -> Box<dyn Method> {
+fn prompt() -> Box<dyn MethodConfig> {
     PromptTuningConfig { num_virtual_tokens: VIRTUAL, ..PromptTuningConfig::default() }.into()
 }
 
 /// Keys and values; this model has them in one matrix with the queries, which are scaled as well.
-fn ia3() -> Box<dyn Method> {
-    let target_modules = Some(Names::list(["in_proj", "ff.2"]));
+fn ia3() -> Box<dyn MethodConfig> {
+    let targets = ["in_proj", "ff.2"].into();
     let feedforward_modules = Some(Names::list(["ff.2"]));
-    Ia3Config { target_modules, feedforward_modules, ..Ia3Config::default() }.into()
+    Ia3Config { targets, feedforward_modules, ..Ia3Config::default() }.into()
 }
 
-fn low_rank(use_dora: bool) -> Box<dyn Method> {
-    let (lora_alpha, target_modules) = (2.0 * R as f64, target());
-    LoraConfig { r: R, lora_alpha, use_dora, target_modules, ..LoraConfig::default() }.into()
+fn low_rank(use_dora: bool) -> Box<dyn MethodConfig> {
+    LoraConfig { r: R, lora_alpha: 2.0 * R as f64, use_dora, targets: target(), ..LoraConfig::default() }
+        .into()
 }
 
-fn lora() -> Box<dyn Method> {
+fn lora() -> Box<dyn MethodConfig> {
     low_rank(false)
 }
 
-fn dora() -> Box<dyn Method> {
+fn dora() -> Box<dyn MethodConfig> {
     low_rank(true)
 }
 
 /// Twice the rank at the start, and half of it pruned away from step 5 to step 30.
-fn adalora() -> Box<dyn Method> {
+fn adalora() -> Box<dyn MethodConfig> {
     AdaLoraConfig {
         init_r: 2 * R,
         target_r: R,
         lora_alpha: 4.0 * R as f64,
-        target_modules: target(),
+        targets: target(),
         tinit: 5,
         tfinal: 10,
         delta_t: 5,
@@ -119,15 +124,14 @@ fn adalora() -> Box<dyn Method> {
     .into()
 }
 
-fn bitfit() -> Box<dyn Method> {
+fn bitfit() -> Box<dyn MethodConfig> {
     BitFitConfig::default().into()
 }
 
-fn diff_pruning() -> Box<dyn Method> {
-    let target_modules = target();
-    DiffPruningConfig { sparsity_penalty: 5e-4, target_modules, ..DiffPruningConfig::default() }.into()
+fn diff_pruning() -> Box<dyn MethodConfig> {
+    DiffPruningConfig { sparsity_penalty: 5e-4, targets: target(), ..DiffPruningConfig::default() }.into()
 }
 
-fn partial() -> Box<dyn Method> {
+fn partial() -> Box<dyn MethodConfig> {
     PartialConfig { last_layers: Some(1), ..PartialConfig::default() }.into()
 }

@@ -10,8 +10,7 @@ use indicatif::ProgressBar;
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::methods::{Common, LoraConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig};
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use peft_core::{Model, Pass, Peft, TaskType};
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
@@ -25,7 +24,7 @@ pub const LESSONS: Arguments =
     Arguments { epochs: 3, batch: 4, accumulation: 4, lr: 2e-4, warmup: Warmup::Steps(100) };
 
 /// The lesson's `setup_peft_training`: a configuration by its name. A name that it does not know is an error.
-pub fn method(name: &str, model: &Path) -> Result<Box<dyn Method>> {
+pub fn method(name: &str, model: &Path) -> Result<Box<dyn MethodConfig>> {
     let model = model.to_str().context("the model's path")?.to_owned();
     let common = Common {
         task_type: Some(TaskType::CausalLm),
@@ -34,9 +33,9 @@ pub fn method(name: &str, model: &Path) -> Result<Box<dyn Method>> {
     };
     Ok(match name {
         "lora" => {
-            let target_modules = Some(Names::list(["q_proj", "v_proj", "k_proj", "o_proj"]));
+            let targets = ["q_proj", "v_proj", "k_proj", "o_proj"].into();
             let (r, lora_alpha, lora_dropout) = (16, 32.0, 0.05);
-            LoraConfig { r, lora_alpha, target_modules, lora_dropout, common, ..LoraConfig::default() }.into()
+            LoraConfig { r, lora_alpha, targets, lora_dropout, common, ..LoraConfig::default() }.into()
         }
         "prefix" => {
             PrefixTuningConfig { num_virtual_tokens: 20, common, ..PrefixTuningConfig::default() }.into()

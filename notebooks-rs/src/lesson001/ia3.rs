@@ -28,7 +28,7 @@ pub fn class(device: Device) -> Result<LayersPeft> {
     let layers = names.iter().fold(LayersConfig::new(D, 1), |c, name| c.linear(name, D, D, false));
     let mut peft = layers.init(device)?;
     let config = Ia3Config {
-        target_modules: Some(Names::list(names)),
+        targets: Names::list(names).into(),
         feedforward_modules: Some(Names::list(Vec::<String>::new())),
         ..Ia3Config::default()
     };

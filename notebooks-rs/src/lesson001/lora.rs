@@ -10,8 +10,7 @@ use peft_core::Pass;
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
 use peft_core::seam::{Init, PREFIX};
-use peft_core::target::Names;
-use tch::{Kind, Tensor};
+use peft_core::tch::{Kind, Tensor};
 
 /// Inputs and outputs of the linear layer.
 const K: i64 = 64;
@@ -46,8 +45,7 @@ pub struct Trace {
 
 /// LoRA at `targets` with the lesson's rank and alpha.
 pub fn config(targets: &[&str]) -> LoraConfig {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    LoraConfig { r: R, lora_alpha: ALPHA, target_modules, ..LoraConfig::default() }
+    LoraConfig { r: R, lora_alpha: ALPHA, targets: targets.into(), ..LoraConfig::default() }
 }
 
 impl Trace {

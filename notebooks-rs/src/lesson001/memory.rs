@@ -8,7 +8,6 @@ use anyhow::Result;
 use peft_core::estimate::{Blueprint, Memory, Optimizer, Setup, Storage};
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
 use peft_core::{Model, Pass};
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
@@ -20,8 +19,8 @@ const NOMINAL: i64 = 7_000_000_000;
 
 /// Of the lesson's `setup_qlora`: rank 64 at all linear layers.
 pub fn qlora() -> LoraConfig {
-    let target_modules = Some(Names::Pattern("all-linear".into()));
-    LoraConfig { r: 64, lora_alpha: 128.0, target_modules, ..LoraConfig::default() }
+    let targets = "all-linear".into();
+    LoraConfig { r: 64, lora_alpha: 128.0, targets, ..LoraConfig::default() }
 }
 
 /// Rank 8 at the query and value projections.
@@ -93,8 +92,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
 
     let small = Small::new(setting)?;
     small.tell(page)?;
-    let all_attention =
-        LoraConfig { target_modules: Some(Names::list(["q_proj", "k_proj", "v_proj", "o_proj"])), ..lora() };
+    let all_attention = LoraConfig { targets: ["q_proj", "k_proj", "v_proj", "o_proj"].into(), ..lora() };
     let four = llama.estimate(all_attention, &half())?.report.trainable;
     let master = 4 * NOMINAL;
     page.mistakes(&[

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use peft_core::estimate::{Blueprint, Memory, Optimizer, Setup};
 use peft_core::methods::{BottleneckConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::report::commas;
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 use tch::Kind;
 
@@ -26,7 +26,7 @@ struct Row {
     name: &'static str,
     /// As the lesson has it: parameters and memory. None where it has no such row.
     claim: Option<(&'static str, &'static str)>,
-    method: fn() -> Box<dyn Method>,
+    method: fn() -> Box<dyn MethodConfig>,
     setup: fn() -> Setup,
     formula: (&'static str, fn(Sizes) -> i64),
 }
@@ -166,8 +166,9 @@ fn memory(c: &Counted) -> i64 {
 }
 
 fn mistakes(llama: &Blueprint, counted: &[Counted]) -> Result<Vec<Mistake>> {
-    let estimate =
-        |method: Box<dyn Method>| -> Result<i64> { Ok(llama.estimate(method, &half())?.report.trainable) };
+    let estimate = |method: Box<dyn MethodConfig>| -> Result<i64> {
+        Ok(llama.estimate(method, &half())?.report.trainable)
+    };
     let trainable = |name: &str| counted.iter().find(|c| c.row.name == name).map_or(0, |c| c.trainable);
     let share = |n: i64| format!("{:.2}%", 100.0 * n as f64 / llama.parameters() as f64);
     let r64 = trainable("LoRA (r=64)");

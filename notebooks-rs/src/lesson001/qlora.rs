@@ -9,7 +9,7 @@ use peft_core::estimate::{Blueprint, Setup, Storage};
 use peft_core::methods::LoraConfig;
 use peft_core::quant::Nf4Config;
 use peft_core::report::commas;
-use peft_core::target::Names;
+use peft_core::target::Targets;
 use peft_core::{Batch, MergeOptions, Model, Params, Pass, Peft, Quantised};
 use peft_plot::{Axis, BarGroup, Bars, Figure, Lines, Panel, Series};
 use tch::{Kind, Tensor};
@@ -31,8 +31,8 @@ pub fn nf4() -> Nf4Config {
 
 /// The lesson's `LoraConfig`: rank 64, alpha twice that, a little dropout.
 pub fn lora() -> LoraConfig {
-    let target_modules = Some(Names::list(TARGETS));
-    LoraConfig { r: 64, lora_alpha: 128.0, lora_dropout: 0.05, target_modules, ..LoraConfig::default() }
+    let targets = TARGETS.into();
+    LoraConfig { r: 64, lora_alpha: 128.0, lora_dropout: 0.05, targets, ..LoraConfig::default() }
 }
 
 /// The number of all parameters as the lesson's `sum(p.numel() ..)` finds it: two 4-bit values are one byte, and a packed
@@ -149,7 +149,7 @@ fn mistakes(page: &mut Page, report: &peft_core::Report, packed: i64) -> Result<
     let llama = Blueprint::about(SEVEN_BILLION)?;
     let setup = Setup { base: Storage::qlora(), ..Setup::default() };
     let large = llama.estimate(lora(), &setup)?.report;
-    let two = llama.estimate(LoraConfig { target_modules: None, ..lora() }, &setup)?.report.trainable;
+    let two = llama.estimate(LoraConfig { targets: Targets::default(), ..lora() }, &setup)?.report.trainable;
     let dims = &llama.outline().dims;
     let linears = llama.parameters()
         - 2 * dims.sizes()?.vocab * dims.sizes()?.hidden

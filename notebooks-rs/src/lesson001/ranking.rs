@@ -10,8 +10,7 @@ use peft_core::methods::{
 };
 use peft_core::quant::Nf4Config;
 use peft_core::report::commas;
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use peft_plot::{Axis, Figure, Panel, Point, Points};
 use tch::Kind;
 
@@ -24,7 +23,7 @@ struct Entry {
     lr: f64,
     /// Over a base in 4 bits.
     nf4: bool,
-    method: fn() -> Box<dyn Method>,
+    method: fn() -> Box<dyn MethodConfig>,
 }
 
 const ENTRIES: [Entry; 6] = [
@@ -37,16 +36,16 @@ const ENTRIES: [Entry; 6] = [
 ];
 
 /// Rank 16 at the attention, as in section 5.
-fn lora() -> Box<dyn Method> {
-    let target_modules = Some(Names::list(["q_proj", "k_proj", "v_proj", "o_proj"]));
-    LoraConfig { r: 16, lora_alpha: 32.0, target_modules, ..LoraConfig::default() }.into()
+fn lora() -> Box<dyn MethodConfig> {
+    let targets = ["q_proj", "k_proj", "v_proj", "o_proj"].into();
+    LoraConfig { r: 16, lora_alpha: 32.0, targets, ..LoraConfig::default() }.into()
 }
 
-fn adapters() -> Box<dyn Method> {
+fn adapters() -> Box<dyn MethodConfig> {
     BottleneckConfig { bottleneck_size: 16, ..BottleneckConfig::default() }.into()
 }
 
-fn prompt() -> Box<dyn Method> {
+fn prompt() -> Box<dyn MethodConfig> {
     PromptTuningConfig { prompt_tuning_init: PromptInit::SampleVocab, ..PromptTuningConfig::default() }.into()
 }
 

@@ -125,7 +125,7 @@ fn mistakes(advised: &[Recommendation]) -> Result<Vec<Mistake>> {
 fn short(choice: &Choice) -> String {
     match choice {
         Choice::Lora(c) => {
-            let at = if c.target_modules.is_some() { "all linear layers" } else { "q and v" };
+            let at = if c.targets.target_modules.is_some() { "all linear layers" } else { "q and v" };
             format!("LoRA, r = {}, {at}", c.r)
         }
         other => other.name(),

@@ -121,8 +121,7 @@ impl Task {
     pub fn second_stage(&mut self) -> Result<Stage> {
         let [all, open] = open_gates(&self.dense, "Diff Pruning")?;
         let params = self.dense.params("Diff Pruning")?;
-        let json =
-            self.dense.method("Diff Pruning")?.config(params)?.context("diff pruning has a file form")?;
+        let json = self.dense.adapter_config("Diff Pruning")?.context("diff pruning has a file form")?;
         let config: DiffPruningConfig = serde_json::from_value(json)?;
         let (config, tensors) = config.prune(params, open as f64 / all as f64)?;
         self.dense.add_with("pruned", config, tensors)?;

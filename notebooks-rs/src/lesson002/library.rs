@@ -8,9 +8,8 @@ use crate::measure::small;
 use anyhow::{Context, Result};
 use peft_core::Params;
 use peft_core::methods::{Activation, BottleneckConfig, LoraConfig, Placement};
-use peft_core::seam::{Method, PREFIX};
-use peft_core::target::Names;
-use tch::{Device, Kind, Tensor};
+use peft_core::seam::{MethodConfig, PREFIX};
+use peft_core::tch::{Device, Kind, Tensor};
 
 /// A tensor of ours as the library wants it, under the name that it has there.
 pub fn single(name: impl Into<String>, t: &Tensor) -> Result<(String, Tensor)> {
@@ -24,9 +23,8 @@ pub fn base(config: LayersConfig, weights: Vec<(String, Tensor)>) -> Result<Laye
 }
 
 /// LoRA on these layers.
-pub fn lora(r: i64, lora_alpha: f64, targets: &[&str]) -> Box<dyn Method> {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    LoraConfig { r, lora_alpha, target_modules, ..LoraConfig::default() }.into()
+pub fn lora(r: i64, lora_alpha: f64, targets: &[&str]) -> Box<dyn MethodConfig> {
+    LoraConfig { r, lora_alpha, targets: targets.into(), ..LoraConfig::default() }.into()
 }
 
 /// The library's name of a LoRA parameter of ours, `q.A`, at the layer `pattern` with `q` in the place of `*`.
@@ -37,7 +35,7 @@ pub fn lora_name(pattern: &str, name: &str) -> String {
 }
 
 /// A relu bottleneck of that size around feed-forward blocks.
-pub fn bottleneck(bottleneck_size: i64, is_parallel: bool) -> Box<dyn Method> {
+pub fn bottleneck(bottleneck_size: i64, is_parallel: bool) -> Box<dyn MethodConfig> {
     let (non_linearity, placement) = (Activation::Relu, vec![Placement::FeedForward]);
     BottleneckConfig { bottleneck_size, non_linearity, placement, is_parallel, ..BottleneckConfig::default() }
         .into()
@@ -71,7 +69,7 @@ pub struct Twin<'a> {
     pub title: &'a str,
     pub base: LayersPeft,
     /// Its adapters, the first one innermost. Each gets our parameters whose names begin with the given text.
-    pub methods: Vec<(&'a str, Box<dyn Method>)>,
+    pub methods: Vec<(&'a str, Box<dyn MethodConfig>)>,
     /// What it has besides, under its own names.
     pub more: Vec<(String, Tensor)>,
     /// The name there of a parameter of ours.

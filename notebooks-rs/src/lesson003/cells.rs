@@ -25,8 +25,7 @@ pub const RANK: i64 = 16;
 
 /// LoRA with the lesson's α of 16, whatever the rank: s = α/r is 2 for r = 8 and 1 for r = 16.
 pub fn lora(r: i64, targets: &[&str]) -> LoraConfig {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    LoraConfig { r, lora_alpha: 16.0, target_modules, ..Default::default() }
+    LoraConfig { r, lora_alpha: 16.0, targets: targets.into(), ..Default::default() }
 }
 
 /// Name of the one layer of cell 2, and of the adapters over it.

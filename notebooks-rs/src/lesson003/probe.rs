@@ -1,6 +1,6 @@
 //! A look at the attention weights of a forward pass, of any model of the library: a method that changes nothing.
 
-use peft_core::seam::{AttentionAdapter, AttentionInner, Heads, Method, Place, Site};
+use peft_core::seam::{Attended, AttentionAdapter, AttentionInner, Heads, Method, Place, Site};
 use peft_core::{Params, Result};
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Kind, Tensor};
@@ -31,11 +31,7 @@ impl Method for Probe {
 }
 
 impl AttentionAdapter for Probe {
-    fn name(&self) -> &'static str {
-        "probe"
-    }
-
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let d = heads.q.size4()?.3;
         let scores =
             heads.q.f_matmul(&heads.k.f_transpose(-2, -1)?)?.f_mul_scalar((1.0 / d as f64).sqrt())?;

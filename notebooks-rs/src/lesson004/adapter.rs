@@ -11,7 +11,7 @@ use peft_core::Pass;
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, LoraConfig, Placement};
 use peft_core::report::commas;
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use peft_core::seam::Role;
 use peft_plot::{Figure, Panel};
 use tch::Tensor;
@@ -121,7 +121,7 @@ fn counts(page: &mut Page) -> Result<()> {
         LayersConfig::new(OUT, 1).linear(LAYER, INP, OUT, true).block("after", Role::FeedForward, OUT);
     let blueprint = Blueprint::of(layers)?;
     let sizes = [1, 2, 4, 8, 16, 32, 64, 128];
-    type Make = fn(i64) -> Box<dyn Method>;
+    type Make = fn(i64) -> Box<dyn MethodConfig>;
     let methods: [(&str, Make); 3] = [
         ("LoRA", |r| lora(r).into()),
         ("DoRA", |r| LoraConfig { use_dora: true, ..lora(r) }.into()),

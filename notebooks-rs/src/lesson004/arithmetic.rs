@@ -11,7 +11,6 @@ use peft_core::Pass;
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
 use peft_plot::{Figure, Panel, Series};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -31,8 +30,8 @@ const LEARN: u64 = 400;
 const LEARN_LR: f64 = 1e-2;
 
 fn lora(r: i64) -> LoraConfig {
-    let target_modules = Some(Names::list(["w"]));
-    LoraConfig { r, lora_alpha: r as f64, target_modules, ..LoraConfig::default() }
+    let targets = ["w"].into();
+    LoraConfig { r, lora_alpha: r as f64, targets, ..LoraConfig::default() }
 }
 
 /// 1 The Core Mathematical Idea.

@@ -8,7 +8,6 @@ use anyhow::Result;
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
 use peft_core::seam::{Init, LowRank, PREFIX, Role};
-use peft_core::target::Names;
 use peft_core::{Params, Pass};
 use tch::{Device, Kind, Tensor};
 
@@ -35,8 +34,8 @@ pub struct Test {
 
 /// LoRA as the test has it, without dropout.
 pub fn lora(r: i64) -> LoraConfig {
-    let target_modules = Some(Names::list([LAYER]));
-    LoraConfig { r, lora_alpha: ALPHA, target_modules, ..LoraConfig::default() }
+    let targets = [LAYER].into();
+    LoraConfig { r, lora_alpha: ALPHA, targets, ..LoraConfig::default() }
 }
 
 impl Test {

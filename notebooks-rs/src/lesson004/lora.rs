@@ -141,10 +141,12 @@ fn starts(test: &mut Test) -> Result<Vec<Start>> {
     let change = change.f_mul_scalar(0.02)?.f_to(test.x.device())?;
     let target = test.forward(&[], Pass::eval())?.f_add(&test.x.f_mm(&change.f_tr()?)?)?;
 
-    let named = |name: &str| LoraConfig { init_lora_weights: InitLora::Named(name.into()), ..lora(R) };
     test.peft.add_with("N(0, 0.01²), the lesson's", lora(R), gaussian_start(LAYER, [OUT, INP], R)?)?;
     test.peft.add("U(±1/√in), PEFT's", lora(R))?;
-    test.peft.add("N(0, 1/r²), PEFT's `gaussian`", named("gaussian"))?;
+    test.peft.add(
+        "N(0, 1/r²), PEFT's `gaussian`",
+        LoraConfig { init_lora_weights: InitLora::Gaussian, ..lora(R) },
+    )?;
     let titles = ["N(0, 0.01²), the lesson's", "U(±1/√in), PEFT's", "N(0, 1/r²), PEFT's `gaussian`"];
     titles.into_iter().map(|title| follow(test, title, &target)).collect()
 }

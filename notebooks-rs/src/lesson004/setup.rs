@@ -5,7 +5,6 @@ use anyhow::{Result, anyhow};
 use peft_core::estimate::{Blueprint, Estimate, Memory, Optimizer, Setup, Storage};
 use peft_core::methods::LoraConfig;
 use peft_core::report::commas;
-use peft_core::target::Names;
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 use tch::{Device, Kind};
 
@@ -102,15 +101,14 @@ fn seven_billion() -> Result<Blueprint> {
 fn why(page: &mut Page) -> Result<()> {
     let model = seven_billion()?;
     let n = model.parameters();
-    let linear = || Some(Names::Pattern("all-linear".into()));
-    let lora = |r: i64, target_modules| LoraConfig { r, target_modules, ..LoraConfig::default() };
+    let linear = |r: i64| LoraConfig::new(r).targets("all-linear");
     let bf16 = Setup::default();
     let qlora = Setup { base: Storage::qlora(), ..Setup::default() };
     let tuned: [(&str, Estimate); 4] = [
-        ("LoRA, r = 8, q and v", model.estimate(lora(8, None), &bf16)?),
-        ("LoRA, r = 16, all linear", model.estimate(lora(16, linear()), &bf16)?),
-        ("LoRA, r = 64, all linear", model.estimate(lora(64, linear()), &bf16)?),
-        ("QLoRA, r = 64, all linear", model.estimate(lora(64, linear()), &qlora)?),
+        ("LoRA, r = 8, q and v", model.estimate(LoraConfig::new(8), &bf16)?),
+        ("LoRA, r = 16, all linear", model.estimate(linear(16), &bf16)?),
+        ("LoRA, r = 64, all linear", model.estimate(linear(64), &bf16)?),
+        ("QLoRA, r = 64, all linear", model.estimate(linear(64), &qlora)?),
     ];
     let mut all = vec![
         ("full, f32", n, Memory::in_place(n, Kind::Float, Optimizer::Adam)?),

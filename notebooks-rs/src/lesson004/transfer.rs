@@ -11,7 +11,6 @@ use peft_bench::task::TorchShuffle;
 use peft_core::methods::{FullConfig, LoraConfig};
 use peft_core::models::TinyConfig;
 use peft_core::seam::PREFIX;
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Kind, Tensor};
@@ -97,8 +96,8 @@ impl Transfer {
     pub fn tune_lora(&mut self, name: &str, r: i64, draw: i64, how: (Start, f64), page: &Page) -> Result<()> {
         let (start, lr) = how;
         tch::manual_seed(20_000 + self.seed + 1_000 * draw);
-        let target_modules = Some(Names::list(MATRICES));
-        let lora = LoraConfig { r, lora_alpha: 2.0 * r as f64, target_modules, ..LoraConfig::default() };
+        let targets = MATRICES.into();
+        let lora = LoraConfig { r, lora_alpha: 2.0 * r as f64, targets, ..LoraConfig::default() };
         if start == Start::Peft {
             self.peft.add(name, lora)?;
         } else {

@@ -9,7 +9,6 @@ use peft_core::hub::{Head, Options as Open};
 use peft_core::io::{tensors, write_json};
 use peft_core::methods::LoraConfig;
 use peft_core::quant::Nf4Config;
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
 use peft_core::{Batch, Pass, Peft};
 use serde_json::{Value, json};
@@ -177,8 +176,8 @@ impl Side {
         let opening = peak_memory(device)? - before;
         let base = held(device)? - before;
         tch::manual_seed(1);
-        let target_modules = Some(Names::Pattern("all-linear".into()));
-        peft.add(ADAPTER, LoraConfig { r: 16, lora_alpha: 32.0, target_modules, ..LoraConfig::default() })?;
+        let targets = "all-linear".into();
+        peft.add(ADAPTER, LoraConfig { r: 16, lora_alpha: 32.0, targets, ..LoraConfig::default() })?;
         let trainer = Trainer::new(&peft, &[ADAPTER], AdamConfig::default(), 1e-4, Schedule::Constant)?;
         let (wall, cpu) = (Vec::new(), Vec::new());
         Ok(Self { peft, trainer, base, opening, beyond: 0, wall, cpu, loss: 0.0 })

@@ -7,10 +7,8 @@ use crate::models::family;
 use crate::peft::quantised::linears;
 use crate::peft::report::{Report, commas};
 use crate::peft::{Adapted, Peft};
-use crate::run::model::Architecture;
-use crate::seam::method::Method;
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, SiteOutline};
+use crate::run::Architecture;
+use crate::seam::{MethodConfig, Outline, Params, SiteOutline};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -43,13 +41,13 @@ struct Own {
 
 impl Fresh {
     /// PEFT's counts, and the tensors of a fresh adapter.
-    fn of(method: Box<dyn Method>, peft: &Peft) -> Result<(Report, Self)> {
-        let name = method.name();
-        let method = peft.prepare(name, method)?;
+    fn of(config: Box<dyn MethodConfig>, peft: &Peft) -> Result<(Report, Self)> {
+        let method = config.resolve(peft.outline())?;
+        let name = method.method.name();
         let adapted = peft.complete(name, Adapted::fresh(method, Params::phantom(name)))?;
         let params = peft.outline().params.iter();
         let copies: BTreeSet<String> =
-            params.filter_map(|param| Some(adapted.method.overlay(param)?.key)).collect();
+            params.filter_map(|param| Some(adapted.resolved.overlay(param)?.key)).collect();
         let (numels, tensors) = (adapted.params.numels(), adapted.params.tensors());
         let own = |(name, t): (String, tch::Tensor)| Own {
             numel: numels.get(&name).copied().unwrap_or_default(),
@@ -176,8 +174,8 @@ impl Blueprint {
     ///
     /// # Errors
     /// What [`Peft::add`] says to the configuration.
-    pub fn estimate(&self, method: impl Into<Box<dyn Method>>, setup: &Setup) -> Result<Estimate> {
-        let (report, fresh) = Fresh::of(method.into(), &self.peft)?;
+    pub fn estimate(&self, config: impl Into<Box<dyn MethodConfig>>, setup: &Setup) -> Result<Estimate> {
+        let (report, fresh) = Fresh::of(config.into(), &self.peft)?;
         let mut memory =
             Memory { base: self.weights(&setup.base)?, adapter: fresh.state, ..Memory::default() };
         for own in fresh.tensors {

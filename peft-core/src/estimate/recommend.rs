@@ -5,9 +5,7 @@ use crate::estimate::memory::{human_bytes, positive};
 use crate::estimate::{Blueprint, Estimate, Setup, Storage};
 use crate::methods::{Common, FullConfig, Ia3Config, LoraConfig};
 use crate::peft::report::commas;
-use crate::seam::dims::TaskType;
-use crate::seam::method::Method;
-use crate::target::Names;
+use crate::seam::{MethodConfig, TaskType};
 use std::fmt;
 use tch::Kind;
 
@@ -70,7 +68,7 @@ impl Choice {
             Choice::Full(_) => "full fine-tuning".to_owned(),
             Choice::Ia3(_) => "(IA)³".to_owned(),
             Choice::Lora(config) => {
-                let everywhere = config.target_modules.is_some();
+                let everywhere = config.targets.target_modules.is_some();
                 let targets = if everywhere { "all linear layers" } else { "PEFT's default targets" };
                 format!("LoRA, r = {}, at {targets}", config.r)
             }
@@ -78,7 +76,7 @@ impl Choice {
     }
 }
 
-impl From<Choice> for Box<dyn Method> {
+impl From<Choice> for Box<dyn MethodConfig> {
     fn from(choice: Choice) -> Self {
         match choice {
             Choice::Full(config) => Box::new(config),
@@ -169,9 +167,8 @@ pub fn recommend(model: &Blueprint, need: &Need) -> Result<Recommendation> {
         Choice::Ia3(Ia3Config { common: common.clone(), ..Ia3Config::default() })
     } else if need.examples >= SOME && need.generates() {
         why.push("for writing text a LoRA should be at all linear layers; its rank matters less".to_owned());
-        let target_modules = Some(Names::Pattern("all-linear".into()));
-        let common = common.clone();
-        Choice::lora(LoraConfig { r: 16, lora_alpha: 32.0, target_modules, common, ..LoraConfig::default() })
+        let (targets, common) = ("all-linear".into(), common.clone());
+        Choice::lora(LoraConfig { r: 16, lora_alpha: 32.0, targets, common, ..LoraConfig::default() })
     } else {
         why.push(format!("{examples} examples: a LoRA of the attention's layers, of small rank, is enough"));
         small()

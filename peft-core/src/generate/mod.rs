@@ -11,10 +11,10 @@ pub use settings::GenerationSettings;
 use crate::error::{Error, Result};
 use crate::generate::processors::Text;
 use crate::generate::sampling::{Draws, drawn};
-use crate::run::model::Model;
-use crate::seam::batch::Batch;
+use crate::run::Model;
+use crate::seam::Batch;
 pub use crate::seam::cache::KvCache;
-use crate::seam::pass::{Pass, Wanted};
+use crate::seam::{Pass, Wanted};
 use tch::{Device, Kind, Tensor};
 
 /// How text is generated.

@@ -1,7 +1,7 @@
 //! What logits go through before a token is taken: transformers' logits processors, in its order.
 
 use crate::error::{Error, Result};
-use crate::seam::batch::Batch;
+use crate::seam::Batch;
 use tch::{Kind, Tensor};
 
 /// Settings that change the logits of the next token, by their names in `generation_config.json`; the default changes

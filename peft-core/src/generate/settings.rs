@@ -2,9 +2,8 @@
 
 use crate::error::Result;
 use crate::generate::{GenerateConfig, LogitsProcessors, Sampling};
-use crate::io::fields::Fields;
-use crate::io::token_ids::{GENERATION, TokenIds, ids};
-use crate::io::{directory, read_object, shown};
+use crate::io::token_ids::{GENERATION, ids};
+use crate::io::{Fields, TokenIds, directory, read_object, shown};
 use crate::warning::Warning;
 use serde_json::Value;
 use std::path::Path;

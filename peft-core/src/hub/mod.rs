@@ -9,15 +9,14 @@ use crate::error::{Error, Result};
 use crate::hub::quantised::Plan;
 use crate::hub::shards::WeightFiles;
 use crate::io::directory;
-pub use crate::io::directory::CONFIG;
-use crate::io::dtypes;
-use crate::io::dtypes::dtype;
+pub use crate::io::names::MODEL as CONFIG;
 pub use crate::io::token_ids::TokenIds;
+use crate::io::{dtype, dtypes};
 use crate::models::{self, Described, Family};
 pub use crate::models::{Head, HubModel};
 use crate::peft::Peft;
 use crate::quant::Nf4Config;
-use crate::seam::params::{Params, is_finite, is_float};
+use crate::seam::{Params, is_finite, is_float};
 use crate::text::{Limits, TextEncoder};
 use crate::warning::Warning;
 use crate::{io, quant};
@@ -49,11 +48,22 @@ pub struct Options {
     /// Quantises the linear layers as they are read: the dense weights are held one at a time. A directory that is in
     /// 4 bits already is opened without.
     pub quantise: Option<Nf4Config>,
+    /// Names for the classes of the head, in the order of their logits; the file's own where this is empty.
+    pub classes: Vec<String>,
+}
+
+impl Options {
+    /// A classifier with a head for these classes: the file's, which must have as many, or a fresh one if it has none.
+    pub fn named(classes: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let classes: Vec<String> = classes.into_iter().map(Into::into).collect();
+        let number = i64::try_from(classes.len()).unwrap_or(i64::MAX);
+        Self { classes, ..Head::Classes(number).into() }
+    }
 }
 
 impl From<Head> for Options {
     fn from(head: Head) -> Self {
-        Self { head, kind: None, quantise: None }
+        Self { head, kind: None, quantise: None, classes: Vec::new() }
     }
 }
 
@@ -97,7 +107,7 @@ pub fn encoder(dir: impl AsRef<Path>, peft: &Peft) -> Result<TextEncoder> {
 /// As [`architecture`], and for tensors that are missing, superfluous or of a wrong shape.
 pub fn open(dir: impl AsRef<Path>, device: Device, options: impl Into<Options>) -> Result<Opened> {
     let dir = dir.as_ref();
-    let Options { head, kind, quantise } = options.into();
+    let Options { head, kind, quantise, classes } = options.into();
     let ((model, mut warnings), json, json_place) = describe(dir, head)?;
     if let Some(kind) = kind.filter(|kind| dtype(*kind).is_none()) {
         return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
@@ -177,7 +187,10 @@ pub fn open(dir: impl AsRef<Path>, device: Device, options: impl Into<Options>) 
     }
     let params = Params::from_tensors(place, device, tensors)?;
     packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-    let peft = Peft::of(params, model.clone()).map_err(explain)?;
+    let mut peft = Peft::of(params, model.clone()).map_err(explain)?;
+    if !classes.is_empty() {
+        peft = peft.named(&classes)?;
+    }
     Ok(Opened { peft, unused, fresh, warnings })
 }
 

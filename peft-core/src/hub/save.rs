@@ -3,11 +3,11 @@
 use crate::error::{Error, Result};
 use crate::hub::quantised;
 use crate::hub::shards::{INDEX, PICKLE, PICKLE_INDEX, WEIGHTS};
-use crate::io::directory::CONFIG;
-use crate::io::dtypes::dtype;
-use crate::io::folder::{IfExists, Occupant, is_there};
+use crate::io::folder::{Occupant, is_there};
+use crate::io::names::MODEL as CONFIG;
 use crate::io::saving::Saving;
 use crate::io::write::json;
+use crate::io::{IfExists, dtype};
 use crate::peft::Peft;
 use crate::{io, quant};
 use serde_json::Value;

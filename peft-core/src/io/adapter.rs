@@ -3,8 +3,8 @@
 
 use crate::error::{Error, Result};
 use crate::io;
-use crate::io::directory;
 use crate::io::folder::{IfExists, Occupant};
+use crate::io::names;
 use crate::io::saving::{Saving, settle, whole};
 use crate::io::write::json;
 use serde_json::Value;
@@ -13,38 +13,78 @@ use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// Name of the configuration.
-pub const CONFIG: &str = "adapter_config.json";
+pub const CONFIG: &str = names::ADAPTER;
 /// Name of the tensors.
 pub const TENSORS: &str = "adapter_model.safetensors";
 /// What PEFT called them before, and reads where the others are not there.
 const PICKLE: &str = "adapter_model.bin";
 
-/// The configuration and the tensors of an adapter directory, of one save, as they are there, and the tensors' file. What
-/// they mean is for [`Peft::load`](crate::peft::Peft::load) to say. A save that was killed between the two files is finished first.
-pub fn read(dir: impl AsRef<Path>) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
+/// Name of the file with the names of a classifier's classes, `{"0": "cold", "1": "warm"}`. Python PEFT has no place for
+/// them, and passes over the file.
+pub const CLASSES: &str = "id2label.json";
+
+/// What an adapter directory has.
+#[derive(Debug)]
+pub struct Files {
+    /// `adapter_config.json`.
+    pub config: Value,
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Names of the classes, in the order of their logits; empty where there are none.
+    pub classes: Vec<String>,
+}
+
+/// The files of an adapter directory, of one save, as they are there, and the tensors' file. What they mean is for
+/// [`Peft::load`](crate::Peft::load) to say. A save that was killed between the files is finished first.
+///
+/// # Errors
+/// Files that are missing or malformed, and anything that is no adapter directory: by what it is.
+pub fn read(dir: impl AsRef<Path>) -> Result<(Files, PathBuf)> {
     let dir = dir.as_ref();
     whole(dir, CONFIG, || read_files(dir))
 }
 
-fn read_files(dir: &Path) -> Result<(Value, BTreeMap<String, Tensor>, PathBuf)> {
-    let config = dir.join(CONFIG);
-    if !config.exists() && dir.join(directory::CONFIG).exists() {
+fn read_files(dir: &Path) -> Result<(Files, PathBuf)> {
+    let path = dir.join(CONFIG);
+    if !path.exists() && dir.join(names::MODEL).exists() {
         let message =
             "is not there, only config.json: this is a model and no adapter; open it with hub::open";
-        return Err(Error::format(config, message));
+        return Err(Error::format(path, message));
     }
-    let json = io::read_json(&config)?;
+    let config = io::read_json(&path)?;
     // What the configuration is of says more than that there are no such tensors.
-    peft_type(&json, &config.display().to_string())?;
+    peft_type(&config, &path.display().to_string())?;
     let [tensors, pickle] = [TENSORS, PICKLE].map(|name| dir.join(name));
     let path = if pickle.exists() && !tensors.exists() { pickle } else { tensors };
-    Ok((json, io::tensors::read(&path)?, path))
+    Ok((Files { config, tensors: io::tensors::read(&path)?, classes: classes(dir)? }, path))
+}
+
+/// Names of the classes that an adapter directory has, in the order of their logits; empty where it has none. To open the
+/// adapter's base with as many: `hub::open(base, device, hub::Options::named(classes))`.
+///
+/// # Errors
+/// A file whose numbers are not those from 0 on.
+pub fn classes(dir: impl AsRef<Path>) -> Result<Vec<String>> {
+    let path = dir.as_ref().join(CLASSES);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let json = io::read_object(&path)?;
+    let fields = json.as_object().into_iter().flatten();
+    let named: BTreeMap<usize, &str> =
+        fields.filter_map(|(i, v)| Some((i.parse().ok()?, v.as_str()?))).collect();
+    let all = json.as_object().map_or(0, serde_json::Map::len);
+    if named.len() != all || !named.keys().copied().eq(0..all) {
+        let message = "should have a name for every class from 0 on: {\"0\": \"cold\", \"1\": \"warm\"}";
+        return Err(Error::format(path, message));
+    }
+    Ok(named.into_values().map(str::to_owned).collect())
 }
 
 /// What a save is in the way of.
-const OWN: &[Occupant] = &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter")];
+const OWN: &[Occupant] =
+    &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter"), (CLASSES, "an adapter")];
 /// What it is not to be mixed with.
-const OTHERS: &[Occupant] = &[(directory::CONFIG, "a model")];
+const OTHERS: &[Occupant] = &[(names::MODEL, "a model")];
 
 /// Whether there is an adapter in `dir`, one whose save was killed included: that is finished first.
 ///
@@ -70,22 +110,26 @@ fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
     Saving::begin_beside(dir, CONFIG, if_exists, [OWN, OTHERS])
 }
 
-/// Writes both files as one: a directory has all of the old adapter, all of the new, or, for the moment in between,
+/// Writes the files as one: a directory has all of the old adapter, all of the new, or, for the moment in between,
 /// none. Killed in that moment, the save is finished by whoever reads or saves next.
 ///
 /// # Errors
 /// [`Error::Occupied`] for a directory with an adapter or a model, unless `if_exists` says otherwise; a place that cannot
 /// be written to.
-pub fn write(
-    dir: impl AsRef<Path>,
-    config: &Value,
-    tensors: &BTreeMap<String, Tensor>,
-    if_exists: IfExists,
-) -> Result<()> {
+pub fn write(dir: impl AsRef<Path>, files: &Files, if_exists: IfExists) -> Result<()> {
     let dir = dir.as_ref();
     let mut saving = begin(dir, if_exists)?;
-    saving.put(TENSORS, |file| io::tensors::put(&dir.join(TENSORS), file, tensors))?;
-    saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, config))?;
+    saving.put(TENSORS, |file| io::tensors::put(&dir.join(TENSORS), file, &files.tensors))?;
+    match files.classes.as_slice() {
+        [] => saving.remove(CLASSES),
+        classes => {
+            let numbered =
+                (0..).map(|i: usize| i.to_string()).zip(classes.iter().cloned().map(Value::String));
+            let named = Value::Object(numbered.collect());
+            saving.put(CLASSES, |file| json(&dir.join(CLASSES), file, &named))?;
+        }
+    }
+    saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, &files.config))?;
     // Of the old one, for whoever reads that first.
     saving.remove(PICKLE);
     saving.commit()

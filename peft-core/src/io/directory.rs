@@ -1,7 +1,7 @@
 //! What lies at a path where a model's directory is expected.
 
 use crate::error::{Error, Result};
-use crate::io::{adapter, read_json, read_object, settle};
+use crate::io::{names, read_json, read_object, settle};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Read;
@@ -12,19 +12,16 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// A file that is malformed, and anything that is not a model directory: by what it is, and what to do about it.
 pub(crate) fn config(dir: &Path) -> Result<(Value, PathBuf)> {
-    let path = dir.join(CONFIG);
+    let path = dir.join(names::MODEL);
     if dir.is_file() {
         return Err(Error::format(dir, format!("is {}", file(dir))));
     }
-    settle(dir, CONFIG)?;
+    settle(dir, names::MODEL)?;
     if !path.exists() {
         return Err(Error::format(path, format!("is not there: {}", other(dir))));
     }
     Ok((read_object(&path)?, path))
 }
-
-/// Name of the configuration of a model directory.
-pub const CONFIG: &str = "config.json";
 
 const HUB: &str = "a model is a directory of the Hub's form, with config.json and model.safetensors";
 
@@ -59,8 +56,8 @@ fn other(dir: &Path) -> String {
             if hub { &hint } else { "" }
         );
     }
-    if has(adapter::CONFIG) {
-        let mlx = read_json(&dir.join(adapter::CONFIG))
+    if has(names::ADAPTER) {
+        let mlx = read_json(&dir.join(names::ADAPTER))
             .is_ok_and(|json| json.get("peft_type").is_none() && json.get("fine_tune_type").is_some());
         let whose = if mlx {
             "one of MLX's (mlx-lm), which cannot be read"

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::io::{pickle, write_atomically};
-use crate::seam::params::phantom::phantom;
+use crate::seam::phantom;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

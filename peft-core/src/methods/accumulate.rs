@@ -1,7 +1,7 @@
 //! What low-rank methods have in common: a thin product beside a layer.
 
 use crate::error::Result;
-use crate::seam::layer::Inner;
+use crate::seam::Inner;
 use tch::Tensor;
 
 /// `inner(x) + down(x) Bᵀ`, B `[out, r]`; `down` maps `[rows, in]`, in the dtype of B, to `[rows, r]`. The product is

@@ -7,15 +7,14 @@
 //! behind the output projection.
 
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_positive, to_json};
-use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
-use crate::seam::init::Init;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Place, Site, SiteKind};
+use crate::methods::config::{Common, PeftConfig, check_positive, without_modules_to_save};
+use crate::seam::{
+    Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
+    Resolved, Site, SiteKind, attend_to,
+};
 use crate::target::closest;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use tch::Tensor;
 
@@ -33,18 +32,21 @@ use tch::Tensor;
 pub struct AdaptionPromptConfig {
     /// The last part of the attentions' names; `None` is PEFT's for the model type.
     pub target_modules: Option<String>,
-    /// T.
+    /// How many trained vectors a layer has.
     pub adapter_len: i64,
     /// How many layers have it, counted from the last.
     pub adapter_layers: i64,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The attentions that have it; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
 }
 
 const NAME: &str = "adaption prompt";
+
+/// PEFT's table by model type: the attention that is adapted, and whether the branch is added behind its output
+/// projection and not before it.
+const FAMILIES: &[(&str, &str, bool)] =
+    &[("llama", "self_attn", false), ("mistral", "self_attn", false), ("gpt2", "attn", true)];
 
 impl PeftConfig for AdaptionPromptConfig {
     const TYPE: &'static str = "ADAPTION_PROMPT";
@@ -73,20 +75,16 @@ impl AdaptionPromptConfig {
     }
 }
 
-impl Method for AdaptionPromptConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for AdaptionPromptConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         check_positive(NAME, "adapter_len", self.adapter_len)?;
         check_positive(NAME, "adapter_layers", self.adapter_layers)?;
         let model = &outline.dims.model_type;
-        let target = match (&self.target_modules, model.as_str()) {
-            (Some(target), _) => target.clone(),
-            (None, "llama" | "mistral") => "self_attn".to_owned(),
-            (None, "gpt2") => "attn".to_owned(),
-            (None, _) => {
+        let family = FAMILIES.iter().find(|(family, ..)| family == model);
+        let (target, behind_output) = match (&self.target_modules, family) {
+            (Some(target), family) => (target.clone(), family.is_some_and(|(.., behind)| *behind)),
+            (None, Some((_, target, behind))) => ((*target).to_owned(), *behind),
+            (None, None) => {
                 let message = format!("there is no default for model type `{model}`: name its attention");
                 return Err(Error::config(NAME, "target_modules", message));
             }
@@ -99,40 +97,52 @@ impl Method for AdaptionPromptConfig {
                 format!("is {}, and the model has {} such layers", self.adapter_layers, found.len());
             return Err(Error::config(NAME, "adapter_layers", message));
         };
-        self.sites = found.into_iter().skip(unused).collect();
+        let sites: BTreeSet<String> = found.into_iter().skip(unused).collect();
         self.target_modules = Some(target);
         // PEFT runs the branch through the whole output layer, so that its bias counts twice.
-        let biased = self.sites.iter().find(|s| outline.params.contains(&format!("{s}.o_proj.bias")));
+        let biased = sites.iter().find(|s| outline.params.contains(&format!("{s}.o_proj.bias")));
         if let Some(site) = biased {
             let why = "its output projection has a bias, which Python PEFT adds twice".to_owned();
             return Err(Error::Unsupported { method: NAME, site: site.clone(), why });
         }
-        self.common.prepare(NAME, outline)
+        self.common.resolve(NAME, outline)?;
+        let length = self.adapter_len;
+        Ok(self.resolved(|_| AdaptionPromptMethod { sites, length, behind_output }))
+    }
+}
+
+/// LLaMA-Adapter in one model.
+#[derive(Debug)]
+struct AdaptionPromptMethod {
+    /// The attentions that have it.
+    sites: BTreeSet<String>,
+    /// How many trained vectors a layer has.
+    length: i64,
+    /// Whether the branch is added behind the output projection.
+    behind_output: bool,
+}
+
+impl Method for AdaptionPromptMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
         if !matches!(site.place, Place::Attention) || !self.sites.contains(site.name) {
             return Ok(None);
         }
-        let shape = [1, self.adapter_len, site.dims.sizes()?.hidden];
+        let shape = [1, self.length, site.dims.sizes()?.hidden];
         Ok(Some(Box::new(AdaptionPrompt {
             prompt: site.param(params, "adaption_prompt", &shape, Init::Normal { std: 1.0 })?,
             gate: site.param(params, "adaption_gate", &[1], Init::Zeros)?,
-            behind_output: site.dims.model_type == "gpt2",
+            behind_output: self.behind_output,
         })))
     }
 
     /// PEFT's file has no `modules_to_save`.
-    fn config(&self, _: &Params) -> Result<Option<Value>> {
-        let mut json = to_json(self)?;
-        if let (None, Some(fields)) = (&self.common.modules_to_save, json.as_object_mut()) {
-            fields.shift_remove("modules_to_save");
-        }
-        Ok(Some(json))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+    fn amend(&self, _: &Params, file: &mut Map<String, Value>) -> Result<()> {
+        without_modules_to_save(file);
+        Ok(())
     }
 }
 
@@ -154,19 +164,9 @@ impl AdaptionPrompt {
 }
 
 impl AttentionAdapter for AdaptionPrompt {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
-        if self.behind_output {
-            return inner.forward(heads);
-        }
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let branch = self.branch(&heads.q, inner)?;
-        Ok(inner.forward(heads)?.f_add(&branch)?)
-    }
-
-    fn beside(&self, heads: &Heads, inner: &AttentionInner<'_>) -> Result<Option<Tensor>> {
-        if self.behind_output { self.branch(&heads.q, inner).map(Some) } else { Ok(None) }
+        let attended = inner.forward(heads)?;
+        if self.behind_output { attended.plus_behind(branch) } else { attended.plus(&branch) }
     }
 }

@@ -5,13 +5,8 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
-use crate::target::{Names, Selection};
+use crate::seam::{Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Resolved, Site, Weights};
+use crate::target::{Adaptable, Layers, Names, Targets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::Tensor;
@@ -27,21 +22,21 @@ use tch::Tensor;
 pub struct BeftConfig {
     /// Linear layers to adapt; `None` is PEFT's default for the model type, the value projection.
     pub target_modules: Option<Names>,
+    /// Whether what is added starts as 0; if not, it is drawn from N(0, 1).
     pub init_weights: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
 }
 
 impl Default for BeftConfig {
     fn default() -> Self {
-        Self { target_modules: None, init_weights: true, common: Common::default(), sites: BTreeSet::new() }
+        Self { target_modules: None, init_weights: true, common: Common::default() }
     }
 }
 
 const NAME: &str = "BEFT";
+const CAN: Adaptable = Adaptable::linear(NAME, value_projections);
 
 impl PeftConfig for BeftConfig {
     const TYPE: &'static str = "BEFT";
@@ -59,47 +54,48 @@ fn value_projections(model_type: &str) -> Option<&'static [&'static str]> {
     }
 }
 
-impl Method for BeftConfig {
+impl MethodConfig for BeftConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.common.resolve(NAME, outline)?;
+        let targets = Targets { target_modules: self.target_modules.take(), exclude_modules: None };
+        let found = targets.resolve(&CAN, &Layers::default(), self.common.saved(), outline)?;
+        self.target_modules = Some(found.names);
+        let start = if self.init_weights { Init::Zeros } else { Init::Normal { std: 1.0 } };
+        Ok(self.resolved(|_| BeftMethod { sites: found.sites, start }))
+    }
+}
+
+/// BEFT in one model.
+#[derive(Debug)]
+struct BeftMethod {
+    /// The adapted layers.
+    sites: BTreeSet<String>,
+    start: Init,
+}
+
+impl Method for BeftMethod {
     fn name(&self) -> &'static str {
         NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.common.prepare(NAME, outline)?;
-        let found =
-            Selection::linear(NAME, self.target_modules.as_ref(), value_projections, self.common.saved())
-                .resolve(outline)?;
-        (self.target_modules, self.sites) = (Some(found.names), found.sites);
-        Ok(())
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
         let Some((out, _)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
             return Ok(None);
         };
-        let init = if self.init_weights { Init::Zeros } else { Init::Normal { std: 1.0 } };
-        Ok(Some(Box::new(Beft { bias: site.param(params, "beft_bias", &[1, out], init)? })))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        Ok(Some(Box::new(Beft { bias: site.param(params, "beft_bias", &[1, out], self.start)? })))
     }
 }
 
 /// BEFT at one linear layer.
 #[derive(Debug)]
 pub struct Beft {
-    /// `[1, out]`
+    /// What is added to every output, `[1, out]`.
     pub bias: Tensor,
 }
 
 impl Adapter for Beft {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     /// `b + v`; v where there is no b.
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let own = self.bias.f_view([-1])?;
         let bias = match w.bias {
             Some(b) => b.f_add(&own)?.f_to_kind(b.kind())?,

@@ -5,9 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::method::{FileForm, Method, Overlay};
-use crate::seam::site::{Outline, PREFIX};
-use crate::target::Names;
+use crate::seam::{Method, MethodConfig, Outline, Overlay, PREFIX, Resolved};
+use crate::target::Targets;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -15,15 +14,13 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BitFitConfig {
-    /// Modules (linear layers and norms) whose biases are trained, by PEFT's rules; `None` for all. The paper's smaller
-    /// variant has those of the query and of the feed-forward's first layer.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
+    /// Modules (linear layers and norms) whose biases are trained, by PEFT's rules; without `target_modules` all. The
+    /// paper's smaller variant has those of the query and of the feed-forward's first layer.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The biases to train; filled when the adapter is added.
-    #[serde(skip)]
-    pub params: BTreeSet<String>,
 }
 
 const NAME: &str = "BitFit";
@@ -35,40 +32,44 @@ impl PeftConfig for BitFitConfig {
     }
 }
 
-impl Method for BitFitConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.common.prepare(NAME, outline)?;
+impl MethodConfig for BitFitConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.common.resolve(NAME, outline)?;
         let modules = outline.params.iter().filter_map(|p| owner(p));
-        let mut chosen: BTreeSet<String> = match &self.target_modules {
+        let mut chosen: BTreeSet<String> = match &self.targets.target_modules {
             Some(names) => names.hits(NAME, "target_modules", modules.clone())?,
             None => modules.clone().map(str::to_owned).collect(),
         };
-        if let Some(names) = &self.exclude_modules {
+        if let Some(names) = &self.targets.exclude_modules {
             let excluded = names.hits(NAME, "exclude_modules", modules)?;
             chosen.retain(|m| !excluded.contains(m));
         }
         let ours = |p: &&String| {
             owner(p).is_some_and(|m| chosen.contains(m)) && self.common.overlay(PREFIX, p).is_none()
         };
-        self.params = outline.params.iter().filter(ours).cloned().collect();
-        if self.params.is_empty() {
+        let params: BTreeSet<String> = outline.params.iter().filter(ours).cloned().collect();
+        if params.is_empty() {
             let message = "leaves no bias to train in this model";
             return Err(Error::config(NAME, "target_modules", message));
         }
-        Ok(())
+        Ok(self.resolved(|_| BitFitMethod { params }))
+    }
+}
+
+/// BitFit in one model.
+#[derive(Debug)]
+struct BitFitMethod {
+    /// The trained biases.
+    params: BTreeSet<String>,
+}
+
+impl Method for BitFitMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        let own = self.params.contains(param).then(|| Overlay::replacing(param));
-        own.or_else(|| self.common.overlay(PREFIX, param))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        self.params.contains(param).then(|| Overlay::replacing(param))
     }
 }
 

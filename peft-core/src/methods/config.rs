@@ -2,13 +2,12 @@
 //! [`read`](super::read).
 
 use crate::error::{Error, Result};
-use crate::seam::dims::TaskType;
-use crate::seam::method::{Counting, FileForm, Method, Overlay};
-use crate::seam::site::{Outline, PREFIX};
+use crate::seam::{Counting, FileForm, Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, TaskType};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The version of PEFT whose files these are.
 const PEFT_VERSION: &str = "0.21.2";
@@ -17,7 +16,9 @@ const PEFT_VERSION: &str = "0.21.2";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Common {
+    /// What the adapter is for. With a classifier's task the head is trained beside the method.
     pub task_type: Option<TaskType>,
+    /// Where the base comes from, for whoever reads the file. Nothing is opened by it.
     pub base_model_name_or_path: Option<String>,
     /// Modules that are trained whole beside the method, the classification head above all: every parameter of
     /// a module whose path ends in one of these (PEFT's rule: no dot needed before it).
@@ -43,7 +44,10 @@ impl Common {
     }
 
     /// Adds the task's head to `modules_to_save`, and checks that the others are there.
-    pub fn prepare(&mut self, method: &'static str, outline: &Outline) -> Result<()> {
+    ///
+    /// # Errors
+    /// A name that is empty, or that is no module of the model.
+    pub fn resolve(&mut self, method: &'static str, outline: &Outline) -> Result<()> {
         for module in self.saved() {
             if module.is_empty() {
                 return Err(Error::config(
@@ -81,7 +85,11 @@ impl Common {
     /// The overlay of a parameter that is in `modules_to_save`; its key is `prefix` + its name.
     pub fn overlay(&self, prefix: &str, param: &str) -> Option<Overlay> {
         let saved = self.saved().iter().any(|m| saves(m, param));
-        saved.then(|| Overlay { key: format!("{prefix}{param}"), counting: Counting::Adds, beside: true })
+        saved.then(|| Overlay {
+            key: format!("{prefix}{param}"),
+            counting: Counting::Adds,
+            saved_beside: true,
+        })
     }
 }
 
@@ -98,8 +106,9 @@ pub(super) fn modules(param: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(parent(param), |path| parent(path))
 }
 
-/// A method that has an `adapter_config.json`.
-pub trait PeftConfig: Method + Serialize + DeserializeOwned + Clone + 'static {
+/// A configuration that has an `adapter_config.json`. What it comes to in a model is another type, a [`Method`], which
+/// [`PeftConfig::resolved`] puts together with it: a type that is both has no file.
+pub trait PeftConfig: MethodConfig + Serialize + DeserializeOwned + Clone + 'static {
     /// The file's `peft_type`.
     const TYPE: &'static str;
     /// Fields of PEFT's file that this crate does not have, with their defaults, as JSON: written as they are, and
@@ -113,6 +122,12 @@ pub trait PeftConfig: Method + Serialize + DeserializeOwned + Clone + 'static {
     const PREFIX: &'static str = PREFIX;
     /// The fields that every adapter has.
     fn common(&self) -> &Common;
+
+    /// The method, with this configuration, by now complete, as what its file says. For [`MethodConfig::resolve`].
+    fn resolved<M: Method + 'static>(self, method: impl FnOnce(Arc<Self>) -> M) -> Resolved {
+        let config = Arc::new(self);
+        Resolved { method: Box::new(method(Arc::clone(&config))), file: Some(config) }
+    }
 }
 
 impl<C: PeftConfig> FileForm for C {
@@ -120,8 +135,8 @@ impl<C: PeftConfig> FileForm for C {
         self.common().overlay(C::PREFIX, param)
     }
 
-    fn json(&self) -> Result<Value> {
-        to_json(self)
+    fn json(&self) -> Result<Map<String, Value>> {
+        fields(self)
     }
 
     fn task(&self) -> Option<TaskType> {
@@ -136,9 +151,13 @@ pub(super) fn defaults<C: PeftConfig>() -> Result<Map<String, Value>> {
     serde_json::from_str(C::DEFAULTS).map_err(|e| Error::config(C::TYPE, "DEFAULTS", e))
 }
 
-/// What PEFT would write for this method: all fields, sorted by name.
-pub fn to_json<C: PeftConfig>(method: &C) -> Result<Value> {
-    let Value::Object(own) = serde_json::to_value(method).map_err(|e| Error::config(C::TYPE, "config", e))?
+/// What PEFT would write of this configuration: all fields, sorted by name.
+pub fn to_json<C: PeftConfig>(config: &C) -> Result<Value> {
+    fields(config).map(Value::Object)
+}
+
+fn fields<C: PeftConfig>(config: &C) -> Result<Map<String, Value>> {
+    let Value::Object(own) = serde_json::to_value(config).map_err(|e| Error::config(C::TYPE, "config", e))?
     else {
         return Err(Error::config(C::TYPE, "config", "is not an object"));
     };
@@ -148,7 +167,14 @@ pub fn to_json<C: PeftConfig>(method: &C) -> Result<Value> {
     all.extend(own);
     all.insert("peft_type".into(), C::TYPE.into());
     all.insert("inference_mode".into(), true.into());
-    Ok(Value::Object(all.into_iter().collect()))
+    Ok(all.into_iter().collect())
+}
+
+/// Takes `modules_to_save` out of a file where it names none: PEFT's files of some methods do not have the field.
+pub(super) fn without_modules_to_save(file: &mut Map<String, Value>) {
+    if file.get("modules_to_save").is_some_and(Value::is_null) {
+        file.shift_remove("modules_to_save");
+    }
 }
 
 /// Whole modules in prompt-learning files: PEFT wraps the model once and not twice.

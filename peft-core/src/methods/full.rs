@@ -5,14 +5,14 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::method::{FileForm, Method, Overlay};
-use crate::seam::site::Outline;
+use crate::seam::{Method, MethodConfig, Outline, Overlay, Resolved};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FullConfig {
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -26,20 +26,23 @@ impl PeftConfig for FullConfig {
     }
 }
 
-impl Method for FullConfig {
+impl MethodConfig for FullConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.common.resolve(NAME, outline)?;
+        Ok(self.resolved(|_| FullMethod))
+    }
+}
+
+/// Full fine-tuning, of any model.
+#[derive(Debug)]
+struct FullMethod;
+
+impl Method for FullMethod {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.common.prepare(NAME, outline)
-    }
-
     fn overlay(&self, param: &str) -> Option<Overlay> {
         Some(Overlay::replacing(param))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }

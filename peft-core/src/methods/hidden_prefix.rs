@@ -7,14 +7,11 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, check_tokens};
-use crate::seam::attention::open_keys;
-use crate::seam::init::Init;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
-use crate::seam::site::{Outline, Place, Role, Site};
+use crate::seam::{
+    Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Pass, Place, Resolved, Role, Site, open_keys,
+};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use tch::Tensor;
 
 /// Configuration of the hidden-state prefix. PEFT has no such method.
@@ -25,7 +22,9 @@ use tch::Tensor;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HiddenPrefixConfig {
+    /// How many vectors a layer has.
     pub num_virtual_tokens: i64,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -45,30 +44,33 @@ impl PeftConfig for HiddenPrefixConfig {
     }
 }
 
-impl Method for HiddenPrefixConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for HiddenPrefixConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         check_tokens(NAME, self.num_virtual_tokens)?;
         if outline.dims.causal() {
             let why =
                 "its attention is causal, and hidden states before the words would need positions".to_owned();
             return Err(Error::Unsupported { method: NAME, site: outline.dims.model_type.clone(), why });
         }
-        self.common.prepare(NAME, outline)
+        self.common.resolve(NAME, outline)?;
+        Ok(self.resolved(HiddenPrefixMethod))
+    }
+}
+
+/// The hidden-state prefix in one model.
+#[derive(Debug)]
+struct HiddenPrefixMethod(Arc<HiddenPrefixConfig>);
+
+impl Method for HiddenPrefixMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
         let Place::Block { role: Role::Attention, width } = site.place else { return Ok(None) };
-        let shape = [self.num_virtual_tokens, width];
+        let shape = [self.0.num_virtual_tokens, width];
         let prefix = site.param(params, "prefix", &shape, Init::Normal { std: 1.0 })?;
         Ok(Some(Box::new(HiddenPrefix { prefix })))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }
 
@@ -79,10 +81,6 @@ struct HiddenPrefix {
 }
 
 impl Adapter for HiddenPrefix {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let (batch, length, width) = x.size3()?;
         let n = self.prefix.size2()?.0;

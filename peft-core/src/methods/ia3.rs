@@ -5,13 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
-use crate::target::{Names, Selected, Selection, closest, defaults};
+use crate::seam::{Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Resolved, Site, Weights};
+use crate::target::{Adaptable, Layers, Names, Selected, Targets, closest, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::Tensor;
@@ -24,37 +19,30 @@ use tch::Tensor;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ia3Config {
-    /// Linear layers to adapt; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
+    /// Linear layers to adapt.
+    #[serde(flatten)]
+    pub targets: Targets,
     /// Those of the targets whose input is scaled and not their output: sites whose path ends in an entry (PEFT's rule:
     /// no dot needed before it), or which a single regular expression matches whole. In a list every entry is one of the
     /// targets. `None` is PEFT's default for the model type, as far as it is among the targets.
     pub feedforward_modules: Option<Names>,
+    /// Whether all scales start as 1, which changes nothing; if not, they are drawn from N(0, 1).
     pub init_ia3_weights: bool,
     /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
     pub fan_in_fan_out: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
-    /// Those of them that are feed-forward layers.
-    #[serde(skip)]
-    pub feedforward: BTreeSet<String>,
 }
 
 impl Default for Ia3Config {
     fn default() -> Self {
         Self {
-            target_modules: None,
-            exclude_modules: None,
+            targets: Targets::default(),
             feedforward_modules: None,
             init_ia3_weights: true,
             fan_in_fan_out: false,
             common: Common::default(),
-            sites: BTreeSet::new(),
-            feedforward: BTreeSet::new(),
         }
     }
 }
@@ -69,7 +57,7 @@ impl Ia3Config {
         };
         let (Names::List(names), Names::List(targets)) = (&names, &found.names) else { return Ok(names) };
         let given = self.feedforward_modules.is_some();
-        let listed = given && matches!(self.target_modules, Some(Names::List(_)));
+        let listed = given && matches!(self.targets.target_modules, Some(Names::List(_)));
         let mut kept = Vec::new();
         for name in names {
             if targets.contains(name) {
@@ -88,7 +76,8 @@ impl Ia3Config {
     }
 }
 
-/// Those of the sites that the names stand for. A name that is neither a target nor a default must not be in vain.
+/// Those of the sites that the names stand for. A name that stands for none is an error, but for one that is a target, or
+/// comes from the defaults.
 fn feedforward_sites(names: &Names, found: &Selected, default: Option<&[&str]>) -> Result<BTreeSet<String>> {
     let sites = || found.sites.iter().map(String::as_str);
     let Names::List(list) = names else { return names.hits(NAME, FIELD, sites()) };
@@ -104,6 +93,7 @@ fn feedforward_sites(names: &Names, found: &Selected, default: Option<&[&str]>) 
 }
 
 const NAME: &str = "(IA)³";
+const CAN: Adaptable = Adaptable::linear(NAME, defaults::ia3);
 const FIELD: &str = "feedforward_modules";
 
 impl PeftConfig for Ia3Config {
@@ -113,27 +103,34 @@ impl PeftConfig for Ia3Config {
     }
 }
 
-impl Method for Ia3Config {
+impl MethodConfig for Ia3Config {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &Layers::default(), self.common.saved(), outline)?;
+        let default = defaults::ia3_feed_forward(&outline.dims.model_type);
+        let names = self.feedforward_names(&found, default)?;
+        let feedforward = feedforward_sites(&names, &found, default)?;
+        self.feedforward_modules = Some(names);
+        self.targets.target_modules = Some(found.names);
+        self.fan_in_fan_out = found.transposed;
+        let start = if self.init_ia3_weights { Init::Constant(1.0) } else { Init::Normal { std: 1.0 } };
+        Ok(self.resolved(|_| Ia3Method { sites: found.sites, feedforward, start }))
+    }
+}
+
+/// (IA)³ in one model.
+#[derive(Debug)]
+struct Ia3Method {
+    /// The adapted layers.
+    sites: BTreeSet<String>,
+    /// Those of them whose input is scaled.
+    feedforward: BTreeSet<String>,
+    start: Init,
+}
+
+impl Method for Ia3Method {
     fn name(&self) -> &'static str {
         NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.common.prepare(NAME, outline)?;
-        let model_type = &outline.dims.model_type;
-        let found = Selection {
-            exclude_modules: self.exclude_modules.as_ref(),
-            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::ia3, self.common.saved())
-        }
-        .resolve(outline)?;
-        let default = defaults::ia3_feed_forward(model_type);
-        let names = self.feedforward_names(&found, default)?;
-        self.feedforward = feedforward_sites(&names, &found, default)?;
-        self.feedforward_modules = Some(names);
-        self.target_modules = Some(found.names);
-        self.sites = found.sites;
-        self.fan_in_fan_out = found.transposed;
-        Ok(())
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
@@ -142,21 +139,17 @@ impl Method for Ia3Config {
         };
         let feedforward = self.feedforward.contains(site.name);
         let shape = if feedforward { [1, inp] } else { [out, 1] };
-        let init = if self.init_ia3_weights { Init::Constant(1.0) } else { Init::Normal { std: 1.0 } };
-        let l = site.param(params, "ia3_l", &shape, init)?;
+        let l = site.param(params, "ia3_l", &shape, self.start)?;
         Ok(Some(Box::new(Ia3 { l, feedforward })))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }
 
 /// (IA)³ at one linear layer.
 #[derive(Debug)]
 pub struct Ia3 {
-    /// `[out, 1]`; `[1, in]` at a feed-forward layer.
+    /// The scales, `[out, 1]`; `[1, in]` at a feed-forward layer.
     pub l: Tensor,
+    /// Whether the layer's input is scaled, and not its output.
     pub feedforward: bool,
 }
 
@@ -168,12 +161,8 @@ impl Ia3 {
 }
 
 impl Adapter for Ia3 {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     /// `diag(l) W` and `l ⊙ b`; `W diag(l)` at a feed-forward layer. The shape of l says which.
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let weight = w.weight.f_mul(&self.l)?.f_to_kind(w.weight.kind())?;
         let bias = match w.bias {
             Some(b) if !self.feedforward => Some(self.scale(&b)?),

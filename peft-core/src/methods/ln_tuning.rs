@@ -6,9 +6,8 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::method::{Counting, FileForm, Method, Overlay};
-use crate::seam::site::{Outline, PREFIX, SiteKind};
-use crate::target::{LayerFilter, Names, Selection, defaults};
+use crate::seam::{Counting, Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, SiteKind};
+use crate::target::{Adaptable, Layers, Targets, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -21,17 +20,17 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LnTuningConfig {
-    /// Norms to train; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
+    /// Norms to train.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The norms that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
 }
 
 const NAME: &str = "LN tuning";
+const CAN: Adaptable =
+    Adaptable { method: NAME, kinds: &[SiteKind::Norm], default: Some(defaults::ln_tuning) };
 
 impl PeftConfig for LnTuningConfig {
     const TYPE: &'static str = "LN_TUNING";
@@ -40,37 +39,30 @@ impl PeftConfig for LnTuningConfig {
     }
 }
 
-impl Method for LnTuningConfig {
+impl MethodConfig for LnTuningConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &Layers::default(), self.common.saved(), outline)?;
+        self.targets.target_modules = Some(found.names);
+        Ok(self.resolved(|_| LnTuningMethod { sites: found.sites }))
+    }
+}
+
+/// LN tuning in one model.
+#[derive(Debug)]
+struct LnTuningMethod {
+    /// The trained norms.
+    sites: BTreeSet<String>,
+}
+
+impl Method for LnTuningMethod {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Norm],
-            target_modules: self.target_modules.as_ref(),
-            default: Some(defaults::ln_tuning),
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::default(),
-            modules_to_save: self.common.saved(),
-        }
-        .resolve(outline)?;
-        (self.target_modules, self.sites) = (Some(found.names), found.sites);
-        Ok(())
-    }
-
     fn overlay(&self, param: &str) -> Option<Overlay> {
         let (site, leaf) = param.rsplit_once('.')?;
-        if !self.sites.contains(site) {
-            return self.common.overlay(PREFIX, param);
-        }
         let key = format!("{PREFIX}{site}.ln_tuning_layers.{leaf}");
-        Some(Overlay { key, counting: Counting::Adds, beside: false })
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        self.sites.contains(site).then_some(Overlay { key, counting: Counting::Adds, saved_beside: false })
     }
 }

@@ -7,15 +7,11 @@ use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, whole};
 use crate::methods::lycoris::Dropout;
 use crate::methods::ranks::{Ranks, SiteRank};
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
-use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
+use crate::seam::{Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Resolved, Site, Weights};
+use crate::target::{Adaptable, Layers, Patterns, Targets, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Configuration of LoHa; field names and defaults are PEFT's.
@@ -33,30 +29,28 @@ use tch::{Kind, Tensor};
 pub struct LoHaConfig {
     /// Rank of each of the two products.
     pub r: i64,
-    /// Numerator of the scale.
+    /// Numerator of the scale, which is `alpha/r`.
     #[serde(serialize_with = "whole")]
     pub alpha: f64,
     /// Probability in training that an output is not adapted; the others are scaled up by their share.
     pub rank_dropout: f64,
     /// Probability in training that a call of a layer goes past its adapter.
     pub module_dropout: f64,
-    /// Whether ΔW starts as 0.
+    /// Whether the adapter starts without effect.
     pub init_weights: bool,
-    /// Linear layers to adapt; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
-    /// Only these layers of the model.
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    /// Linear layers to adapt.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// Only some layers of the model.
+    #[serde(flatten)]
+    pub layers: Layers,
     /// Ranks of some sites that differ from `r`.
     pub rank_pattern: Patterns,
     /// Values of `alpha` for some sites.
     pub alpha_pattern: Patterns,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeMap<String, SiteRank>,
 }
 
 impl Default for LoHaConfig {
@@ -67,14 +61,11 @@ impl Default for LoHaConfig {
             rank_dropout: 0.0,
             module_dropout: 0.0,
             init_weights: true,
-            target_modules: None,
-            exclude_modules: None,
-            layers_to_transform: None,
-            layers_pattern: None,
+            targets: Targets::default(),
+            layers: Layers::default(),
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
             common: Common::default(),
-            sites: BTreeMap::new(),
         }
     }
 }
@@ -86,6 +77,7 @@ impl LoHaConfig {
 }
 
 const NAME: &str = "LoHa";
+const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 
 impl PeftConfig for LoHaConfig {
     const TYPE: &'static str = "LOHA";
@@ -95,21 +87,12 @@ impl PeftConfig for LoHaConfig {
     }
 }
 
-impl Method for LoHaConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for LoHaConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.dropout().check(NAME)?;
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::lora, self.common.saved())
-        }
-        .resolve(outline)?;
-        self.sites = Ranks {
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
+        let sites = Ranks {
             method: NAME,
             r: self.r,
             alpha: ("alpha", self.alpha),
@@ -118,8 +101,22 @@ impl Method for LoHaConfig {
             alpha_pattern: &self.alpha_pattern,
         }
         .resolve(found.sites)?;
-        self.target_modules = Some(found.names);
-        Ok(())
+        self.targets.target_modules = Some(found.names);
+        Ok(self.resolved(|config| LoHaMethod { config, sites }))
+    }
+}
+
+/// LoHa in one model.
+#[derive(Debug)]
+struct LoHaMethod {
+    config: Arc<LoHaConfig>,
+    /// The adapted layers.
+    sites: BTreeMap<String, SiteRank>,
+}
+
+impl Method for LoHaMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
@@ -127,19 +124,15 @@ impl Method for LoHaConfig {
         else {
             return Ok(None);
         };
-        let last = if self.init_weights { Init::Zeros } else { Init::KaimingUniform };
+        let last = if self.config.init_weights { Init::Zeros } else { Init::KaimingUniform };
         Ok(Some(Box::new(LoHa {
             w1_a: site.param(params, "hada_w1_a", &[out, r], Init::KaimingUniform)?,
             w1_b: site.param(params, "hada_w1_b", &[r, inp], Init::KaimingUniform)?,
             w2_a: site.param(params, "hada_w2_a", &[out, r], Init::KaimingUniform)?,
             w2_b: site.param(params, "hada_w2_b", &[r, inp], last)?,
             scaling,
-            dropout: self.dropout(),
+            dropout: self.config.dropout(),
         })))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }
 
@@ -181,11 +174,7 @@ impl LoHa {
 }
 
 impl Adapter for LoHa {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.delta()?)
     }
 

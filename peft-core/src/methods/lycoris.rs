@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::methods::config::check_dropout;
-use crate::seam::pass::Pass;
+use crate::seam::Pass;
 use tch::{Device, Kind, Tensor};
 
 /// Dropout of rows of ΔW, and of ΔW as a whole.

@@ -1,21 +1,22 @@
 //! The methods, one file each. A new one is its file and one line in the table below.
 
 mod accumulate;
+mod builders;
 mod config;
 mod lycoris;
 mod ranks;
 pub(crate) mod read;
 mod tokens;
+mod values;
 mod virtual_tokens;
 pub use config::{Common, PeftConfig, to_json};
-pub use ranks::SiteRank;
 pub use read::from_json;
-pub use tokens::{Rows, TokenRows};
 
 /// The table: `module::Config` for each method that has a file form. Its `peft_type` is [`PeftConfig::TYPE`].
 macro_rules! methods {
     ($($module:ident :: $Config:ident),* $(,)?) => {
         $(mod $module; pub use $module::*;)*
+        builders::tasked! { $($Config)* }
         /// Every `peft_type` that can be read, with its reader.
         pub(crate) const TABLE: &[read::Row] = &[$(read::row::<$module::$Config>()),*];
     };

@@ -11,15 +11,10 @@ use crate::methods::config::{
 use crate::methods::virtual_tokens::{
     EMBEDDINGS, Linear, SoftPrompt, Vectors, encoder_embedding, export, has_encoder,
 };
-use crate::seam::batch::Prompt;
-use crate::seam::dims::Dims;
-use crate::seam::init::Init;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
-use crate::seam::site::Outline;
+use crate::seam::{Dims, Init, Method, MethodConfig, Outline, Params, Pass, Prompt, Resolved};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::Tensor;
 
 /// Configuration of P-tuning; field names and defaults are PEFT's (`PromptEncoderConfig` there).
@@ -40,7 +35,9 @@ use tch::Tensor;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PTuningConfig {
+    /// How many vectors the prompt has.
     pub num_virtual_tokens: i64,
+    /// The network that the prompt is trained through.
     pub encoder_reparameterization_type: Reparameterization,
     /// Width of the encoder; `None` is the model's.
     pub encoder_hidden_size: Option<i64>,
@@ -48,15 +45,18 @@ pub struct PTuningConfig {
     pub encoder_num_layers: i64,
     /// Dropout between the LSTM's layers.
     pub encoder_dropout: f64,
-    /// Sizes of the model, filled in when the adapter is added.
+    /// Width of the model; `None` becomes the model's when the adapter is added.
     pub token_dim: Option<i64>,
+    /// Layers of the model; `None` becomes the model's when the adapter is added.
     pub num_layers: Option<i64>,
+    /// Attention heads of the model; `None` becomes the model's when the adapter is added.
     pub num_attention_heads: Option<i64>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
 
-/// The network of P-tuning.
+/// The network that the prompt of P-tuning is trained through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs)]
@@ -141,12 +141,8 @@ impl PTuningConfig {
     }
 }
 
-impl Method for PTuningConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for PTuningConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         check_tokens(NAME, self.num_virtual_tokens)?;
         fill(NAME, "token_dim", &mut self.token_dim, outline.dims.sizes()?.hidden)?;
         fill(NAME, "num_layers", &mut self.num_layers, outline.dims.sizes()?.layers)?;
@@ -155,24 +151,31 @@ impl Method for PTuningConfig {
         check_positive(NAME, "encoder_hidden_size", hidden)?;
         check_positive(NAME, "encoder_num_layers", self.encoder_num_layers)?;
         check_dropout(NAME, "encoder_dropout", self.encoder_dropout)?;
-        self.common.prepare(NAME, outline)
+        self.common.resolve(NAME, outline)?;
+        Ok(self.resolved(PTuningMethod))
+    }
+}
+
+/// P-tuning in one model.
+#[derive(Debug)]
+struct PTuningMethod(Arc<PTuningConfig>);
+
+impl Method for PTuningMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn prompt(&self, dims: &Dims, _: Option<&Tensor>, params: &Params) -> Result<Option<Box<dyn Prompt>>> {
-        let n = self.num_virtual_tokens;
+        let n = self.0.num_virtual_tokens;
         let tokens: Box<dyn Vectors> = match has_encoder(params) {
-            true => Box::new(self.encoder(params)?),
+            true => Box::new(self.0.encoder(params)?),
             false => Box::new(params.get(EMBEDDINGS, &[n, dims.sizes()?.hidden])?),
         };
-        Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens })))
+        Ok(Some(Box::new(SoftPrompt { n, tokens })))
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
-        export(params, || Ok(self.encoder(params)?.vectors(1, Pass::eval())?.f_squeeze_dim(0)?))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        export(params, || Ok(self.0.encoder(params)?.vectors(1, Pass::eval())?.f_squeeze_dim(0)?))
     }
 }
 

@@ -5,8 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, modules};
-use crate::seam::method::{FileForm, Method, Overlay};
-use crate::seam::site::{Outline, PREFIX, Role, SiteKind};
+use crate::seam::{Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, Role, SiteKind};
 use crate::target::Names;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -22,11 +21,9 @@ pub struct PartialConfig {
     /// in a list by the full name or its end from a dot on, alone as a regular expression for the full name. A tied
     /// parameter stands for the one whose tensor it is.
     pub target_parameters: Option<Names>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The parameters to train; filled when the adapter is added.
-    #[serde(skip)]
-    pub params: BTreeSet<String>,
 }
 
 const NAME: &str = "partial fine-tuning";
@@ -53,13 +50,9 @@ impl PeftConfig for PartialConfig {
     }
 }
 
-impl Method for PartialConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.common.prepare(NAME, outline)?;
+impl MethodConfig for PartialConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.common.resolve(NAME, outline)?;
         let mut chosen = match &self.target_parameters {
             Some(names) => {
                 names.hits(NAME, "target_parameters", outline.params.iter().flat_map(|p| paths(p)))?
@@ -73,17 +66,25 @@ impl Method for PartialConfig {
         chosen.extend(self.layers(outline)?.into_iter().map(str::to_owned));
         let named = outline.params.iter().filter(|p| paths(p).any(|path| chosen.contains(path)));
         let own = named.map(|p| outline.stored_name(p));
-        self.params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).map(str::to_owned).collect();
-        Ok(())
+        let params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).map(str::to_owned).collect();
+        Ok(self.resolved(|_| PartialMethod { params }))
+    }
+}
+
+/// Partial fine-tuning in one model.
+#[derive(Debug)]
+struct PartialMethod {
+    /// The trained parameters.
+    params: BTreeSet<String>,
+}
+
+impl Method for PartialMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        let own = self.params.contains(param).then(|| Overlay::replacing(param));
-        own.or_else(|| self.common.overlay(PREFIX, param))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        self.params.contains(param).then(|| Overlay::replacing(param))
     }
 }
 

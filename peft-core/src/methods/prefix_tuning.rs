@@ -7,16 +7,13 @@
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_positive, check_tokens, fill};
 use crate::methods::virtual_tokens::{EMBEDDINGS, Linear, encoder_embedding, export, has_encoder};
-use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads};
-use crate::seam::batch::{Input, Prompt};
-use crate::seam::dims::Dims;
-use crate::seam::init::Init;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
-use crate::seam::site::{Outline, Place, Site};
+use crate::seam::{
+    Attended, AttentionAdapter, AttentionInner, Dims, Heads, Init, Input, Method, MethodConfig, Outline,
+    Params, Pass, Place, Prompt, Resolved, Site,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::Tensor;
 
 /// Configuration of prefix tuning; field names and defaults are PEFT's.
@@ -37,17 +34,21 @@ use tch::Tensor;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PrefixTuningConfig {
+    /// How many keys and values are put before those of a layer.
     pub num_virtual_tokens: i64,
-    /// Train P through a network.
+    /// Whether the keys and values are trained through a network.
     pub prefix_projection: bool,
-    /// Width of that network; `None` is w.
+    /// Width of that network; `None` is the width of all keys of a layer.
     pub encoder_hidden_size: Option<i64>,
-    /// P = 0 at the start. The words still attend to the `n` keys.
+    /// How the keys and values start; `None` draws them from N(0, 1). Those of zeros still have their share of attention.
     pub init_weights: Option<PrefixInit>,
-    /// Sizes of the model, filled in when the adapter is added (with grouped heads: w, and the key heads).
+    /// Width of all keys of a layer (with grouped heads less than the model's); `None` becomes the model's when the adapter is added.
     pub token_dim: Option<i64>,
+    /// Layers of the model; `None` becomes the model's when the adapter is added.
     pub num_layers: Option<i64>,
+    /// Key heads of the model; `None` becomes the model's when the adapter is added.
     pub num_attention_heads: Option<i64>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
@@ -55,8 +56,8 @@ pub struct PrefixTuningConfig {
 /// How a prefix starts where it is not drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
 pub enum PrefixInit {
+    /// As zeros.
     Zero,
 }
 
@@ -106,12 +107,8 @@ impl PrefixTuningConfig {
     }
 }
 
-impl Method for PrefixTuningConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for PrefixTuningConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         let d = outline.dims.sizes()?;
         let width = d.kv_heads.saturating_mul(d.head_dim);
         check_tokens(NAME, self.num_virtual_tokens)?;
@@ -119,30 +116,37 @@ impl Method for PrefixTuningConfig {
         fill(NAME, "num_layers", &mut self.num_layers, d.layers)?;
         fill(NAME, "num_attention_heads", &mut self.num_attention_heads, d.kv_heads)?;
         check_positive(NAME, "encoder_hidden_size", *self.encoder_hidden_size.get_or_insert(width))?;
-        self.common.prepare(NAME, outline)
+        self.common.resolve(NAME, outline)?;
+        Ok(self.resolved(PrefixTuningMethod))
+    }
+}
+
+/// Prefix tuning in one model.
+#[derive(Debug)]
+struct PrefixTuningMethod(Arc<PrefixTuningConfig>);
+
+impl Method for PrefixTuningMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
         let (Place::Attention, Some(layer)) = (site.place, site.layer) else { return Ok(None) };
         let (heads, d) = (site.dims.sizes()?.kv_heads, site.dims.sizes()?.head_dim);
-        Ok(Some(Box::new(Prefix { source: self.source(params)?, layer, heads, d })))
+        Ok(Some(Box::new(Prefix { source: self.0.source(params)?, layer, heads, d })))
     }
 
     fn prompt(&self, _: &Dims, _: Option<&Tensor>, _: &Params) -> Result<Option<Box<dyn Prompt>>> {
-        Ok(Some(Box::new(Shift(self.num_virtual_tokens))))
+        Ok(Some(Box::new(Shift(self.0.num_virtual_tokens))))
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
         export(params, || {
-            let (source, width) = (self.source(params)?, self.token_dim.unwrap_or_default());
-            let layers = 0..self.num_layers.unwrap_or_default();
+            let (source, width) = (self.0.source(params)?, self.0.token_dim.unwrap_or_default());
+            let layers = 0..self.0.num_layers.unwrap_or_default();
             let pairs = layers.map(|l| source.layer(l, width)).collect::<Result<Vec<_>>>()?;
             Ok(Tensor::f_cat(&pairs, 1)?)
         })
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }
 
@@ -185,11 +189,7 @@ struct Prefix {
 }
 
 impl AttentionAdapter for Prefix {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let pair = self.source.layer(self.layer, self.heads.saturating_mul(self.d))?;
         // [n, 2, kv_heads, d] -> [2, 1, kv_heads, n, d]
         let pair = pair.f_view([-1, 2, self.heads, self.d])?.f_permute([1, 2, 0, 3])?.f_unsqueeze(1)?;
@@ -202,10 +202,6 @@ impl AttentionAdapter for Prefix {
 struct Shift(i64);
 
 impl Prompt for Shift {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn rewrite(&self, input: Input, _pass: Pass<'_>) -> Result<Input> {
         Ok(Input { position: input.position.saturating_add(self.0), ..input })
     }

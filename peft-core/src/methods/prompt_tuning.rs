@@ -5,16 +5,12 @@
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
 use crate::methods::virtual_tokens::{EMBEDDINGS, SoftPrompt};
-use crate::seam::batch::Prompt;
-use crate::seam::dims::Dims;
-use crate::seam::init::Init;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::Outline;
+use crate::seam::{Dims, Init, Method, MethodConfig, Outline, Params, Prompt, Resolved};
 use crate::text::tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Configuration of prompt tuning; field names and defaults are PEFT's.
@@ -27,23 +23,28 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PromptTuningConfig {
+    /// How many vectors the prompt has.
     pub num_virtual_tokens: i64,
+    /// How the prompt starts.
     pub prompt_tuning_init: PromptInit,
-    /// For [`PromptInit::Text`]: the words to start from, and a directory with their tokenizer. Neither is
-    /// read when an adapter comes from a file.
+    /// The words to start from, with [`PromptInit::Text`] alone.
     pub prompt_tuning_init_text: Option<String>,
+    /// A directory with the tokenizer of those words. It is not read when an adapter comes from a file.
     pub tokenizer_name_or_path: Option<String>,
     /// Arguments of Python's tokenizers. They are kept, and refused where a tokenizer is needed.
     pub tokenizer_kwargs: Option<Map<String, Value>>,
-    /// Sizes of the model, filled in when the adapter is added.
+    /// Width of the model; `None` becomes the model's when the adapter is added.
     pub token_dim: Option<i64>,
+    /// Layers of the model; `None` becomes the model's when the adapter is added.
     pub num_layers: Option<i64>,
+    /// Attention heads of the model; `None` becomes the model's when the adapter is added.
     pub num_attention_heads: Option<i64>,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
 
-/// How the prompt starts.
+/// How the prompt of prompt tuning starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum PromptInit {
@@ -148,12 +149,8 @@ impl PromptTuningConfig {
     }
 }
 
-impl Method for PromptTuningConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for PromptTuningConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         check_tokens(NAME, self.num_virtual_tokens)?;
         match self.prompt_tuning_init {
             PromptInit::Text => drop(self.text()?),
@@ -165,7 +162,18 @@ impl Method for PromptTuningConfig {
         fill(NAME, "token_dim", &mut self.token_dim, outline.dims.sizes()?.hidden)?;
         fill(NAME, "num_layers", &mut self.num_layers, outline.dims.sizes()?.layers)?;
         fill(NAME, "num_attention_heads", &mut self.num_attention_heads, outline.dims.sizes()?.heads)?;
-        self.common.prepare(NAME, outline)
+        self.common.resolve(NAME, outline)?;
+        Ok(self.resolved(PromptTuningMethod))
+    }
+}
+
+/// Prompt tuning in one model.
+#[derive(Debug)]
+struct PromptTuningMethod(Arc<PromptTuningConfig>);
+
+impl Method for PromptTuningMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn prompt(
@@ -174,14 +182,10 @@ impl Method for PromptTuningConfig {
         words: Option<&Tensor>,
         params: &Params,
     ) -> Result<Option<Box<dyn Prompt>>> {
-        let n = self.num_virtual_tokens;
+        let n = self.0.num_virtual_tokens;
         let tokens = params.get_or_else(EMBEDDINGS, &[n, dims.sizes()?.hidden], || {
-            self.start(dims, words, params.device())
+            self.0.start(dims, words, params.device())
         })?;
-        Ok(Some(Box::new(SoftPrompt { method: NAME, n, tokens: Box::new(tokens) })))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        Ok(Some(Box::new(SoftPrompt { n, tokens: Box::new(tokens) })))
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Rank of one site, and its scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SiteRank {
+pub(super) struct SiteRank {
     pub r: i64,
     /// `alpha/r`, or `alpha/√r` for rsLoRA.
     pub scaling: f64,

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::io::adapter::peft_type;
 use crate::methods::TABLE;
 use crate::methods::config::{DESCRIPTIVE, PeftConfig, defaults};
-use crate::seam::method::Method;
+use crate::seam::MethodConfig;
 use crate::warning::Warning;
 use serde_json::{Map, Value};
 
@@ -17,10 +17,66 @@ pub(crate) const fn row<C: PeftConfig>() -> Row {
     (C::TYPE, read::<C>)
 }
 
+/// The configurations that a file may have, by its `peft_type`: this crate's, and those that were added.
+#[derive(Debug, Clone)]
+pub(crate) struct Readers(Vec<Row>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(TABLE.to_vec())
+    }
+}
+
+impl Readers {
+    /// Adds a configuration.
+    ///
+    /// # Errors
+    /// A `peft_type` that another configuration has.
+    pub fn add<C: PeftConfig>(&mut self) -> Result<()> {
+        if self.0.iter().any(|(name, _)| *name == C::TYPE) {
+            return Err(Error::Exists { place: "peft_type".into(), name: C::TYPE.into() });
+        }
+        self.0.push(row::<C>());
+        Ok(())
+    }
+
+    /// What a parsed file comes to; `place` is what errors call it.
+    fn read(&self, config: Value, place: &str) -> Result<Read> {
+        let kind = peft_type(&config, place)?;
+        match self.0.iter().find(|(name, _)| *name == kind) {
+            Some((_, read)) => read(config, place),
+            None => {
+                let known: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
+                let message = format!("`{kind}` is not one of {}", known.join(", "));
+                Err(Error::config(place, "peft_type", message))
+            }
+        }
+    }
+
+    /// As [`from_json`], of what another program wrote. What is passed over is said in `warnings`.
+    ///
+    /// # Errors
+    /// As [`from_json`], for what would change the numbers of a loaded adapter alone.
+    pub fn read_file(&self, config: Value, place: &str, warnings: &mut Vec<Warning>) -> Result<Read> {
+        let read = self.read(config, place)?;
+        for Foreign { field, effect, message } in &read.foreign {
+            match effect {
+                Effect::Numbers => return Err(Error::config(place, field, message)),
+                Effect::Unknown => {
+                    let message = "is not known here: it is kept, and has no effect";
+                    warnings.push(Warning::new(place, field, message));
+                }
+                Effect::None => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
 /// What a file comes to.
 #[derive(Debug)]
 pub(crate) struct Read {
-    pub method: Box<dyn Method>,
+    pub config: Box<dyn MethodConfig>,
     /// Fields that the method takes its defaults for, as the file has them.
     pub kept: Map<String, Value>,
     /// Fields that this crate has no use for.
@@ -46,50 +102,19 @@ pub(crate) enum Effect {
     None,
 }
 
-/// The method of a parsed `adapter_config.json`; `place` is what errors call it.
+/// The configuration in a parsed `adapter_config.json` of one of this crate's methods; `place` is what errors call it.
 ///
 /// # Errors
 /// An unknown `peft_type`, a field of the wrong type, and every field with a value other than its default that
 /// this crate has no code for: it would change the numbers.
-pub fn from_json(config: Value, place: &str) -> Result<Box<dyn Method>> {
-    let Read { method, kept, foreign } = read_any(config, place)?;
+pub fn from_json(config: Value, place: &str) -> Result<Box<dyn MethodConfig>> {
+    let Read { config, kept, foreign } = Readers::default().read(config, place)?;
     if let Some((field, value)) = kept.iter().next() {
         return Err(Error::config(place, field, format!("{value} is for adapters that are trained already")));
     }
     match foreign.into_iter().next() {
         Some(Foreign { field, message, .. }) => Err(Error::config(place, field, message)),
-        None => Ok(method),
-    }
-}
-
-/// As [`from_json`], of what another program wrote. What is passed over is said in `warnings`.
-///
-/// # Errors
-/// As [`from_json`], for what would change the numbers of a loaded adapter alone.
-pub(crate) fn from_file(config: Value, place: &str, warnings: &mut Vec<Warning>) -> Result<Read> {
-    let read = read_any(config, place)?;
-    for Foreign { field, effect, message } in &read.foreign {
-        match effect {
-            Effect::Numbers => return Err(Error::config(place, field, message)),
-            Effect::Unknown => {
-                let message = "is not known here: it is kept, and has no effect";
-                warnings.push(Warning::new(place, field, message));
-            }
-            Effect::None => {}
-        }
-    }
-    Ok(read)
-}
-
-fn read_any(config: Value, place: &str) -> Result<Read> {
-    let kind = peft_type(&config, place)?;
-    match TABLE.iter().find(|(name, _)| *name == kind) {
-        Some((_, read)) => read(config, place),
-        None => {
-            let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
-            let message = format!("`{kind}` is not one of {}", known.join(", "));
-            Err(Error::config(place, "peft_type", message))
-        }
+        None => Ok(config),
     }
 }
 
@@ -119,13 +144,13 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Read> {
             }
         }
     }
-    let method: C = serde_json::from_value(config.clone()).map_err(|e| {
+    let read: C = serde_json::from_value(config.clone()).map_err(|e| {
         let (field, e) = culprit::<C>(&config).unwrap_or_else(|| (C::TYPE.to_owned(), e.to_string()));
         Error::config(place, field, e)
     })?;
     let defaults = defaults::<C>()?;
     let mut foreign = Vec::new();
-    for (field, value) in &method.common().rest {
+    for (field, value) in &read.common().rest {
         let default = defaults.get(field);
         let fine = match default {
             Some(default) => same(default, value),
@@ -142,7 +167,7 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Read> {
             foreign.push(Foreign { field: field.clone(), effect, message });
         }
     }
-    Ok(Read { method: Box::new(method), kept, foreign })
+    Ok(Read { config: Box::new(read), kept, foreign })
 }
 
 /// The method's own fields, with their defaults.

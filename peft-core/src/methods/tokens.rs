@@ -5,18 +5,13 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::Common;
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Site, SiteKind};
-use crate::seam::twin::Twin;
+use crate::seam::{Adapter, Init, Inner, Outline, PREFIX, Params, Site, SiteKind, Twin, Weights};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 
 /// Which rows of which layers are trained; resolved when the adapter is added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TokenRows {
+pub(super) struct TokenRows {
     sites: BTreeMap<String, Chosen>,
 }
 
@@ -53,11 +48,6 @@ impl TokenRows {
     /// The layers whose rows are trained, tied heads included.
     pub fn sites(&self) -> impl Iterator<Item = &str> {
         self.sites.keys().map(String::as_str)
-    }
-
-    /// The tokens whose rows of layer `site` are trained.
-    pub(super) fn tokens(&self, site: &str) -> &[i64] {
-        self.sites.get(site).map_or(&[], |chosen| &chosen.indices)
     }
 
     /// Adds the rows `indices` of layer `site`.
@@ -117,7 +107,6 @@ impl TokenRows {
     /// The adapter at `site`, if its rows are trained. They start as the base's, or as N(0, 1).
     pub(super) fn adapt(
         &self,
-        method: &'static str,
         site: &Site<'_>,
         params: &Params,
         drawn: bool,
@@ -137,7 +126,7 @@ impl TokenRows {
             Ok(none.f_index_copy(0, &index, &Tensor::f_arange(count, int)?)?)
         };
         let slots = site.embedding().map(|_| params.state(&format!("{key}.slots"), slots)).transpose()?;
-        Ok(Some(Box::new(Rows { method, rows, index, slots })))
+        Ok(Some(Box::new(Rows { tokens: indices.clone(), rows, index, slots })))
     }
 
     /// PEFT stores the rows of a tied head again.
@@ -164,22 +153,23 @@ impl TokenRows {
 
 /// Replaced rows of an embedding, or of the head.
 #[derive(Debug)]
-pub struct Rows {
-    method: &'static str,
+struct Rows {
+    /// The tokens.
+    tokens: Vec<i64>,
     /// `[tokens, dim]`
     pub rows: Tensor,
-    /// Their tokens, `[tokens]`.
+    /// The tokens, `[tokens]`.
     pub index: Tensor,
     /// For an embedding: each token's place in `rows`, or −1; `[vocab]`.
     slots: Option<Tensor>,
 }
 
 impl Adapter for Rows {
-    fn name(&self) -> &'static str {
-        self.method
+    fn tokens(&self) -> &[i64] {
+        &self.tokens
     }
 
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let rows = self.rows.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight: w.weight.f_index_copy(0, &self.index, &rows)?, ..w })
     }

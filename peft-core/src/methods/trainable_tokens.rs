@@ -4,15 +4,12 @@
 //! `E[i] = row` for each chosen token i, and the same in a head that is tied to E.
 
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig, to_json};
+use crate::methods::config::{Common, PeftConfig, without_modules_to_save};
 use crate::methods::tokens::{Request, TokenRows};
-use crate::seam::layer::Adapter;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site, SiteKind};
-use crate::target::{LayerFilter, Names, Selection};
+use crate::seam::{Adapter, Method, MethodConfig, Outline, Params, Resolved, Site, SiteKind};
+use crate::target::{Adaptable, Layers, Names, Targets};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tch::Tensor;
 
@@ -24,17 +21,15 @@ use tch::Tensor;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainableTokensConfig {
-    /// The tokens, in the order of the stored rows.
+    /// The tokens whose rows are trained, in the order of the stored rows.
     pub token_indices: Vec<i64>,
     /// Embeddings; `None` is the word embedding, which is written by its full name.
     pub target_modules: Option<Names>,
-    /// `false` draws the rows.
+    /// Whether the rows start as those of the embedding; if not, they are drawn from N(0, 1).
     pub init_weights: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// Filled when the adapter is added.
-    #[serde(skip)]
-    pub rows: TokenRows,
 }
 
 impl Default for TrainableTokensConfig {
@@ -44,12 +39,13 @@ impl Default for TrainableTokensConfig {
             target_modules: None,
             init_weights: true,
             common: Common::default(),
-            rows: TokenRows::default(),
         }
     }
 }
 
 const NAME: &str = "trainable tokens";
+const CAN: Adaptable =
+    Adaptable { method: NAME, kinds: &[SiteKind::Embedding, SiteKind::Linear], default: None };
 
 impl PeftConfig for TrainableTokensConfig {
     const TYPE: &'static str = "TRAINABLE_TOKENS";
@@ -58,29 +54,16 @@ impl PeftConfig for TrainableTokensConfig {
     }
 }
 
-impl Method for TrainableTokensConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for TrainableTokensConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         if self.common.modules_to_save.is_some() {
-            self.common.prepare(NAME, outline)?;
+            self.common.resolve(NAME, outline)?;
         }
         let names = match self.target_modules.take() {
             Some(names) => names,
             None => Names::Pattern(words(outline)?.to_owned()),
         };
-        let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Embedding, SiteKind::Linear],
-            target_modules: Some(&names),
-            default: None,
-            exclude_modules: None,
-            layers: LayerFilter::default(),
-            modules_to_save: &[],
-        }
-        .resolve(outline)?;
+        let found = Targets::from(names.clone()).resolve(&CAN, &Layers::default(), &[], outline)?;
         let ask = Request {
             method: NAME,
             field: "token_indices",
@@ -88,20 +71,31 @@ impl Method for TrainableTokensConfig {
             twice: true,
             common: &self.common,
         };
-        self.rows = TokenRows::default();
+        let mut rows = TokenRows::default();
         for site in &found.sites {
-            self.rows.add(ask, outline, site, &self.token_indices)?;
+            rows.add(ask, outline, site, &self.token_indices)?;
         }
         self.target_modules = Some(names);
-        Ok(())
+        let drawn = !self.init_weights;
+        Ok(self.resolved(|_| TrainableTokensMethod { rows, drawn }))
+    }
+}
+
+/// Trainable tokens in one model.
+#[derive(Debug)]
+struct TrainableTokensMethod {
+    rows: TokenRows,
+    /// Whether the rows start as N(0, 1).
+    drawn: bool,
+}
+
+impl Method for TrainableTokensMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        self.rows.adapt(NAME, site, params, !self.init_weights)
-    }
-
-    fn tokens(&self, site: &str) -> &[i64] {
-        self.rows.tokens(site)
+        self.rows.adapt(site, params, self.drawn)
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
@@ -116,16 +110,9 @@ impl Method for TrainableTokensConfig {
     }
 
     /// PEFT has no `modules_to_save` here, and trains no head by itself.
-    fn config(&self, _: &Params) -> Result<Option<Value>> {
-        let mut json = to_json(self)?;
-        if let (None, Some(fields)) = (&self.common.modules_to_save, json.as_object_mut()) {
-            fields.shift_remove("modules_to_save");
-        }
-        Ok(Some(json))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+    fn amend(&self, _: &Params, file: &mut Map<String, Value>) -> Result<()> {
+        without_modules_to_save(file);
+        Ok(())
     }
 }
 

@@ -5,16 +5,13 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite, check_positive};
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
-use crate::target::{LayerFilter, LayerIndices, Names, Selection, defaults};
+use crate::seam::{
+    Adapter, Init, Inner, LowRank, Method, MethodConfig, Outline, Params, Resolved, Site, Weights,
+};
+use crate::target::{Adaptable, Layers, Names, Targets, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// Configuration of VeRA; field names and defaults are PEFT's.
@@ -28,30 +25,28 @@ use tch::{Device, Kind, Tensor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VeraConfig {
-    /// Rank; larger than LoRA's.
+    /// Rank of the shared matrices; larger than LoRA's.
     pub r: i64,
     /// Linear layers to adapt; `None` is PEFT's default for the model type.
     pub target_modules: Option<Names>,
-    /// Seed of A and B, which come from a random generator of their own: the same numbers as PEFT's.
+    /// Seed of the shared matrices, which come from a random generator of their own: the same numbers as PEFT's.
     pub projection_prng_key: i64,
-    /// Whether the file has A and B; if not, they are drawn again from the seed.
+    /// Whether the file has the shared matrices; if not, they are drawn again from the seed.
     pub save_projection: bool,
     /// Probability that an input of A is dropped in training.
     pub vera_dropout: f64,
+    /// Where the scales between the two matrices start.
     pub d_initial: f64,
+    /// Whether the adapter starts without effect.
     pub init_weights: bool,
     /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
     pub fan_in_fan_out: bool,
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    /// Only some layers of the model.
+    #[serde(flatten)]
+    pub layers: Layers,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
-    /// Widest output and input of those layers.
-    #[serde(skip)]
-    pub widest: (i64, i64),
 }
 
 impl Default for VeraConfig {
@@ -65,16 +60,14 @@ impl Default for VeraConfig {
             d_initial: 0.1,
             init_weights: true,
             fan_in_fan_out: false,
-            layers_to_transform: None,
-            layers_pattern: None,
+            layers: Layers::default(),
             common: Common::default(),
-            sites: BTreeSet::new(),
-            widest: (0, 0),
         }
     }
 }
 
 const NAME: &str = "VeRA";
+const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 const A: &str = "base_model.vera_A";
 const B: &str = "base_model.vera_B";
 
@@ -83,35 +76,6 @@ impl VeraConfig {
         check_positive(NAME, "r", self.r)?;
         check_dropout(NAME, "vera_dropout", self.vera_dropout)?;
         check_finite(NAME, "d_initial", self.d_initial)
-    }
-
-    fn shapes(&self) -> ([i64; 2], [i64; 2]) {
-        let (out, inp) = self.widest;
-        ([self.r, inp], [out, self.r])
-    }
-
-    /// A and B, from a fresh generator.
-    fn draw(&self) -> Result<(Tensor, Tensor)> {
-        let (a, b) = self.shapes();
-        let float = (Kind::Float, Device::Cpu);
-        let (a, b) = (Tensor::f_zeros(a, float)?, Tensor::f_zeros(b, float)?);
-        // PyTorch's `kaiming_uniform_`; the detour over √2 and √3 is Python's.
-        let bound = |fan_in: i64| 3f64.sqrt() * (2f64.sqrt() / (fan_in as f64).sqrt());
-        // A negative key is taken as its two's complement, as PyTorch does.
-        let seed = u64::from_ne_bytes(self.projection_prng_key.to_ne_bytes());
-        peft_sys::seeded_uniform(seed, &[(&a, bound(self.widest.1)), (&b, bound(self.r))])?;
-        Ok((a, b))
-    }
-
-    /// The shared projections; drawn at the first site, unless they come from a file.
-    fn projections(&self, params: &Params) -> Result<(Tensor, Tensor)> {
-        let (a, b) = self.shapes();
-        if !self.save_projection {
-            let a = params.state(A, || Ok(self.draw()?.0))?;
-            return Ok((a, params.state(B, || Ok(self.draw()?.1))?));
-        }
-        let a = params.get_or_else(A, &a, || Ok(self.draw()?.0))?;
-        Ok((a, params.get_or_else(B, &b, || Ok(self.draw()?.1))?))
     }
 }
 
@@ -123,28 +87,67 @@ impl PeftConfig for VeraConfig {
     }
 }
 
-impl Method for VeraConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for VeraConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.check()?;
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::lora, self.common.saved())
-        }
-        .resolve(outline)?;
+        self.common.resolve(NAME, outline)?;
+        let targets = Targets { target_modules: self.target_modules.take(), exclude_modules: None };
+        let found = targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
         let shapes = outline.sites.iter().filter(|s| found.sites.contains(&s.name));
-        self.widest = shapes.fold((0, 0), |(out, inp), s| match s.shape.as_slice() {
+        let widest = shapes.fold((0, 0), |(out, inp), s| match s.shape.as_slice() {
             &[o, i] => (out.max(o), inp.max(i)),
             _ => (out, inp),
         });
         self.target_modules = Some(found.names);
-        self.sites = found.sites;
         self.fan_in_fan_out = found.transposed;
-        Ok(())
+        Ok(self.resolved(|config| VeraMethod { config, sites: found.sites, widest }))
+    }
+}
+
+/// VeRA in one model.
+#[derive(Debug)]
+struct VeraMethod {
+    config: Arc<VeraConfig>,
+    /// The adapted layers.
+    sites: BTreeSet<String>,
+    /// Widest output and input of those layers.
+    widest: (i64, i64),
+}
+
+impl VeraMethod {
+    fn shapes(&self) -> ([i64; 2], [i64; 2]) {
+        let ((out, inp), r) = (self.widest, self.config.r);
+        ([r, inp], [out, r])
+    }
+
+    /// A and B, from a fresh generator.
+    fn draw(&self) -> Result<(Tensor, Tensor)> {
+        let (a, b) = self.shapes();
+        let float = (Kind::Float, Device::Cpu);
+        let (a, b) = (Tensor::f_zeros(a, float)?, Tensor::f_zeros(b, float)?);
+        // PyTorch's `kaiming_uniform_`; the detour over √2 and √3 is Python's.
+        let bound = |fan_in: i64| 3f64.sqrt() * (2f64.sqrt() / (fan_in as f64).sqrt());
+        // A negative key is taken as its two's complement, as PyTorch does.
+        let seed = u64::from_ne_bytes(self.config.projection_prng_key.to_ne_bytes());
+        peft_sys::seeded_uniform(seed, &[(&a, bound(self.widest.1)), (&b, bound(self.config.r))])?;
+        Ok((a, b))
+    }
+
+    /// The shared projections; drawn at the first site, unless they come from a file.
+    fn projections(&self, params: &Params) -> Result<(Tensor, Tensor)> {
+        let (a, b) = self.shapes();
+        if !self.config.save_projection {
+            let a = params.state(A, || Ok(self.draw()?.0))?;
+            return Ok((a, params.state(B, || Ok(self.draw()?.1))?));
+        }
+        let a = params.get_or_else(A, &a, || Ok(self.draw()?.0))?;
+        Ok((a, params.get_or_else(B, &b, || Ok(self.draw()?.1))?))
+    }
+}
+
+impl Method for VeraMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
@@ -152,14 +155,14 @@ impl Method for VeraConfig {
             return Ok(None);
         };
         let (a, b) = self.projections(params)?;
-        let (start_b, start_d) = match self.init_weights {
-            true => (Init::Zeros, Init::Constant(self.d_initial)),
+        let (start_b, start_d) = match self.config.init_weights {
+            true => (Init::Zeros, Init::Constant(self.config.d_initial)),
             false => (Init::Constant(1.0), Init::Normal { std: 1.0 }),
         };
         let lambda_b = site.param(params, "vera_lambda_b", &[out], start_b)?;
-        let lambda_d = site.param(params, "vera_lambda_d", &[self.r], start_d)?;
+        let lambda_d = site.param(params, "vera_lambda_d", &[self.config.r], start_d)?;
         let (a, b) = (a.f_narrow(1, 0, inp)?, b.f_narrow(0, 0, out)?);
-        Ok(Some(Box::new(Vera { a, b, lambda_b, lambda_d, dropout: self.vera_dropout })))
+        Ok(Some(Box::new(Vera { a, b, lambda_b, lambda_d, dropout: self.config.vera_dropout })))
     }
 
     fn frozen(&self, name: &str) -> bool {
@@ -171,23 +174,20 @@ impl Method for VeraConfig {
         let sizes = [A, B].iter().filter_map(|name| i64::try_from(params.find(name)?.numel()).ok());
         sizes.fold(0, i64::saturating_sub)
     }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
-    }
 }
 
 /// VeRA at one linear layer.
 #[derive(Debug)]
 pub struct Vera {
-    /// `[r, in]`
+    /// The shared matrix A, as far as the layer is wide, `[r, in]`.
     pub a: Tensor,
-    /// `[out, r]`
+    /// The shared matrix B, as far as the layer is wide, `[out, r]`.
     pub b: Tensor,
-    /// `[out]`
+    /// The scales λ_b of the outputs, `[out]`.
     pub lambda_b: Tensor,
-    /// `[r]`
+    /// The scales λ_d between the two matrices, `[r]`.
     pub lambda_d: Tensor,
+    /// Probability that an input of A is dropped in training.
     pub dropout: f64,
 }
 
@@ -201,11 +201,7 @@ impl Vera {
 }
 
 impl Adapter for Vera {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.change()?.delta()?)
     }
 

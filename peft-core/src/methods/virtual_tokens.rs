@@ -5,11 +5,7 @@
 //! encoder's own tensors, `encoder.*`. An adapter from a file holds `prompt_embeddings`, and that is trained further.
 
 use crate::error::Result;
-use crate::seam::attention::open_keys;
-use crate::seam::batch::{Input, Prompt};
-use crate::seam::init::Init;
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
+use crate::seam::{Init, Input, Params, Pass, Prompt, open_keys};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use tch::Tensor;
@@ -82,16 +78,11 @@ impl Vectors for Tensor {
 /// `n` vectors before the words: `[P; E(x)]`.
 #[derive(Debug)]
 pub(super) struct SoftPrompt {
-    pub method: &'static str,
     pub n: i64,
     pub tokens: Box<dyn Vectors>,
 }
 
 impl Prompt for SoftPrompt {
-    fn name(&self) -> &'static str {
-        self.method
-    }
-
     fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input> {
         let (batch, _, hidden) = input.embeds.size3()?;
         let mask = input.mask.map(|m| open_keys(&m, self.n)).transpose()?;

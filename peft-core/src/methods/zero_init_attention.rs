@@ -12,12 +12,12 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig, check_tokens};
-use crate::seam::attention::{AttentionAdapter, AttentionInner, Heads, attend_to};
-use crate::seam::init::Init;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Place, Site};
+use crate::seam::{
+    Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
+    Resolved, Site, attend_to,
+};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use tch::Tensor;
 
 /// Configuration of gated zero-init attention. PEFT has no such method.
@@ -29,13 +29,16 @@ use tch::Tensor;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ZeroInitAttentionConfig {
+    /// How many vectors a layer has.
     pub num_virtual_tokens: i64,
+    /// What the gate does.
     pub gate: Gate,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
 
-/// What the gate does.
+/// What the gate of zero-init attention does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
@@ -60,28 +63,31 @@ impl PeftConfig for ZeroInitAttentionConfig {
     }
 }
 
-impl Method for ZeroInitAttentionConfig {
+impl MethodConfig for ZeroInitAttentionConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        check_tokens(NAME, self.num_virtual_tokens)?;
+        self.common.resolve(NAME, outline)?;
+        Ok(self.resolved(ZeroInitAttentionMethod))
+    }
+}
+
+/// Zero-init attention in one model.
+#[derive(Debug)]
+struct ZeroInitAttentionMethod(Arc<ZeroInitAttentionConfig>);
+
+impl Method for ZeroInitAttentionMethod {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        check_tokens(NAME, self.num_virtual_tokens)?;
-        self.common.prepare(NAME, outline)
-    }
-
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
         let Place::Attention = site.place else { return Ok(None) };
-        let shape = [self.num_virtual_tokens, site.dims.sizes()?.hidden];
+        let shape = [self.0.num_virtual_tokens, site.dims.sizes()?.hidden];
         Ok(Some(Box::new(ZeroInitAttention {
             prompt: site.param(params, "zero_init_prompt", &shape, Init::Normal { std: 1.0 })?,
             gate: site.param(params, "zero_init_gate", &[1], Init::Zeros)?,
-            kind: self.gate,
+            kind: self.0.gate,
         })))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }
 
@@ -94,11 +100,7 @@ struct ZeroInitAttention {
 }
 
 impl AttentionAdapter for ZeroInitAttention {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended> {
         let (k, v) = inner.project(&self.prompt.f_to_kind(heads.q.kind())?.f_unsqueeze(0)?)?;
         match self.kind {
             // A factor of the scores is one of the keys.
@@ -108,7 +110,7 @@ impl AttentionAdapter for ZeroInitAttention {
             }
             Gate::Tanh => {
                 let branch = attend_to(&heads.q, &k, &v.f_mul(&self.gate.f_tanh()?)?)?;
-                Ok(inner.forward(heads)?.f_add(&branch)?)
+                inner.forward(heads)?.plus(&branch)
             }
         }
     }

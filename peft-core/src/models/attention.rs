@@ -2,9 +2,7 @@
 
 use crate::error::Result;
 use crate::models::rope::Rope;
-use crate::seam::attention::{Attention, Heads};
-use crate::seam::layer::Layer;
-use crate::seam::pass::Pass;
+use crate::seam::{Attention, Heads, Layer, Pass};
 use tch::Tensor;
 
 /// The layers that make queries, keys and values.
@@ -98,12 +96,7 @@ impl SelfAttention {
             window: self.window,
         };
         let project = |hidden: &Tensor| self.keys_and_values(hidden, pass);
-        let beside = self.core.beside(&heads, pass, &project)?;
-        let y = self.output.forward(&self.join(&self.core.forward(heads, pass, &project)?)?, pass)?;
-        let y = pass.dropped(y, self.output_dropout)?;
-        match beside {
-            Some(more) => Ok(y.f_add(&self.join(&more)?)?),
-            None => Ok(y),
-        }
+        let output = |y: Tensor| pass.dropped(self.output.forward(&y, pass)?, self.output_dropout);
+        self.core.forward(heads, pass, &project)?.through(|y| self.join(y), output)
     }
 }

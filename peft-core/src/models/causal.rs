@@ -1,10 +1,7 @@
 //! What all causal models share: entering a batch (prompts, positions, masks, the cache) and leaving it (logits).
 
 use crate::error::{Error, Result};
-use crate::seam::attention::causal_mask;
-use crate::seam::batch::{Batch, Input, Prompt};
-use crate::seam::layer::Layer;
-use crate::seam::pass::{Pass, Wanted};
+use crate::seam::{Batch, Input, Layer, Pass, Prompt, Wanted, causal_mask};
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
 

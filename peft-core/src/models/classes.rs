@@ -1,7 +1,7 @@
 //! The classes of a `config.json`: `num_labels`, `id2label`, `label2id`, as transformers reads them.
 
 use crate::error::Result;
-use crate::io::fields::Fields;
+use crate::io::Fields;
 use crate::warning::Warning;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -3,19 +3,14 @@
 //! its `config.json` is read.
 
 use crate::error::Result;
-use crate::io::fields::{Fields, patched};
+use crate::io::{Fields, patched};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
 use crate::models::causal::Stream;
 use crate::models::hub_model::{Described, Family, HubModel};
 use crate::models::rope::{Rope, RopeConfig};
-use crate::run::model::{Architecture, Model};
-use crate::run::scope::Scope;
-use crate::seam::batch::{Batch, Prompt};
-use crate::seam::dims::{Dims, Transformer};
-use crate::seam::layer::{Block, Layer};
-use crate::seam::pass::Pass;
-use crate::seam::site::Role;
+use crate::run::{Architecture, Model, Scope};
+use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, Transformer};
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -4,18 +4,13 @@
 //! stored as `[in, out]`, q, k and v in one.
 
 use crate::error::Result;
-use crate::io::fields::{Fields, patched};
+use crate::io::{Fields, patched};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
 use crate::models::causal::Stream;
 use crate::models::hub_model::{Family, HubModel};
-use crate::run::model::{Architecture, Model};
-use crate::run::scope::Scope;
-use crate::seam::batch::{Batch, Prompt};
-use crate::seam::dims::{Dims, TaskType, Transformer};
-use crate::seam::layer::{Block, Layer};
-use crate::seam::pass::Pass;
-use crate::seam::site::Role;
+use crate::run::{Architecture, Model, Scope};
+use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, TaskType, Transformer};
 use serde_json::Value;
 use std::sync::Arc;
 use tch::Tensor;

@@ -1,8 +1,8 @@
 //! The Hub's form of a model: what a family says of its files.
 
 use crate::error::Result;
-use crate::run::model::Architecture;
-use crate::seam::dims::TaskType;
+use crate::run::Architecture;
+use crate::seam::TaskType;
 use crate::warning::Warning;
 use serde_json::Value;
 use std::sync::Arc;

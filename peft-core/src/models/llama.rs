@@ -1,10 +1,10 @@
 //! Llama: the plain decoder, as the Hub's `LlamaForCausalLM` has it.
 
 use crate::error::Result;
-use crate::io::fields::Fields;
+use crate::io::Fields;
 use crate::models::decoder::DecoderConfig;
 use crate::models::hub_model::Family;
-use crate::seam::dims::TaskType;
+use crate::seam::TaskType;
 use serde_json::Value;
 
 /// Llamas of the Hub.

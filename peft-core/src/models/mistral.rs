@@ -2,10 +2,10 @@
 //! Jiang et al. 2023, <https://arxiv.org/abs/2310.06825>.
 
 use crate::error::Result;
-use crate::io::fields::Fields;
+use crate::io::Fields;
 use crate::models::decoder::DecoderConfig;
 use crate::models::hub_model::Family;
-use crate::seam::dims::TaskType;
+use crate::seam::TaskType;
 use serde_json::Value;
 
 /// Mistrals of the Hub.

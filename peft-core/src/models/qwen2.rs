@@ -2,10 +2,10 @@
 //! <https://arxiv.org/abs/2407.10671>.
 
 use crate::error::Result;
-use crate::io::fields::Fields;
+use crate::io::Fields;
 use crate::models::decoder::{DecoderConfig, Windowed};
 use crate::models::hub_model::Family;
-use crate::seam::dims::TaskType;
+use crate::seam::TaskType;
 use serde_json::Value;
 
 /// Qwen2s of the Hub.

@@ -5,17 +5,11 @@
 //! There are no positions: it is a bag of tokens.
 
 use crate::error::{Error, Result};
-use crate::run::model::{Architecture, Model};
-use crate::run::scope::Scope;
-use crate::seam::attention::{Attention, Heads};
-use crate::seam::batch::{Batch, Input, Prompt};
-use crate::seam::dims::{Dims, TaskType, Transformer};
-use crate::seam::init::Init;
-use crate::seam::layer::{Block, Layer};
-use crate::seam::numerics::Numerics;
-use crate::seam::params::Params;
-use crate::seam::pass::Pass;
-use crate::seam::site::Role;
+use crate::run::{Architecture, Model, Scope};
+use crate::seam::{
+    Attention, Batch, Block, Dims, Heads, Init, Input, Layer, Numerics, Params, Pass, Prompt, Role, TaskType,
+    Transformer,
+};
 use tch::{Device, Kind, Tensor};
 
 /// Sizes of the model.
@@ -230,12 +224,13 @@ impl SelfAttention {
         let [q, k, v] = self.project(x, pass)?;
         let heads =
             Heads { q, k, v, mask: pass.mask.map(Tensor::shallow_clone), causal: pass.causal, window: None };
-        let out = self.core.forward(heads, pass, &|hidden| {
+        let attended = self.core.forward(heads, pass, &|hidden| {
             let [_, k, v] = self.project(hidden, pass)?;
             Ok((k, v))
         })?;
         let rows = b.saturating_mul(t);
-        let out = out.f_permute([2, 0, 1, 3])?.f_reshape([rows, d])?;
-        Ok(self.out_proj.forward(&out, pass)?.f_view([t, b, d])?.f_transpose(0, 1)?)
+        let join = |y: &Tensor| Ok(y.f_permute([2, 0, 1, 3])?.f_reshape([rows, d])?);
+        let y = attended.through(join, |y| self.out_proj.forward(&y, pass))?;
+        Ok(y.f_view([t, b, d])?.f_transpose(0, 1)?)
     }
 }

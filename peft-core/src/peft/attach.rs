@@ -3,10 +3,8 @@
 use crate::error::{Error, Result};
 use crate::peft::kept::Kept;
 use crate::peft::{Adapted, Peft};
-use crate::run::carried::Carried;
-use crate::run::scope::Scope;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::{Params, is_float};
+use crate::run::{Carried, Scope};
+use crate::seam::{FileForm, MethodConfig, Params, Resolved, is_float};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
@@ -15,9 +13,8 @@ impl Peft {
     ///
     /// # Errors
     /// A name that is taken, a configuration that is wrong, a target that matches nothing.
-    pub fn add(&mut self, name: &str, method: impl Into<Box<dyn Method>>) -> Result<()> {
-        let method = self.prepare(name, method.into())?;
-        self.check_task(method.as_ref(), method.name())?;
+    pub fn add(&mut self, name: &str, config: impl Into<Box<dyn MethodConfig>>) -> Result<()> {
+        let method = self.resolve(name, config.into())?;
         let params = Params::new(format!("adapter `{name}`"), self.base().device());
         self.attach(name, method, params)
     }
@@ -30,33 +27,40 @@ impl Peft {
     pub fn add_with(
         &mut self,
         name: &str,
-        method: impl Into<Box<dyn Method>>,
+        config: impl Into<Box<dyn MethodConfig>>,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<()> {
-        let method = self.prepare(name, method.into())?;
-        self.check_task(method.as_ref(), method.name())?;
-        let params = self.fit(method.as_ref(), &Carried::default(), format!("adapter `{name}`"), tensors)?;
+        let method = self.resolve(name, config.into())?;
+        self.attach_with(name, method, tensors)
+    }
+
+    /// Adds an adapter with copies of the given tensors.
+    pub(crate) fn attach_with(
+        &mut self,
+        name: &str,
+        method: Resolved,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Result<()> {
+        let params = self.fit(&method, &Carried::default(), format!("adapter `{name}`"), tensors)?;
         self.attach(name, method, params)
     }
 
-    /// Adds an adapter with a file's tensors, and what else the file has.
-    pub(crate) fn attach_read(
-        &mut self,
+    /// An adapter of a file's tensors, with what else the file has.
+    pub(crate) fn read(
+        &self,
         name: &str,
-        method: Box<dyn Method>,
+        method: Resolved,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         (kept, carried): (Kept, Carried),
         place: &str,
-    ) -> Result<()> {
-        let params = self.fit(method.as_ref(), &carried, place.to_owned(), tensors)?;
-        let adapted = self.complete(name, Adapted { method, params, kept, carried })?;
-        self.adapters.insert(name.to_owned(), adapted.into());
-        Ok(())
+    ) -> Result<Adapted> {
+        let params = self.fit(&method, &carried, place.to_owned(), tensors)?;
+        self.complete(name, Adapted { kept, carried, ..Adapted::fresh(method, params) })
     }
 
     /// The adapter must be for what this model's head does: a file that says otherwise is for another model.
-    pub(crate) fn check_task(&self, method: &dyn Method, place: &str) -> Result<()> {
-        let asked = method.file().and_then(FileForm::task);
+    pub(crate) fn check_task(&self, method: &Resolved, place: &str) -> Result<()> {
+        let asked = method.file.as_deref().and_then(FileForm::task);
         match asked.zip(self.outline().dims.task).filter(|(task, own)| task != own) {
             None => Ok(()),
             Some((task, own)) => {
@@ -66,10 +70,12 @@ impl Peft {
         }
     }
 
-    pub(crate) fn prepare(&self, name: &str, mut method: Box<dyn Method>) -> Result<Box<dyn Method>> {
+    /// What a configuration comes to in this model, for an adapter of that name.
+    pub(crate) fn resolve(&self, name: &str, config: Box<dyn MethodConfig>) -> Result<Resolved> {
         self.check_new(name)?;
-        method.prepare(self.outline())?;
-        Ok(method)
+        let resolved = config.resolve(self.outline())?;
+        self.check_task(&resolved, resolved.method.name())?;
+        Ok(resolved)
     }
 
     pub(crate) fn check_new(&self, name: &str) -> Result<()> {
@@ -83,17 +89,18 @@ impl Peft {
     /// are not trained may be missing, as PEFT can leave them out (`save_embedding_layers=False`): they are the base's.
     fn fit(
         &self,
-        method: &dyn Method,
+        resolved: &Resolved,
         carried: &Carried,
         place: String,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Params> {
         // Key of each overlay, and the parameter of the base that it copies.
         let names = self.outline().params.iter();
-        let overlay = |p: &String| method.overlay(p).or_else(|| carried.overlay(p));
+        let method = &resolved.method;
+        let overlay = |p: &String| resolved.overlay(p).or_else(|| carried.overlay(p));
         let overlays: BTreeMap<String, &String> = names.filter_map(|p| Some((overlay(p)?.key, p))).collect();
         let fitted = tensors.into_iter().map(|(name, t)| {
-            if !is_float(&t) && method.frozen(&name) {
+            if !is_float(&t) && (method.frozen(&name) || method.inert(&name)) {
                 return Ok((name, t.f_detach_copy()?));
             }
             if !is_float(&t) {
@@ -112,8 +119,9 @@ impl Peft {
         Ok(params)
     }
 
-    fn attach(&mut self, name: &str, method: Box<dyn Method>, params: Params) -> Result<()> {
-        let adapted = self.complete(name, Adapted::fresh(method, params))?;
+    fn attach(&mut self, name: &str, method: Resolved, params: Params) -> Result<()> {
+        let mut adapted = self.complete(name, Adapted::fresh(method, params))?;
+        adapted.classes = self.classes_for(&adapted);
         self.adapters.insert(name.to_owned(), adapted.into());
         Ok(())
     }
@@ -124,10 +132,11 @@ impl Peft {
         let run = self.run(vec![adapted.active(name)]);
         self.architecture().build(&Scope::root(&run))?;
         if run.active.iter().any(|a| a.hits.get() == 0) {
-            return Err(Error::Idle { method: adapted.method.name() });
+            return Err(Error::Idle { method: adapted.resolved.method.name() });
         }
         drop(run);
-        let unread = adapted.params.unread();
+        let mut unread = adapted.params.unread();
+        unread.retain(|name| !adapted.resolved.method.inert(name));
         if !unread.is_empty() {
             return Err(Error::Unread { place: adapted.params.place().to_owned(), names: unread });
         }

@@ -9,8 +9,7 @@ pub(crate) struct Kept(Map<String, Value>);
 
 impl Kept {
     /// Puts it back into the method's own `adapter_config.json`.
-    pub fn restore(&self, config: &mut Value) {
-        let Some(fields) = config.as_object_mut() else { return };
+    pub fn restore(&self, fields: &mut Map<String, Value>) {
         for (field, kept) in &self.0 {
             match (fields.get_mut(field), kept) {
                 (Some(Value::Array(own)), Value::Array(lost)) => {

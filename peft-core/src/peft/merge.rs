@@ -9,11 +9,8 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{Nf4, Requantised};
-use crate::run::Active;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::kernel::{Base, Weights};
-use crate::seam::layer::Layer;
-use crate::seam::params::{Params, is_finite};
+use crate::run::{Active, Copied, Origin, Rewrite};
+use crate::seam::{Base, Layer, Params, Weights, is_finite};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,15 +91,13 @@ impl Peft {
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
     /// # use peft_core::quant::Nf4Config;
-    /// # use peft_core::target::Names;
     /// use peft_core::{MergeOptions, Quantised};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let base = Peft::new(config.init(tch::Device::Cpu)?, config)?;
     /// # let mut peft = base.quantised(&Nf4Config::default())?;
-    /// # let targets = Some(Names::list(["ff.0"]));
     /// # let start = peft_core::methods::InitLora::Flag(false);
-    /// # peft.add("mine", LoraConfig { target_modules: targets, init_lora_weights: start, ..Default::default() })?;
+    /// # peft.add("mine", LoraConfig { init_lora_weights: start, ..LoraConfig::new(8).targets(["ff.0"]) })?;
     /// let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
     /// let merged = peft.merged_with(&["mine"], &options)?;
     /// assert!(merged.to_string().starts_with("lossy: 2 weights were quantised again, worst error "));
@@ -114,6 +109,7 @@ impl Peft {
     /// # Errors
     /// As [`Peft::merged`].
     pub fn merged_with(&self, active: &[&str], options: &MergeOptions) -> Result<Merged> {
+        let classes = self.classes(active)?.to_vec();
         let active = self.active(active)?;
         let fold = Fold { options, folded: RefCell::default(), packed: RefCell::default() };
         let (_, tied) = self.rewritten(active, &fold)?;
@@ -138,9 +134,10 @@ impl Peft {
         let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
         packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
         let peft = match self.architecture().untied().filter(|_| untied) {
-            Some(architecture) => Self::new(params, architecture)?.with_numerics(self.numerics()),
+            Some(architecture) => self.remade(params, architecture.into())?,
             None => self.over(params)?,
         };
+        let peft = if classes == peft.outline().dims.classes { peft } else { peft.named(&classes)? };
         Ok(Merged { peft, requantised })
     }
 }

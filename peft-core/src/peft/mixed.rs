@@ -5,13 +5,9 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::model::Model;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::batch::{Input, Prompt};
-use crate::seam::kernel::Kernel;
-use crate::seam::layer::{Adapter, Inner, Layer};
-use crate::seam::low_rank::LowRank;
-use crate::seam::pass::Pass;
+use crate::run::{Copied, Model, Origin, Rewrite};
+use crate::seam::layer::Placed;
+use crate::seam::{Adapter, Inner, Input, Kernel, Layer, LowRank, Pass, Prompt};
 use std::collections::BTreeSet;
 use tch::Tensor;
 
@@ -57,20 +53,20 @@ impl Mix<'_> {
 
 impl Rewrite for Mix<'_> {
     fn layer(&self, layer: &mut Layer, origin: &Origin<'_>) -> Result<()> {
-        let Some(first) = layer.adapters.first() else { return Ok(()) };
+        let Some(method) = layer.adapters.first().map(|first| first.method) else { return Ok(()) };
         if origin.length_first {
             let what = "its layer works with the length of the rows in front";
-            return Err(Self::unsupported(&layer.name, first.name(), what));
+            return Err(Self::unsupported(&layer.name, method, what));
         }
         let _guard = tch::no_grad_guard();
         let mut found = Vec::new();
-        for (adapter, owner) in layer.adapters.iter().zip(&origin.owners) {
-            let change = adapter.low_rank()?.ok_or_else(|| {
-                Self::unsupported(&layer.name, adapter.name(), "its change is not low-rank and additive")
+        for (placed, owner) in layer.adapters.iter().zip(&origin.owners) {
+            let change = placed.adapter.low_rank()?.ok_or_else(|| {
+                Self::unsupported(&layer.name, placed.method, "its change is not low-rank and additive")
             })?;
             found.push((owner.name, change));
         }
-        let stack = Stack::new(&found, first.name())?;
+        let stack = Stack::new(&found)?;
         let rows = self.rows.iter().map(|row| stack.index(&found, *row)).collect::<Vec<i64>>();
         let rows = Tensor::f_from_slice(&rows)?.f_to(stack.a.device())?;
         let mixed: Box<dyn Adapter> = match layer.kernel {
@@ -79,14 +75,14 @@ impl Rewrite for Mix<'_> {
             }
             _ => Box::new(stack.linear(&rows)?),
         };
-        layer.adapters = vec![mixed];
+        layer.adapters = vec![Placed { method, adapter: mixed }];
         Ok(())
     }
 
     fn param(&self, name: &str, [own, value]: [&Tensor; 2], (owner, _): Copied<'_>) -> Result<()> {
         match own.f_equal(value)? {
             true => Ok(()),
-            false => Err(Self::unsupported(name, owner.method.name(), "it has a copy of a parameter")),
+            false => Err(Self::unsupported(name, owner.method().name(), "it has a copy of a parameter")),
         }
     }
 
@@ -109,7 +105,6 @@ impl Rewrite for Mix<'_> {
 
 /// The adapters at one site, ranks that differ padded with zeros, and zeros for a row without one.
 struct Stack {
-    method: &'static str,
     /// `[n + 1, in, r]`, the scale folded in.
     a: Tensor,
     /// `[n + 1, r, out]`
@@ -119,7 +114,7 @@ struct Stack {
 }
 
 impl Stack {
-    fn new(found: &[(&str, LowRank)], method: &'static str) -> Result<Self> {
+    fn new(found: &[(&str, LowRank)]) -> Result<Self> {
         let ranks = found.iter().map(|(_, c)| c.rank()).collect::<Result<Vec<_>>>()?;
         let rank = ranks.into_iter().max().unwrap_or_default();
         let (mut a, mut b, mut bias) = (Vec::new(), Vec::new(), Vec::new());
@@ -141,7 +136,7 @@ impl Stack {
         };
         let biased = found.iter().any(|(_, c)| c.bias.is_some());
         let bias = if biased { Some(stacked(bias)?.f_unsqueeze(1)?) } else { None };
-        Ok(Self { method, a: stacked(a)?, b: stacked(b)?, bias })
+        Ok(Self { a: stacked(a)?, b: stacked(b)?, bias })
     }
 
     /// Where a row's matrices are.
@@ -153,14 +148,14 @@ impl Stack {
     fn linear(self, rows: &Tensor) -> Result<RowsLinear> {
         let gather = |t: &Tensor| t.f_index_select(0, rows);
         let bias = self.bias.as_ref().map(gather).transpose()?;
-        Ok(RowsLinear { method: self.method, a: gather(&self.a)?, b: gather(&self.b)?, bias })
+        Ok(RowsLinear { a: gather(&self.a)?, b: gather(&self.b)?, bias })
     }
 
     fn embedding(self, rows: &Tensor, shared: bool) -> Result<RowsEmbedding> {
         let (_, vocab, _) = self.a.size3()?;
         let first = rows.f_mul_scalar(vocab)?.f_unsqueeze(1)?;
         let b = self.b.f_index_select(0, rows)?;
-        Ok(RowsEmbedding { method: self.method, a: self.a.f_flatten(0, 1)?, first, b, shared })
+        Ok(RowsEmbedding { a: self.a.f_flatten(0, 1)?, first, b, shared })
     }
 }
 
@@ -193,7 +188,6 @@ fn add(y: Tensor, h: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// The rows' changes of a linear layer.
 #[derive(Debug)]
 struct RowsLinear {
-    method: &'static str,
     /// `[batch, in, r]`
     a: Tensor,
     /// `[batch, r, out]`
@@ -203,10 +197,6 @@ struct RowsLinear {
 }
 
 impl Adapter for RowsLinear {
-    fn name(&self) -> &'static str {
-        self.method
-    }
-
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let (rows, width, _) = self.a.size3()?;
         check(rows, x, inner.pass)?;
@@ -221,7 +211,6 @@ impl Adapter for RowsLinear {
 /// The rows' changes of an embedding.
 #[derive(Debug)]
 struct RowsEmbedding {
-    method: &'static str,
     /// `[(n + 1) vocab, r]`
     a: Tensor,
     /// Where each row's part of it starts, `[batch, 1]`.
@@ -233,10 +222,6 @@ struct RowsEmbedding {
 }
 
 impl Adapter for RowsEmbedding {
-    fn name(&self) -> &'static str {
-        self.method
-    }
-
     fn forward(&self, ids: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let rows = self.first.size2()?.0;
         let one = self.shared && ids.size2()?.0 == 1;
@@ -254,10 +239,6 @@ struct Guard {
 }
 
 impl Prompt for Guard {
-    fn name(&self) -> &'static str {
-        "mixed rows"
-    }
-
     fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input> {
         check(self.rows, &input.embeds, pass)?;
         Ok(input)

@@ -1,6 +1,7 @@
 //! A frozen base with named adapters over it.
 
 mod attach;
+mod classes;
 pub mod combine;
 mod kept;
 mod load;
@@ -21,16 +22,11 @@ pub use to_lora::{Conversion, SiteShare};
 use crate::error::{Error, Result};
 use crate::io;
 use crate::io::IfExists;
+use crate::io::adapter::Files;
+use crate::methods::read::Readers;
 use crate::peft::kept::Kept;
-use crate::run::carried::Carried;
-use crate::run::model::{Architecture, Model};
-use crate::run::rewrite::Rewrite;
-use crate::run::scope::Scope;
-use crate::run::{Active, Run};
-use crate::seam::method::Method;
-use crate::seam::numerics::Numerics;
-use crate::seam::params::Params;
-use crate::seam::site::Outline;
+use crate::run::{Active, Architecture, Carried, Model, Rewrite, Run, Scope};
+use crate::seam::{Method, Numerics, Outline, Params, Resolved};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -47,6 +43,7 @@ pub struct Peft {
     base: Params,
     architecture: Arc<dyn Architecture>,
     outline: Outline,
+    readers: Readers,
     numerics: Numerics,
     /// Shared with the trainers: those go on with their adapter, whatever becomes of its name.
     pub(crate) adapters: BTreeMap<String, Arc<Adapted>>,
@@ -67,30 +64,39 @@ pub(crate) fn penalty<'a>(
 /// An adapter: its configuration, completed from the model, and its tensors.
 #[derive(Debug)]
 pub(crate) struct Adapted {
-    pub method: Box<dyn Method>,
+    pub resolved: Resolved,
     pub params: Params,
     /// Weights of the base that its file had beside.
     pub carried: Carried,
     /// What its file had beyond what the method writes.
     pub kept: Kept,
+    /// Names of the classes that it was trained with; empty where there are none.
+    pub classes: Vec<String>,
 }
 
 impl Adapted {
     /// One that comes from no file.
-    pub fn fresh(method: Box<dyn Method>, params: Params) -> Self {
-        Self { method, params, carried: Carried::default(), kept: Kept::default() }
+    pub fn fresh(resolved: Resolved, params: Params) -> Self {
+        let (carried, kept) = (Carried::default(), Kept::default());
+        Self { resolved, params, carried, kept, classes: Vec::new() }
     }
 
     /// Its `adapter_config.json`; `None` for a method that has no file form.
     pub fn file(&self) -> Result<Option<Value>> {
-        let mut config = self.method.config(&self.params)?;
-        config.iter_mut().for_each(|config| self.kept.restore(config));
-        Ok(config)
+        let mut fields = self.resolved.json(&self.params)?;
+        fields.iter_mut().for_each(|fields| self.kept.restore(fields));
+        Ok(fields.map(Value::Object))
+    }
+
+    /// Its files; `None` for a method that has no file form.
+    pub fn files(&self) -> Result<Option<Files>> {
+        let Some(config) = self.file()? else { return Ok(None) };
+        Ok(Some(Files { config, tensors: self.export()?, classes: self.classes.clone() }))
     }
 
     /// Its file's tensors.
-    pub fn export(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut tensors = self.method.export(&self.params)?;
+    fn export(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut tensors = self.resolved.method.export(&self.params)?;
         self.carried.export(&self.params.tensors(), &mut tensors)?;
         Ok(tensors)
     }
@@ -103,7 +109,7 @@ impl Adapted {
 
     /// As an adapter of a view.
     pub fn active<'a>(&'a self, name: &'a str) -> Active<'a> {
-        Active { carried: Some(&self.carried), ..Active::new(name, self.method.as_ref(), &self.params) }
+        Active { carried: Some(&self.carried), ..Active::new(name, &self.resolved, &self.params) }
     }
 }
 
@@ -132,7 +138,15 @@ impl Peft {
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
-        Ok(Self { base, architecture, outline, numerics, adapters: BTreeMap::new() })
+        let readers = Readers::default();
+        Ok(Self { base, architecture, outline, readers, numerics, adapters: BTreeMap::new() })
+    }
+
+    /// A model made of this one, without adapters. It reads the files of the same methods, and computes with the same
+    /// numerics.
+    pub(crate) fn remade(&self, base: Params, architecture: Arc<dyn Architecture>) -> Result<Self> {
+        let (readers, numerics) = (self.readers.clone(), self.numerics);
+        Ok(Self { readers, numerics, ..Self::of(base, architecture)? })
     }
 
     /// The base's tensors.
@@ -155,7 +169,7 @@ impl Peft {
     /// # Errors
     /// As [`Peft::new`].
     pub fn over(&self, base: Params) -> Result<Self> {
-        Ok(Self::of(base, self.architecture.clone())?.with_numerics(self.numerics))
+        self.remade(base, self.architecture.clone())
     }
 
     /// The same model, whose views and trainers compute with other [`Numerics`] from now on.
@@ -207,11 +221,11 @@ impl Peft {
     /// As [`Peft::save`].
     pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
         let a = self.adapter(name)?;
-        let Some(config) = a.file()? else {
+        let Some(files) = a.files()? else {
             let message = "this method has no file form";
-            return Err(Error::config(a.method.name(), "adapter_config.json", message));
+            return Err(Error::config(a.resolved.method.name(), "adapter_config.json", message));
         };
-        io::adapter::write(dir.as_ref(), &config, &a.export()?, if_exists)
+        io::adapter::write(dir, &files, if_exists)
     }
 
     /// Removes an adapter.
@@ -234,8 +248,8 @@ impl Peft {
         Ok(())
     }
 
-    pub(crate) fn adapter(&self, name: &str) -> Result<&Arc<Adapted>> {
-        self.adapters.get(name).ok_or_else(|| self.unknown(name))
+    pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
+        self.adapters.get(name).map(Arc::as_ref).ok_or_else(|| self.unknown(name))
     }
 
     fn unknown(&self, name: &str) -> Error {
@@ -245,7 +259,7 @@ impl Peft {
     /// The named adapters, to be held beside this.
     pub(crate) fn adapted(&self, names: &[&str]) -> Result<Vec<Arc<Adapted>>> {
         self.active(names)?;
-        names.iter().map(|name| self.adapter(name).cloned()).collect()
+        names.iter().map(|name| self.adapters.get(*name).cloned().ok_or_else(|| self.unknown(name))).collect()
     }
 
     pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
@@ -264,7 +278,13 @@ impl Peft {
 
     /// The method of an adapter, completed from the model.
     pub fn method(&self, name: &str) -> Result<&dyn Method> {
-        Ok(self.adapter(name)?.method.as_ref())
+        Ok(self.adapter(name)?.resolved.method.as_ref())
+    }
+
+    /// What the `adapter_config.json` of an adapter says, whether it is saved or not; `None` for a method that has no file
+    /// form.
+    pub fn adapter_config(&self, name: &str) -> Result<Option<Value>> {
+        self.adapter(name)?.file()
     }
 
     /// The tensors of an adapter.
@@ -327,12 +347,12 @@ impl Peft {
 
     /// Extra loss of the named adapters, if they have any.
     pub fn penalty(&self, active: &[&str]) -> Result<Option<Tensor>> {
-        penalty(self.active(active)?.iter().map(|a| (a.method, a.params)))
+        penalty(self.active(active)?.iter().map(|a| (a.method(), a.params)))
     }
 
     /// Tells the named adapters that optimizer step `step` (from 1) is done.
     pub fn after_step(&self, active: &[&str], step: u64) -> Result<()> {
-        self.active(active)?.iter().try_for_each(|a| a.method.after_step(a.params, step))
+        self.active(active)?.iter().try_for_each(|a| a.method().after_step(a.params, step))
     }
 
     /// Counts parameters, as PEFT's `print_trainable_parameters` does.
@@ -345,7 +365,7 @@ impl Peft {
         let base = self.base.numels().into_iter().filter(|(n, _)| !shadowed(n)).map(|(_, numel)| numel);
         let own = active.iter().flat_map(|a| a.params.numels().into_values());
         let carried = active.iter().filter_map(|a| Some(a.carried?.uncounted(a.params)));
-        let more = active.iter().map(|a| a.method.uncounted(a.params)).chain(carried);
+        let more = active.iter().map(|a| a.method().uncounted(a.params)).chain(carried);
         let all = base.chain(own).chain(more).fold(0, i64::saturating_add);
         let trained = active.iter().flat_map(|a| a.params.trainable()).map(|(n, t)| (n, t.size()));
         Report::new(all, &trained.collect::<Vec<_>>())

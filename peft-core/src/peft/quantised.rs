@@ -3,8 +3,7 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{DTYPES, Nf4, Nf4Config};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, SiteKind, SiteOutline};
+use crate::seam::{Outline, Params, SiteKind, SiteOutline};
 use fancy_regex::Regex;
 use tch::{Kind, Tensor};
 

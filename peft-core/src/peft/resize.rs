@@ -2,9 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::io;
+use crate::io::adapter::Files;
 use crate::peft::Peft;
 use crate::peft::load::keys::vocabulary_of;
-use crate::seam::params::Params;
+use crate::seam::Params;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
@@ -101,7 +102,7 @@ impl Peft {
         }
         let params = Params::from_copies(self.base().place(), self.base().device(), tensors)?;
         self.base().packed().iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
-        Ok(Self::new(params, architecture)?.with_numerics(self.numerics()))
+        self.remade(params, architecture.into())
     }
 
     /// The same model with the vocabulary of the adapter in `dir`, without adapters: where an adapter was trained on a model
@@ -110,7 +111,7 @@ impl Peft {
     /// # Errors
     /// A directory without an adapter, an adapter whose file has no embedding, and as [`Peft::resized`].
     pub fn resized_for(&self, dir: impl AsRef<Path>) -> Result<Self> {
-        let (_, tensors, file) = io::adapter::read(dir.as_ref())?;
+        let (Files { tensors, .. }, file) = io::adapter::read(dir)?;
         let place = file.display().to_string();
         let [words, head] = vocabulary_of(tensors, self.outline(), &place)?;
         let dims = &self.outline().dims;

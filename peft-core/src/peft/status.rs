@@ -6,7 +6,7 @@ use crate::io::IfExists;
 use crate::peft::Peft;
 use crate::peft::load::Places;
 use crate::peft::report::commas;
-use crate::run::scope::Scope;
+use crate::run::Scope;
 use crate::warning::Warning;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -80,11 +80,10 @@ impl Peft {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
-    /// # use peft_core::target::Names;
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
-    /// peft.add("mine", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// peft.add("mine", LoraConfig::new(8).targets(["ff.0"]))?;
     /// println!("{}", peft.status()?); // a table
     /// assert_eq!(peft.status()?.adapters[0].places, 2);
     /// # Ok(())
@@ -122,14 +121,14 @@ impl Peft {
     /// Names that are unknown or taken; a method that has no file form.
     pub fn copy(&mut self, name: &str, new: &str) -> Result<()> {
         let adapter = self.adapter(name)?;
-        let Some(config) = adapter.file()? else {
+        let Some(files) = adapter.files()? else {
             let message = "this method has no file form to copy through";
-            return Err(Error::config(adapter.method.name(), "copy", message));
+            return Err(Error::config(adapter.resolved.method.name(), "copy", message));
         };
-        let (tensors, place) = (adapter.export()?, format!("adapter `{name}`"));
+        let place = format!("adapter `{name}`");
         let places = Places { config: place.clone(), tensors: place };
         self.check_new(new)?;
-        self.take(new, config, tensors, &places).map(drop) // what there is to say was said when it was loaded
+        self.take(new, files, &places).map(drop) // what there is to say was said when it was loaded
     }
 
     /// Adds every adapter of a folder: the one that lies in it, as `default`, and those in its sub-folders, by the
@@ -158,7 +157,7 @@ impl Peft {
             found.push((name.to_owned(), path));
         }
         if found.is_empty() {
-            let model = match dir.join(io::directory::CONFIG).exists() {
+            let model = match dir.join(io::names::MODEL).exists() {
                 true => ": this is a model and no adapter",
                 false => "",
             };

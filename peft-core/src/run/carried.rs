@@ -3,9 +3,7 @@
 //! adapter's, and count in the views that it is active in.
 
 use crate::error::Result;
-use crate::seam::method::{Counting, Overlay};
-use crate::seam::params::Params;
-use crate::seam::twin::Twin;
+use crate::seam::{Counting, Overlay, Params, Twin};
 use std::collections::BTreeMap;
 use tch::Tensor;
 

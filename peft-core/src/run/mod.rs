@@ -1,55 +1,19 @@
 //! One run of a model's constructor: what it is given, and what it leaves behind.
 
+pub(crate) mod active;
 pub(crate) mod carried;
 pub(crate) mod model;
 pub(crate) mod rewrite;
 pub(crate) mod scope;
 
-use crate::run::carried::Carried;
-use crate::run::rewrite::Rewrite;
-use crate::seam::dims::Dims;
-use crate::seam::method::{Counting, Method, Overlay};
-use crate::seam::numerics::Numerics;
-use crate::seam::params::Params;
-use crate::seam::site::SiteOutline;
-use std::cell::{Cell, RefCell};
+pub(crate) use active::Active;
+pub(crate) use carried::Carried;
+pub use model::{Architecture, Model};
+pub(crate) use rewrite::{Copied, Origin, Rewrite};
+pub use scope::Scope;
 
-/// One active adapter, and how often the constructor met a place that it adapts.
-#[derive(Debug)]
-pub(crate) struct Active<'a> {
-    pub name: &'a str,
-    pub method: &'a dyn Method,
-    pub params: &'a Params,
-    /// Weights of the base that its file has beside.
-    pub carried: Option<&'a Carried>,
-    pub hits: Cell<usize>,
-}
-
-impl<'a> Active<'a> {
-    pub fn new(name: &'a str, method: &'a dyn Method, params: &'a Params) -> Self {
-        Self { name, method, params, carried: None, hits: Cell::new(0) }
-    }
-
-    /// Its copy of a parameter of the base, if it has one.
-    pub fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.method.overlay(param).or_else(|| self.carried?.overlay(param))
-    }
-
-    /// Whether a tensor of the adapter, by its name, is not trained.
-    pub fn frozen(&self, key: &str) -> bool {
-        self.method.frozen(key) || self.carries(key)
-    }
-
-    /// Whether a tensor of the adapter, by its name, is the base's, as the adapter's file has it.
-    pub fn carries(&self, key: &str) -> bool {
-        self.carried.is_some_and(|carried| carried.has(key))
-    }
-
-    /// Whether it trains the model's own parameter `name`, and no copy beside it; see [`Method::overlay`].
-    pub fn replaces(&self, name: &str) -> bool {
-        self.overlay(name).is_some_and(|o| o.counting == Counting::Replaces)
-    }
-}
+use crate::seam::{Dims, Numerics, Params, SiteOutline};
+use std::cell::RefCell;
 
 /// One run of a constructor.
 #[derive(Debug)]

@@ -2,10 +2,7 @@
 
 use crate::error::Result;
 use crate::run::scope::Scope;
-use crate::seam::batch::Batch;
-use crate::seam::dims::Dims;
-use crate::seam::numerics::Numerics;
-use crate::seam::pass::Pass;
+use crate::seam::{Batch, Dims, Numerics, Pass};
 use serde_json::Value;
 use std::fmt::Debug;
 use tch::Tensor;
@@ -94,6 +91,12 @@ pub trait Architecture: Debug + Send + Sync {
     /// The same with `vocab` words; `None` where their number is fixed.
     fn resized(&self, vocab: i64) -> Option<Box<dyn Architecture>> {
         let _ = vocab;
+        None
+    }
+
+    /// The same with other names for the classes of its head, as many as there are; `None` where classes have no names.
+    fn named(&self, classes: &[String]) -> Option<Box<dyn Architecture>> {
+        let _ = classes;
         None
     }
 

@@ -2,10 +2,8 @@
 //! somebody looks over.
 
 use crate::error::{Error, Result};
-use crate::run::Active;
-use crate::seam::batch::Prompt;
-use crate::seam::layer::Layer;
-use crate::seam::method::Overlay;
+use crate::run::active::Active;
+use crate::seam::{Layer, Overlay, Prompt};
 use std::fmt::Debug;
 use tch::Tensor;
 

@@ -100,17 +100,46 @@ pub(crate) fn lowest(kind: Kind) -> f64 {
 
 /// Middleware around the attention core of one layer of the model.
 pub trait AttentionAdapter: Debug + Send {
-    /// The method's name, for messages.
-    fn name(&self) -> &'static str;
-    /// The adapted computation: `[batch, heads, queries, d]`.
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Tensor> {
-        inner.forward(heads)
+    /// The adapted computation.
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> Result<Attended>;
+}
+
+/// What an attention core gives: the model's attention leaves [through](Attended::through) it.
+#[derive(Debug)]
+pub struct Attended {
+    /// `[batch, heads, queries, d]`, for the output projection.
+    y: Tensor,
+    /// What is added behind the output projection, of the same shape, if anything is.
+    behind: Option<Tensor>,
+}
+
+impl Attended {
+    /// With more before the output projection, `[batch, heads, queries, d]`.
+    pub fn plus(self, more: &Tensor) -> Result<Self> {
+        Ok(Self { y: self.y.f_add(more)?, ..self })
     }
 
-    /// What is added after the output projection, `[batch, heads, queries, d]`, if anything is.
-    fn beside(&self, heads: &Heads, inner: &AttentionInner<'_>) -> Result<Option<Tensor>> {
-        let _ = (heads, inner);
-        Ok(None)
+    /// With more behind the output projection, `[batch, heads, queries, d]`.
+    pub fn plus_behind(self, more: Tensor) -> Result<Self> {
+        let behind = match self.behind {
+            Some(behind) => behind.f_add(&more)?,
+            None => more,
+        };
+        Ok(Self { behind: Some(behind), ..self })
+    }
+
+    /// The end of the model's attention: `output(join(y))`, and what comes behind it. `join` puts the heads side by side,
+    /// `[batch, heads, queries, d]` to what `output` gives and takes.
+    pub fn through(
+        self,
+        join: impl Fn(&Tensor) -> Result<Tensor>,
+        output: impl FnOnce(Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let y = output(join(&self.y)?)?;
+        match self.behind {
+            Some(behind) => Ok(y.f_add(&join(&behind)?)?),
+            None => Ok(y),
+        }
     }
 }
 
@@ -130,7 +159,7 @@ pub type Project<'a> = &'a dyn Fn(&Tensor) -> Result<(Tensor, Tensor)>;
 
 impl Attention {
     /// Attends; `project` is there for adapters that bring hidden states of their own.
-    pub fn forward(&self, heads: Heads, pass: Pass<'_>, project: Project<'_>) -> Result<Tensor> {
+    pub fn forward(&self, heads: Heads, pass: Pass<'_>, project: Project<'_>) -> Result<Attended> {
         let inner = AttentionInner { attention: self, adapters: &self.adapters, project, pass };
         let attend = || {
             let Some(cache) = pass.cache else { return inner.forward(heads) };
@@ -138,18 +167,6 @@ impl Attention {
             inner.forward(Heads { k, v, ..heads })
         };
         attend().map_err(|e| e.at(&self.name))
-    }
-
-    /// What the adapters add after the output projection, `[batch, heads, queries, d]`.
-    pub fn beside(&self, heads: &Heads, pass: Pass<'_>, project: Project<'_>) -> Result<Option<Tensor>> {
-        let inner = AttentionInner { attention: self, adapters: &self.adapters, project, pass };
-        let sum = self.adapters.iter().try_fold(None, |sum: Option<Tensor>, a| {
-            Ok(match (sum, a.beside(heads, &inner)?) {
-                (Some(sum), Some(more)) => Some(sum.f_add(&more)?),
-                (sum, more) => sum.or(more),
-            })
-        });
-        sum.map_err(|e: Error| e.at(&self.name))
     }
 }
 
@@ -165,10 +182,10 @@ pub struct AttentionInner<'a> {
 
 impl AttentionInner<'_> {
     /// The rest of the chain.
-    pub fn forward(&self, heads: Heads) -> Result<Tensor> {
+    pub fn forward(&self, heads: Heads) -> Result<Attended> {
         match self.adapters.split_last() {
             Some((last, before)) => last.forward(heads, &AttentionInner { adapters: before, ..*self }),
-            None => self.core(&heads),
+            None => Ok(Attended { y: self.core(&heads)?, behind: None }),
         }
     }
 

@@ -213,8 +213,6 @@ pub struct Input {
 
 /// Rewrites a model's input: prompts, and what shifts its positions.
 pub trait Prompt: Debug + Send {
-    /// The method's name, for messages.
-    fn name(&self) -> &'static str;
     /// The rewritten input.
     fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input>;
 }

@@ -12,17 +12,14 @@ use tch::Tensor;
 
 /// Middleware around a layer, or around a block of the model.
 pub trait Adapter: Debug + Send {
-    /// The method's name, for messages.
-    fn name(&self) -> &'static str;
-
-    /// Frozen weights in, adapted weights out; `site` is for the error. Implemented if and only if the method is
-    /// a map on weights, that is, if it can be merged.
+    /// Frozen weights in, adapted weights out. Implemented if and only if the method is a map on weights, that is, if it
+    /// can be merged.
     ///
     /// # Errors
     /// [`Error::NotMergeable`] by default.
-    fn reweight(&self, site: &str, weights: Weights) -> Result<Weights> {
+    fn reweight(&self, weights: Weights) -> Result<Weights> {
         drop(weights);
-        Err(Error::NotMergeable { method: self.name(), site: site.to_owned() })
+        Err(Error::NotMergeable { method: UNNAMED, site: String::new() })
     }
 
     /// The change of the weights as a low-rank product, if it is one, whatever the weights are. Such adapters can be
@@ -31,9 +28,47 @@ pub trait Adapter: Debug + Send {
         Ok(None)
     }
 
+    /// The tokens whose rows the adapter replaces, at an embedding or a head: no two active adapters may have the same.
+    fn tokens(&self) -> &[i64] {
+        &[]
+    }
+
     /// The adapted computation. By default the adapted weights are formed; override it where that is wasteful.
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
-        inner.apply(x, &self.reweight(inner.site(), inner.weights()?)?)
+        inner.apply(x, &self.reweight(inner.weights()?)?)
+    }
+}
+
+/// An adapter at its place. It does not know whose it is, so that an author says a method's name once.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// The method's name, for messages.
+    pub method: &'static str,
+    pub adapter: Box<dyn Adapter>,
+}
+
+/// What an adapter calls its method.
+const UNNAMED: &str = "";
+
+impl Placed {
+    pub fn reweight(&self, site: &str, weights: Weights) -> Result<Weights> {
+        self.named(site, self.adapter.reweight(weights))
+    }
+
+    fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+        self.named(inner.site, self.adapter.forward(x, inner))
+    }
+
+    fn named<T>(&self, site: &str, result: Result<T>) -> Result<T> {
+        result.map_err(|e| match e {
+            Error::NotMergeable { method: UNNAMED, .. } => {
+                Error::NotMergeable { method: self.method, site: site.to_owned() }
+            }
+            Error::Unsupported { method, site: unknown, why } if unknown.is_empty() => {
+                Error::Unsupported { method, site: site.to_owned(), why }
+            }
+            other => other,
+        })
     }
 }
 
@@ -43,7 +78,7 @@ pub struct Layer {
     pub(crate) name: String,
     pub(crate) kernel: Kernel,
     pub(crate) base: Base,
-    pub(crate) adapters: Vec<Box<dyn Adapter>>,
+    pub(crate) adapters: Vec<Placed>,
 }
 
 impl Layer {
@@ -82,7 +117,7 @@ impl Layer {
 #[derive(Debug)]
 pub struct Block {
     pub(crate) name: String,
-    pub(crate) adapters: Vec<Box<dyn Adapter>>,
+    pub(crate) adapters: Vec<Placed>,
 }
 
 /// The part of the model inside a [`Block`].
@@ -107,7 +142,7 @@ enum Core<'a> {
 pub struct Inner<'a> {
     site: &'a str,
     core: Core<'a>,
-    adapters: &'a [Box<dyn Adapter>],
+    adapters: &'a [Placed],
     /// The state of this call.
     pub pass: Pass<'a>,
 }

@@ -1,4 +1,4 @@
-//! What a method is: a configuration that hands out adapters.
+//! What a method is: a configuration, which becomes something that hands out adapters.
 
 use crate::error::Result;
 use crate::seam::attention::AttentionAdapter;
@@ -7,24 +7,124 @@ use crate::seam::dims::{Dims, TaskType};
 use crate::seam::layer::Adapter;
 use crate::seam::params::Params;
 use crate::seam::site::{Outline, PREFIX, Site};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 use tch::Tensor;
 
-/// A method with its configuration. Every hook defaults to "nothing", so a method says only what it does.
+/// What a user writes: the configuration of a method, for whichever model. It becomes a [`Method`] once the model is
+/// known. A method that needs nothing from the model is a configuration already: [`Peft::add`](crate::Peft::add) takes
+/// either.
+pub trait MethodConfig: Debug + Send + Sync {
+    /// The method in this model. Checks the configuration, and completes it from the model: default targets, sizes.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a field with a value that has no meaning,
+    /// [`Error::NoTarget`](crate::Error::NoTarget) for a name that stands for nothing in the model.
+    fn resolve(self: Box<Self>, outline: &Outline) -> Result<Resolved>;
+}
+
+impl<M: Method + 'static> MethodConfig for M {
+    fn resolve(self: Box<Self>, _: &Outline) -> Result<Resolved> {
+        Ok(Resolved { method: self, file: None })
+    }
+}
+
+/// A method without a file form.
+impl<M: Method + 'static> From<M> for Resolved {
+    fn from(method: M) -> Self {
+        Resolved { method: Box::new(method), file: None }
+    }
+}
+
+impl<C: MethodConfig + 'static> From<C> for Box<dyn MethodConfig> {
+    fn from(config: C) -> Self {
+        Box::new(config)
+    }
+}
+
+/// What a configuration comes to in a model: the method, and what its file says. Made by
+/// [`PeftConfig::resolved`](crate::methods::PeftConfig::resolved), or of a method alone by [`From`].
+#[derive(Debug)]
+pub struct Resolved {
+    pub(crate) method: Box<dyn Method>,
+    /// The completed configuration; `None` for a method that has no file form.
+    pub(crate) file: Option<Arc<dyn FileForm>>,
+}
+
+impl Resolved {
+    /// The copy of a parameter that the method trains, or that `modules_to_save` names.
+    pub(crate) fn overlay(&self, param: &str) -> Option<Overlay> {
+        self.method.overlay(param).or_else(|| self.file.as_ref()?.overlay(param))
+    }
+
+    /// `adapter_config.json` of an adapter with these tensors; `None` for a method that has no file form.
+    pub(crate) fn json(&self, params: &Params) -> Result<Option<Map<String, Value>>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let mut json = file.json()?;
+        self.method.amend(params, &mut json)?;
+        Ok(Some(json))
+    }
+}
+
+/// What a configuration's file says, whatever the configuration's type.
+pub(crate) trait FileForm: Debug + Send + Sync {
+    /// The overlay of a parameter that is in `modules_to_save`.
+    fn overlay(&self, param: &str) -> Option<Overlay>;
+    /// The fields of `adapter_config.json`.
+    fn json(&self) -> Result<Map<String, Value>>;
+    /// What the adapter is for, if the file says so.
+    fn task(&self) -> Option<TaskType>;
+}
+
+/// A method in one model: it hands out adapters. Every hook defaults to "nothing", so a method says only what it does.
 ///
 /// The hooks that take a [`Site`] are called by the model's constructor, once a site; they get their parameters from
 /// `params`, which makes them on the first call and insists on them afterwards.
+///
+/// A whole method, `y = s ⊙ (W x + b)` at every linear layer:
+///
+/// ```
+/// use peft_core::seam::{Adapter, Init, Inner, Method, Site};
+/// use peft_core::{Params, Result};
+/// use tch::Tensor;
+///
+/// #[derive(Debug)]
+/// struct Scale;
+///
+/// impl Method for Scale {
+///     fn name(&self) -> &'static str {
+///         "scale"
+///     }
+///     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
+///         let Some((out, _)) = site.linear() else { return Ok(None) };
+///         Ok(Some(Box::new(Outputs(site.param(params, "scale", &[out], Init::Constant(1.0))?))))
+///     }
+/// }
+///
+/// #[derive(Debug)]
+/// struct Outputs(Tensor);
+///
+/// impl Adapter for Outputs {
+///     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
+///         Ok(inner.forward(x)?.f_mul(&self.0)?)
+///     }
+/// }
+/// # fn main() -> Result<()> {
+/// # let config = peft_core::models::TinyConfig::default();
+/// # let mut peft = peft_core::Peft::new(config.init(tch::Device::Cpu)?, config)?;
+///
+/// peft.add("mine", Scale)?;
+/// # assert_eq!(peft.status()?.adapters[0].places, 9);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// With a configuration and a file it is two types: see [`MethodConfig`] and [`PeftConfig`](crate::methods::PeftConfig).
 pub trait Method: Debug + Send + Sync {
     /// The method's name, for messages and tables.
     fn name(&self) -> &'static str;
-
-    /// Checks the configuration and completes it from the model: default targets, sizes.
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        let _ = outline;
-        Ok(())
-    }
 
     /// An adapter for a layer or a block.
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
@@ -49,15 +149,11 @@ pub trait Method: Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Whether a trainable copy shadows this parameter of the base. By default, what `modules_to_save` names.
+    /// The copy of this parameter of the base that the method trains, if it does. What `modules_to_save` names is copied
+    /// in any case, where the method itself has no copy.
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.file().and_then(|file| file.overlay(param))
-    }
-
-    /// The tokens whose rows of layer `site` are replaced: no two active adapters may have the same.
-    fn tokens(&self, site: &str) -> &[i64] {
-        let _ = site;
-        &[]
+        let _ = param;
+        None
     }
 
     /// A term to add to the loss.
@@ -72,7 +168,7 @@ pub trait Method: Debug + Send + Sync {
         Ok(())
     }
 
-    /// What is written to the file.
+    /// The tensors of the file.
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
         Ok(params.tensors())
     }
@@ -83,9 +179,23 @@ pub trait Method: Debug + Send + Sync {
         Ok(tensors)
     }
 
+    /// Changes the fields of the file, `adapter_config.json`, where they are not just the configuration's: where the
+    /// adapter's tensors say more than it.
+    fn amend(&self, params: &Params, file: &mut Map<String, Value>) -> Result<()> {
+        let _ = (params, file);
+        Ok(())
+    }
+
     /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say). Such a one may have whole
     /// numbers.
     fn frozen(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
+
+    /// Whether a tensor of the adapter, by its name, has no use: it is kept, so that a file is written as it was read, and
+    /// is not trained. Any other tensor that no hook asks for is an error.
+    fn inert(&self, name: &str) -> bool {
         let _ = name;
         false
     }
@@ -101,23 +211,6 @@ pub trait Method: Debug + Send + Sync {
     fn factors(&self) -> Vec<Factors> {
         Vec::new()
     }
-
-    /// What is written to `adapter_config.json`; `None` for a method that has no file form.
-    fn config(&self, params: &Params) -> Result<Option<Value>> {
-        let _ = params;
-        self.file().map(FileForm::json).transpose()
-    }
-
-    /// The file form: `Some(self)` for a [`PeftConfig`].
-    fn file(&self) -> Option<&dyn FileForm> {
-        None
-    }
-}
-
-impl<M: Method + 'static> From<M> for Box<dyn Method> {
-    fn from(method: M) -> Self {
-        Box::new(method)
-    }
 }
 
 /// A trainable copy of a base parameter.
@@ -126,14 +219,15 @@ pub struct Overlay {
     /// The copy's name in the adapter's store and file.
     pub key: String,
     pub counting: Counting,
-    /// Trained beside the method (a head), so that it is not what the method adapts.
-    pub beside: bool,
+    /// Named by `modules_to_save`, or another weight that is in the file beside the method's own: so it is not what the
+    /// method adapts.
+    pub saved_beside: bool,
 }
 
 impl Overlay {
     /// A copy that stands for the parameter, stored under its name.
     pub fn replacing(param: &str) -> Self {
-        Self { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, beside: false }
+        Self { key: format!("{PREFIX}{param}"), counting: Counting::Replaces, saved_beside: false }
     }
 }
 
@@ -152,14 +246,4 @@ pub enum Counting {
     Adds,
     /// The copy stands for the original, as when a parameter of the model itself is trained.
     Replaces,
-}
-
-/// What a [`PeftConfig`] gives a [`Method`], without its type.
-pub trait FileForm {
-    /// The overlay of a parameter that is in `modules_to_save`.
-    fn overlay(&self, param: &str) -> Option<Overlay>;
-    /// `adapter_config.json`.
-    fn json(&self) -> Result<Value>;
-    /// What the adapter is for, if the file says so.
-    fn task(&self) -> Option<TaskType>;
 }

@@ -20,7 +20,9 @@ pub(crate) mod pass;
 pub(crate) mod site;
 pub(crate) mod twin;
 
-pub use attention::{Attention, AttentionAdapter, AttentionInner, Heads, Project, causal_mask, open_keys};
+pub use attention::{
+    Attended, Attention, AttentionAdapter, AttentionInner, Heads, Project, causal_mask, open_keys,
+};
 pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
 pub use dims::{Dims, TaskType, Transformer};
@@ -28,8 +30,14 @@ pub use init::Init;
 pub use kernel::{Base, Kernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
-pub use method::{Counting, Factors, FileForm, Method, Overlay};
+pub use method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
 pub use numerics::Numerics;
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
+
+pub(crate) use attention::attend_to;
+pub(crate) use low_rank::Svd;
+pub(crate) use method::FileForm;
+pub(crate) use params::{is_finite, is_float, phantom};
+pub(crate) use twin::Twin;

@@ -1,7 +1,7 @@
 //! `layers_to_transform` and `layers_pattern`: only some layers of the model.
 
 use crate::error::{Error, Result};
-use crate::seam::site::Outline;
+use crate::seam::Outline;
 use crate::target::Names;
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,9 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a layer number, or a list of them")]
 pub enum LayerIndices {
+    /// A single number.
     One(i64),
+    /// A list of numbers.
     Many(Vec<i64>),
 }
 
@@ -24,21 +26,26 @@ impl LayerIndices {
     }
 }
 
-/// Keeps the sites in some layers alone; by default, all of them. A target that is a site's full name is kept in any
-/// case, as in PEFT, and an empty list is no filter.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LayerFilter<'a> {
-    pub layers_to_transform: Option<&'a LayerIndices>,
+/// The fields by which a configuration keeps to some layers of the model; by default it has all of them. Of the sites that
+/// `target_modules` stands for, those in other layers are left out. A target that is a site's full name is kept in any
+/// case, as in PEFT, and an empty list leaves nothing out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Layers {
+    /// The layers to adapt, by their numbers from 0.
+    pub layers_to_transform: Option<LayerIndices>,
     /// Name of the list of layers, where the model has several: the number after it is the layer's.
-    pub layers_pattern: Option<&'a Names>,
+    pub layers_pattern: Option<Names>,
 }
 
-impl<'a> LayerFilter<'a> {
-    /// From a configuration's two fields.
-    pub fn new(layers_to_transform: &'a Option<LayerIndices>, layers_pattern: &'a Option<Names>) -> Self {
-        Self { layers_to_transform: layers_to_transform.as_ref(), layers_pattern: layers_pattern.as_ref() }
+impl<const N: usize> From<[i64; N]> for Layers {
+    /// These layers alone.
+    fn from(layers: [i64; N]) -> Self {
+        Self { layers_to_transform: Some(LayerIndices::Many(layers.into())), layers_pattern: None }
     }
+}
 
+impl Layers {
     pub(super) fn apply(
         &self,
         method: &'static str,
@@ -46,12 +53,12 @@ impl<'a> LayerFilter<'a> {
         outline: &Outline,
         sites: &mut BTreeSet<String>,
     ) -> Result<()> {
-        let patterns: Vec<&str> = match self.layers_pattern {
+        let patterns: Vec<&str> = match &self.layers_pattern {
             Some(Names::Pattern(p)) if !p.is_empty() => vec![p],
             Some(Names::List(list)) => list.iter().map(String::as_str).collect(),
             _ => Vec::new(),
         };
-        let wanted = self.layers_to_transform.map_or(&[][..], LayerIndices::list);
+        let wanted = self.layers_to_transform.as_ref().map_or(&[][..], LayerIndices::list);
         if wanted.is_empty() {
             return match patterns.is_empty() {
                 true => Ok(()),

@@ -7,31 +7,44 @@ mod names;
 mod patterns;
 
 pub use defaults::Defaults;
-pub use layers::{LayerFilter, LayerIndices};
+pub use layers::{LayerIndices, Layers};
 pub use names::{Names, closest};
 pub use patterns::Patterns;
 
 use crate::error::{Error, Result};
-use crate::seam::site::{Outline, SiteKind};
+use crate::seam::{Outline, SiteKind};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// What a config says about its targets.
+/// The fields by which a configuration says what it adapts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Targets {
+    /// Modules to adapt; `None` is PEFT's default for the model type, if the method has one.
+    pub target_modules: Option<Names>,
+    /// Modules that are not adapted although `target_modules` stands for them.
+    pub exclude_modules: Option<Names>,
+}
+
+impl<N: Into<Names>> From<N> for Targets {
+    /// These modules, and none of them excluded.
+    fn from(names: N) -> Self {
+        Self { target_modules: Some(names.into()), exclude_modules: None }
+    }
+}
+
+/// What a method can adapt, whatever its configuration says.
 #[derive(Debug, Clone, Copy)]
-pub struct Selection<'a> {
+pub struct Adaptable {
     /// The method's name, for errors.
     pub method: &'static str,
     /// The kinds of site that the method has a formula for.
-    pub supported: &'a [SiteKind],
-    pub target_modules: Option<&'a Names>,
-    /// The table with PEFT's targets for the model type, where the config names none.
+    pub kinds: &'static [SiteKind],
+    /// The table with PEFT's targets for the model type, where a configuration names none.
     pub default: Option<Defaults>,
-    pub exclude_modules: Option<&'a Names>,
-    pub layers: LayerFilter<'a>,
-    /// Modules that are trained whole are never adapted as well.
-    pub modules_to_save: &'a [String],
 }
 
-/// What a [`Selection`] found.
+/// What [`Targets::resolve`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selected {
     /// Full names of the sites to adapt.
@@ -42,86 +55,78 @@ pub struct Selected {
     pub transposed: bool,
 }
 
-impl<'a> Selection<'a> {
-    /// Linear layers of the whole model, with no exclusions but `modules_to_save`.
-    pub fn linear(
-        method: &'static str,
-        target_modules: Option<&'a Names>,
-        default: Defaults,
-        modules_to_save: &'a [String],
-    ) -> Self {
-        Selection {
-            method,
-            supported: &[SiteKind::Linear],
-            target_modules,
-            default: Some(default),
-            exclude_modules: None,
-            layers: LayerFilter::default(),
-            modules_to_save,
-        }
-    }
-
-    /// The sites to adapt.
+impl Targets {
+    /// The sites to adapt. Those within `modules_to_save` are never among them: they are trained whole.
     ///
     /// # Errors
     /// [`Error::NoTarget`] for a pattern that matches nothing, with the closest names there are;
     /// [`Error::Unsupported`] for a site of another kind; [`Error::Config`] for a model type without a default.
-    pub fn resolve(&self, outline: &Outline) -> Result<Selected> {
-        let default = self.default.and_then(|table| table(&outline.dims.model_type));
-        let target = match (self.target_modules, default) {
+    pub fn resolve(
+        &self,
+        can: &Adaptable,
+        layers: &Layers,
+        modules_to_save: &[String],
+        outline: &Outline,
+    ) -> Result<Selected> {
+        let default = can.default.and_then(|table| table(&outline.dims.model_type));
+        let target = match (&self.target_modules, default) {
             (Some(names), _) => names.clone(),
-            (None, Some(names)) => Names::list(names.iter().copied()),
+            (None, Some(names)) => names.into(),
             (None, None) => {
                 let model = &outline.dims.model_type;
                 let message =
                     format!("there is no default for model type `{model}`: name the modules to adapt");
-                return Err(Error::config(self.method, "target_modules", message));
+                return Err(Error::config(can.method, "target_modules", message));
             }
+        };
+        let hits = |names: &Names, field| {
+            names.hits(can.method, field, outline.sites.iter().map(|s| s.name.as_str()))
         };
         let mut sites = if target.is_all_linear() {
             let head = outline.dims.head.as_deref().filter(|_| outline.dims.causal());
             let linear = outline.sites.iter().filter(|s| s.kind == SiteKind::Linear);
             linear.map(|s| s.name.clone()).filter(|n| Some(n.as_str()) != head).collect()
         } else {
-            self.hits(&target, "target_modules", outline)?
+            hits(&target, "target_modules")?
         };
-        if let Some(names) = self.exclude_modules {
-            let excluded = self.hits(names, "exclude_modules", outline)?;
+        if let Some(names) = &self.exclude_modules {
+            let excluded = hits(names, "exclude_modules")?;
             sites.retain(|n| !excluded.contains(n));
         }
-        sites.retain(|n| !self.modules_to_save.iter().any(|m| within(n, m)));
-        self.layers.apply(self.method, &target, outline, &mut sites)?;
+        sites.retain(|n| !modules_to_save.iter().any(|m| within(n, m)));
+        layers.apply(can.method, &target, outline, &mut sites)?;
         if sites.is_empty() {
             let message = match target.is_empty() {
                 true => "names nothing to adapt",
                 false => "has nothing left without exclude_modules and modules_to_save",
             };
-            return Err(Error::config(self.method, "target_modules", message));
+            return Err(Error::config(can.method, "target_modules", message));
         }
-        self.check_kinds(outline, &sites)?;
+        can.check_kinds(outline, &sites)?;
         let names = if target.is_all_linear() { Names::List(condensed(&sites, outline)) } else { target };
         let transposed =
             outline.sites.iter().rev().find(|s| sites.contains(&s.name)).is_some_and(|s| s.transposed);
         Ok(Selected { sites, names, transposed })
     }
+}
+
+impl Adaptable {
+    /// Linear layers, and those of the table where a configuration names none.
+    pub const fn linear(method: &'static str, default: Defaults) -> Self {
+        Self { method, kinds: &[SiteKind::Linear], default: Some(default) }
+    }
 
     /// Every name must be that of a site which the method has a formula for (a block may share its name with one).
     fn check_kinds(&self, outline: &Outline, sites: &BTreeSet<String>) -> Result<()> {
-        let fits =
-            |name: &str| outline.sites.iter().any(|s| s.name == name && self.supported.contains(&s.kind));
+        let fits = |name: &str| outline.sites.iter().any(|s| s.name == name && self.kinds.contains(&s.kind));
         match outline.sites.iter().find(|s| sites.contains(&s.name) && !fits(&s.name)) {
             Some(s) => {
-                let kinds: Vec<String> = self.supported.iter().map(SiteKind::to_string).collect();
+                let kinds: Vec<String> = self.kinds.iter().map(SiteKind::to_string).collect();
                 let why = format!("it is {}, not {}", s.kind, kinds.join(" or "));
                 Err(Error::Unsupported { method: self.method, site: s.name.clone(), why })
             }
             None => Ok(()),
         }
-    }
-
-    /// The sites that `names` stands for; every entry must stand for one.
-    fn hits(&self, names: &Names, field: &'static str, outline: &Outline) -> Result<BTreeSet<String>> {
-        names.hits(self.method, field, outline.sites.iter().map(|s| s.name.as_str()))
     }
 }
 
@@ -155,8 +160,7 @@ pub(crate) fn within(site: &str, module: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seam::dims::Dims;
-    use crate::seam::site::SiteOutline;
+    use crate::seam::{Dims, SiteOutline};
 
     fn outline() -> Outline {
         let dims = Dims { model_type: "t".into(), head: Some("head".into()), ..Dims::default() };
@@ -175,16 +179,11 @@ mod tests {
     }
 
     fn select(target: Names, exclude: Option<Names>, save: &[String]) -> Result<Vec<String>> {
-        let s = Selection {
-            method: "LoRA",
-            supported: &[SiteKind::Linear],
-            target_modules: Some(&target),
-            default: None,
-            exclude_modules: exclude.as_ref(),
-            layers: LayerFilter::default(),
-            modules_to_save: save,
-        };
-        s.resolve(&outline()).map(|found| found.sites.into_iter().collect())
+        let can = Adaptable { method: "LoRA", kinds: &[SiteKind::Linear], default: None };
+        let targets = Targets { target_modules: Some(target), exclude_modules: exclude };
+        targets
+            .resolve(&can, &Layers::default(), save, &outline())
+            .map(|found| found.sites.into_iter().collect())
     }
 
     #[test]

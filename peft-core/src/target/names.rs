@@ -12,8 +12,42 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a name, or a list of names")]
 pub enum Names {
+    /// A regular expression for whole paths, or `"all-linear"`.
     Pattern(String),
+    /// Names, each of which stands for all modules whose path ends in it, from a dot on.
     List(Vec<String>),
+}
+
+impl<S: Into<String>, const N: usize> From<[S; N]> for Names {
+    fn from(names: [S; N]) -> Self {
+        Names::list(names)
+    }
+}
+
+impl<S: Into<String>> From<Vec<S>> for Names {
+    fn from(names: Vec<S>) -> Self {
+        Names::list(names)
+    }
+}
+
+impl From<&[&str]> for Names {
+    fn from(names: &[&str]) -> Self {
+        Names::list(names.iter().copied())
+    }
+}
+
+/// A pattern, or `"all-linear"`.
+impl From<&str> for Names {
+    fn from(pattern: &str) -> Self {
+        Names::Pattern(pattern.to_owned())
+    }
+}
+
+/// A pattern, or `"all-linear"`.
+impl From<String> for Names {
+    fn from(pattern: String) -> Self {
+        Names::Pattern(pattern)
+    }
 }
 
 impl Names {

@@ -1,7 +1,7 @@
 //! Token ids that are ready for a model, and batches of them.
 
 use crate::error::{Error, Result};
-use crate::seam::batch::Batch;
+use crate::seam::Batch;
 use tch::{Device, Tensor};
 
 /// Texts as token ids, for a classifier to judge.

@@ -1,8 +1,8 @@
 //! What a model can read, for its tokenizer.
 
 use crate::error::Result;
-use crate::io::token_ids::TokenIds;
-use crate::seam::dims::Dims;
+use crate::io::TokenIds;
+use crate::seam::Dims;
 use std::path::Path;
 
 /// What a model can read.

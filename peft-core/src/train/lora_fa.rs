@@ -61,7 +61,7 @@ impl Projection {
         let mut pairs = Vec::new();
         for adapted in adapters {
             let tensors = adapted.params.tensors();
-            let mut factors = adapted.method.factors();
+            let mut factors = adapted.resolved.method.factors();
             factors.retain(|pair| tensors.contains_key(&pair.a) && tensors.contains_key(&pair.b));
             adapted.train(|key| factors.iter().all(|pair| pair.a != key))?;
             for pair in factors {

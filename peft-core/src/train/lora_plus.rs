@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::seam::site::{Outline, PREFIX, SiteKind};
+use crate::seam::{Outline, PREFIX, SiteKind};
 use crate::train::adam::not_negative;
 use crate::train::{AdamConfig, Group};
 use tch::Tensor;

@@ -150,7 +150,7 @@ impl Trainer {
 
     /// What the adapters' methods add to the loss, if anything.
     fn penalty(&self) -> Result<Option<Tensor>> {
-        penalty(self.adapters.iter().map(|a| (a.method.as_ref(), &a.params)))
+        penalty(self.adapters.iter().map(|a| (a.resolved.method.as_ref(), &a.params)))
     }
 
     /// Forgets the gradients of the step before.
@@ -214,7 +214,7 @@ impl Trainer {
         let lr = self.lr * self.schedule.factor(done);
         self.adam.step(lr)?;
         let step = self.adam.steps();
-        self.adapters.iter().try_for_each(|a| a.method.after_step(&a.params, step))?;
+        self.adapters.iter().try_for_each(|a| a.resolved.method.after_step(&a.params, step))?;
         Ok(StepReport { loss, lr, grad_norm })
     }
 

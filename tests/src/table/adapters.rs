@@ -21,7 +21,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let diff = DiffPruningConfig {
         // Most gates are open: a gate has two kinks, where it has no slope.
         alpha_init: 2.0,
-        target_modules: Some(Names::list(s.targets.iter().map(|t| t.name))),
+        targets: Names::list(s.targets.iter().map(|t| t.name)).into(),
         common: common.clone(),
         ..DiffPruningConfig::default()
     };
@@ -52,7 +52,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
                 placement: vec![Placement::FeedForward],
                 non_linearity: Activation::Silu,
                 is_parallel: true,
-                scaling: Scaling::Named("learned".into()),
+                scaling: Scaling::Learned,
                 ..bottleneck.clone()
             },
         ),

@@ -14,11 +14,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
         ..Row::new(name, config, count + s.head)
     };
     let partial = PartialConfig { common: common.clone(), ..PartialConfig::default() };
-    let norms = LnTuningConfig {
-        target_modules: names(s.norms.0),
-        common: common.clone(),
-        ..LnTuningConfig::default()
-    };
+    let norms = LnTuningConfig { targets: s.norms.0.into(), common: common.clone() };
     let mut rows = vec![
         Row::new("LN tuning", norms, s.norms.1 + s.head),
         replacing(

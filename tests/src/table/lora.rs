@@ -10,7 +10,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
         r: 4,
         lora_alpha: 10.0,
         lora_dropout: 0.1,
-        target_modules: Some(Names::list(s.targets.iter().map(|t| t.name))),
+        targets: Names::list(s.targets.iter().map(|t| t.name)).into(),
         common: common.clone(),
         ..LoraConfig::default()
     };
@@ -18,7 +18,6 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let count = |r: i64| s.layers * s.targets.iter().map(|t| r * (t.inp + t.out)).sum::<i64>() + s.head;
     let row =
         |name, config: LoraConfig| Row { dropout: true, ..Row::new(name, config.clone(), count(config.r)) };
-    let init = |name: &str| InitLora::Named(name.into());
     let saving = Common { modules_to_save: Some(vec![whole.into()]), ..common.clone() };
     let saved = count(4) + whole_count;
     let outs = s.layers * s.targets.iter().map(|t| t.out).sum::<i64>();
@@ -26,19 +25,21 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let with = |row: Row, extra: i64| Row { count: row.count + extra, more: row.more + extra, ..row };
     let near = |name, config| Row { from_base: true, ..row(name, config).starts(Start::Near(1e-4)) };
     let dora = |row: Row| Row { slope: false, commutes: false, ..with(row, outs) };
-    let named = |start: &str| LoraConfig { init_lora_weights: init(start), ..lora.clone() };
+    let started = |start| LoraConfig { init_lora_weights: start, ..lora.clone() };
     let tokens: Vec<i64> = (0..s.words.inp).step_by(3).collect();
     let token_count = tokens.len() as i64 * s.words.out;
     let first = s.targets.first().map_or("", |t| t.name);
     let first_size = s.targets.first().map_or(0, |t| s.layers * (t.inp + t.out));
-    let embedding =
-        LoraConfig { lora_dropout: 0.0, target_modules: Some(Names::list([s.words.name])), ..lora.clone() };
+    let embedding = LoraConfig { lora_dropout: 0.0, targets: [s.words.name].into(), ..lora.clone() };
     let embedding_count = 4 * (s.words.inp + s.words.out) + s.head;
     let mut rows = vec![
         dora(row("DoRA", LoraConfig { use_dora: true, ..lora.clone() })),
-        Row { from_base: true, ..dora(near("DoRA, pissa", LoraConfig { use_dora: true, ..named("pissa") })) },
-        near("LoRA, pissa", named("pissa")),
-        near("LoRA, olora", LoraConfig { r: 3, ..named("olora") }),
+        Row {
+            from_base: true,
+            ..dora(near("DoRA, pissa", LoraConfig { use_dora: true, ..started(InitLora::Pissa) }))
+        },
+        near("LoRA, pissa", started(InitLora::Pissa)),
+        near("LoRA, olora", LoraConfig { r: 3, ..started(InitLora::Olora) }),
         with(
             row(
                 "LoRA, patterns",
@@ -95,7 +96,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     }
     rows.extend([
         row("LoRA", lora.clone()),
-        row("LoRA, gaussian", LoraConfig { r: 3, init_lora_weights: init("gaussian"), ..lora.clone() }),
+        row("LoRA, gaussian", LoraConfig { r: 3, init_lora_weights: InitLora::Gaussian, ..lora.clone() }),
         row("rsLoRA", LoraConfig { use_rslora: true, lora_alpha: 3.0, ..lora.clone() }),
         row(
             "LoRA, init false",

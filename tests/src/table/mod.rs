@@ -11,7 +11,7 @@ pub mod words;
 use crate::subject::Sizes;
 use anyhow::{Context, Result};
 use peft_core::methods::{Common, PeftConfig, from_json, to_json};
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use serde_json::Value;
 use std::fmt::Debug;
 
@@ -21,7 +21,7 @@ pub struct Config(Box<dyn Erased>);
 
 trait Erased: Debug {
     fn copy(&self) -> Box<dyn Erased>;
-    fn method(&self) -> Box<dyn Method>;
+    fn method(&self) -> Box<dyn MethodConfig>;
     fn json(&self) -> peft_core::Result<Value>;
 }
 
@@ -29,7 +29,7 @@ impl<C: PeftConfig> Erased for C {
     fn copy(&self) -> Box<dyn Erased> {
         Box::new(self.clone())
     }
-    fn method(&self) -> Box<dyn Method> {
+    fn method(&self) -> Box<dyn MethodConfig> {
         Box::new(self.clone())
     }
     fn json(&self) -> peft_core::Result<Value> {
@@ -45,7 +45,7 @@ impl Clone for Config {
 
 impl Config {
     /// The method itself.
-    pub fn method(&self) -> Box<dyn Method> {
+    pub fn method(&self) -> Box<dyn MethodConfig> {
         self.0.method()
     }
 
@@ -55,7 +55,7 @@ impl Config {
     }
 
     /// The method with one field of its file changed.
-    pub fn with(&self, field: &str, value: impl Into<Value>) -> Result<Box<dyn Method>> {
+    pub fn with(&self, field: &str, value: impl Into<Value>) -> Result<Box<dyn MethodConfig>> {
         let mut json = self.json()?;
         *json.get_mut(field).with_context(|| format!("no field {field}"))? = value.into();
         Ok(from_json(json, "edited")?)

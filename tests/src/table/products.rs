@@ -3,14 +3,14 @@
 use super::{Row, Start};
 use crate::subject::{Sizes, Target};
 use peft_core::methods::{Common, InitLoKr, LoHaConfig, LoKrConfig, OftConfig};
-use peft_core::target::{Names, Patterns};
+use peft_core::target::{Names, Patterns, Targets};
 
 pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     [loha(s, common), lokr(s, common), oft(s, common)].into_iter().flatten().collect()
 }
 
-fn targets(s: &Sizes) -> Option<Names> {
-    Some(Names::list(s.targets.iter().map(|t| t.name)))
+fn targets(s: &Sizes) -> Targets {
+    Names::list(s.targets.iter().map(|t| t.name)).into()
 }
 
 /// Parameters of all adapters, from those of one.
@@ -19,13 +19,8 @@ fn count(s: &Sizes, one: impl Fn(&Target) -> i64) -> i64 {
 }
 
 fn loha(s: &Sizes, common: &Common) -> Vec<Row> {
-    let loha = LoHaConfig {
-        r: 3,
-        alpha: 7.0,
-        target_modules: targets(s),
-        common: common.clone(),
-        ..LoHaConfig::default()
-    };
+    let loha =
+        LoHaConfig { r: 3, alpha: 7.0, targets: targets(s), common: common.clone(), ..LoHaConfig::default() };
     let row = |name, config: LoHaConfig| {
         Row::new(name, config.clone(), count(s, |t| 2 * config.r * (t.inp + t.out)))
     };
@@ -53,13 +48,8 @@ fn alike(n: i64) -> (i64, i64) {
 }
 
 fn lokr(s: &Sizes, common: &Common) -> Vec<Row> {
-    let lokr = LoKrConfig {
-        r: 2,
-        alpha: 5.0,
-        target_modules: targets(s),
-        common: common.clone(),
-        ..LoKrConfig::default()
-    };
+    let lokr =
+        LoKrConfig { r: 2, alpha: 5.0, targets: targets(s), common: common.clone(), ..LoKrConfig::default() };
     let low = |t: &Target| {
         let ((ol, ok), (im, inp)) = (alike(t.out), alike(t.inp));
         ol * im + 2 * (ok + inp)
@@ -73,7 +63,7 @@ fn lokr(s: &Sizes, common: &Common) -> Vec<Row> {
         r: 100,
         alpha: 300.0,
         decompose_factor: 4,
-        init_weights: InitLoKr::Named("lycoris".into()),
+        init_weights: InitLoKr::Lycoris,
         ..lokr.clone()
     };
     let random = LoKrConfig { init_weights: InitLoKr::Flag(false), alpha: 9.0, ..lokr.clone() };
@@ -89,12 +79,8 @@ fn lokr(s: &Sizes, common: &Common) -> Vec<Row> {
 }
 
 fn oft(s: &Sizes, common: &Common) -> Vec<Row> {
-    let oft = OftConfig {
-        oft_block_size: 8,
-        target_modules: targets(s),
-        common: common.clone(),
-        ..OftConfig::default()
-    };
+    let oft =
+        OftConfig { oft_block_size: 8, targets: targets(s), common: common.clone(), ..OftConfig::default() };
     let pairs = |size: i64| size * (size - 1) / 2;
     let shared = OftConfig { r: 4, oft_block_size: 0, block_share: true, ..oft.clone() };
     // All but the longest of the tests' Q are within it.

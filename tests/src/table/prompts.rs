@@ -97,7 +97,6 @@ fn gated(s: &Sizes, common: &Common) -> Vec<Row> {
         adapter_len: n,
         adapter_layers: layers,
         common: common.clone(),
-        ..Default::default()
     };
     let gated = |gate| ZeroInitAttentionConfig { num_virtual_tokens: n, gate, common: common.clone() };
     let count = s.layers * one + s.head;

@@ -8,24 +8,26 @@ use peft_core::target::Names;
 const PROJECTIONS: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
 
 pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
-    let names = Some(Names::list(s.targets.iter().map(|t| t.name)));
+    let names = Names::list(s.targets.iter().map(|t| t.name));
     // Parameters, from those of a target with that input and output.
     let count = |f: &dyn Fn(i64, i64) -> i64| {
         s.layers * s.targets.iter().map(|t| f(t.inp, t.out)).sum::<i64>() + s.head
     };
-    let beft = BeftConfig { target_modules: names.clone(), common: common.clone(), ..BeftConfig::default() };
+    let beft =
+        BeftConfig { target_modules: Some(names.clone()), common: common.clone(), ..BeftConfig::default() };
     let ia3 = Ia3Config {
-        target_modules: names.clone(),
+        targets: names.clone().into(),
         feedforward_modules: Some(Names::list::<&str>([])),
         common: common.clone(),
         ..Ia3Config::default()
     };
-    let inputs = Ia3Config { feedforward_modules: names.clone(), init_ia3_weights: false, ..ia3.clone() };
+    let inputs =
+        Ia3Config { feedforward_modules: Some(names.clone()), init_ia3_weights: false, ..ia3.clone() };
     let r = 12;
     let vera = VeraConfig {
         r,
         d_initial: 0.8,
-        target_modules: names.clone(),
+        target_modules: Some(names.clone()),
         common: common.clone(),
         ..VeraConfig::default()
     };
@@ -40,7 +42,7 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
         total_step: Some(6),
         lora_alpha: 10.0,
         lora_dropout: 0.1,
-        target_modules: names,
+        targets: names.into(),
         common: common.clone(),
         ..AdaLoraConfig::default()
     };

@@ -18,12 +18,12 @@ pub(super) fn rows(s: &Sizes, common: &Common) -> Vec<Row> {
     let lora = |targets: &[&str]| LoraConfig {
         r: RANK,
         lora_alpha: 7.0,
-        target_modules: Some(Names::list(targets.iter().copied())),
+        targets: targets.into(),
         common: common.clone(),
         ..LoraConfig::default()
     };
     let row = |name, config: LoraConfig, count: i64| {
-        let targets = match &config.target_modules {
+        let targets = match &config.targets.target_modules {
             Some(Names::List(list)) => list.clone(),
             _ => Vec::new(),
         };

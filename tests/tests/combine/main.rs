@@ -5,7 +5,7 @@ mod refused;
 use anyhow::{Context, Result, ensure};
 use peft_core::combine::{Arithmetic, Combination, MajoritySign, Rank, Settings};
 use peft_core::methods::{Common, Ia3Config, LoraConfig};
-use peft_core::target::{LayerIndices, Names, Patterns};
+use peft_core::target::{Names, Patterns};
 use peft_core::{Batch, Model, Pass, Peft};
 use peft_core::{hub, io};
 use tch::{Device, Kind, Tensor};
@@ -56,8 +56,7 @@ fn combinations_have_the_numbers_of_peft() -> Result<()> {
 }
 
 fn lora(r: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    LoraConfig { r, lora_alpha: alpha, target_modules, ..LoraConfig::default() }
+    LoraConfig { r, lora_alpha: alpha, targets: targets.into(), ..LoraConfig::default() }
 }
 
 /// A model with moved adapters `a`, `b` and so on.
@@ -179,8 +178,7 @@ fn patterns_and_filters_are_resolved() -> Result<()> {
         alpha_pattern: Patterns::new([("layers.1.ff.0", 3.0)]),
         ..lora(4, 8.0, &["ff.0"])
     };
-    let first =
-        LoraConfig { layers_to_transform: Some(LayerIndices::One(0)), ..lora(4, 6.0, &["ff.0", "ff.2"]) };
+    let first = LoraConfig { layers: [0].into(), ..lora(4, 6.0, &["ff.0", "ff.2"]) };
     let mut peft = with(vec![patterned(6), patterned(6), first])?;
     let sum = |peft: &Peft, names: [&str; 2], site: &str| -> Result<Tensor> {
         Ok(delta(peft, names[0], site)? * 0.7 + delta(peft, names[1], site)? * 0.4)
@@ -193,7 +191,7 @@ fn patterns_and_filters_are_resolved() -> Result<()> {
                 assert_close(site, &delta(&peft, name, site)?, &expected, 1e-5)?;
             }
         }
-        let config = peft.method(name)?.config(peft.params(name)?)?.context("config")?;
+        let config = peft.adapter_config(name)?.context("config")?;
         ensure!(config["r"] == ranks && config["rank_pattern"] == serde_json::json!({}), "{config}");
         let full = serde_json::json!([SITE, "layers.0.ff.2", "layers.1.ff.0"]);
         let targets = if other == "b" { serde_json::json!(["ff.0"]) } else { full };
@@ -211,7 +209,7 @@ fn vectors_are_summed() -> Result<()> {
     let _serial = serial();
     let mut peft = Tiny::base()?;
     let ia3 = |targets: &[&str], feedforward: &[&str]| Ia3Config {
-        target_modules: Some(Names::list(targets.iter().copied())),
+        targets: targets.into(),
         feedforward_modules: Some(Names::list(feedforward.iter().copied())),
         ..Ia3Config::default()
     };

@@ -3,7 +3,6 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::DiffPruningConfig;
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Error, Model, Params, Pass, Peft, io};
 use std::collections::BTreeMap;
@@ -17,8 +16,8 @@ const TARGETS: [&str; 4] = ["embed", "n1", "in_proj", "ff.2"];
 const PREFIX: &str = "base_model.model.";
 
 fn diff(targets: &[&str]) -> DiffPruningConfig {
-    let target_modules = Some(Names::list(targets.iter().copied()));
-    DiffPruningConfig { alpha_init: 0.5, structured: true, target_modules, ..DiffPruningConfig::default() }
+    let targets = targets.into();
+    DiffPruningConfig { alpha_init: 0.5, structured: true, targets, ..DiffPruningConfig::default() }
 }
 
 fn moved(config: &DiffPruningConfig) -> Result<Peft> {

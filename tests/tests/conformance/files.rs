@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::io::tensors;
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use peft_core::{Batch, Error, Params, Pass, Peft};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -189,7 +189,7 @@ fn a_missing_or_superfluous_tensor_is_refused() -> Result<()> {
 
 /// Catches a pattern that matches nothing and is dropped in silence, alone or beside others that match.
 fn typo<M: Subject>(row: &Row) -> Result<()> {
-    let refuse = |method: Box<dyn Method>, field: &str, typo: &str, more: &[&str]| -> Result<()> {
+    let refuse = |method: Box<dyn MethodConfig>, field: &str, typo: &str, more: &[&str]| -> Result<()> {
         let mut peft = M::base()?;
         let typo = format!("`{typo}`");
         let parts = [&[field, &typo, "matches nothing"], more].concat();

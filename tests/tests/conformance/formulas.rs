@@ -5,7 +5,7 @@ use peft_core::methods::{
     Activation, BottleneckConfig, HiddenPrefixConfig, Placement, PrefixTuningConfig, PromptInit,
     PromptTuningConfig, Scaling,
 };
-use peft_core::seam::{Method, Role};
+use peft_core::seam::{MethodConfig, Role};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 use tests::reference::{Formula, Part, Plain, attention, tiny};
@@ -19,7 +19,7 @@ type Tensors = BTreeMap<String, Tensor>;
 /// The moved adapter computes what the formula says, and that is not what the base computes.
 fn check<F: Formula>(
     what: &str,
-    method: impl Method + 'static,
+    method: impl MethodConfig + 'static,
     formula: impl FnOnce(Tensors) -> F,
 ) -> Result<()> {
     let _serial = serial();
@@ -78,7 +78,7 @@ impl Formula for Bottleneck {
         let h = h.matmul(&own("adapter_up.weight").tr()) + own("adapter_up.bias");
         let h = match self.config.scaling {
             Scaling::Fixed(s) => h * s,
-            Scaling::Named(_) => h * own("adapter_scale"),
+            Scaling::Learned => h * own("adapter_scale"),
         };
         match (self.config.ln_after, self.config.adapter_residual_before_ln) {
             (false, _) => y + h,
@@ -94,9 +94,9 @@ fn bottlenecks() -> Result<()> {
     for (non_linearity, placement, is_parallel, scaling) in [
         (Gelu, vec![Attention, FeedForward], false, Scaling::Fixed(1.0)),
         (Relu, vec![FeedForward], false, Scaling::Fixed(0.5)),
-        (Silu, vec![Layer], false, Scaling::Named("learned".into())),
+        (Silu, vec![Layer], false, Scaling::Learned),
         (Tanh, vec![FeedForward], true, Scaling::Fixed(4.0)),
-        (Gelu, vec![Attention], true, Scaling::Named("learned".into())),
+        (Gelu, vec![Attention], true, Scaling::Learned),
     ] {
         let what = format!("{non_linearity:?} {placement:?} parallel {is_parallel} {scaling:?}");
         let config = BottleneckConfig {

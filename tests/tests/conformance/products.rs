@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use peft_core::methods::{LoHaConfig, LoKrConfig, OftConfig};
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
+use peft_core::target::Targets;
 use peft_core::{Model, Pass, Peft};
 use tch::{Kind, Tensor};
 use tests::subject::Tiny;
@@ -12,12 +12,12 @@ use tests::subject::{Subject, logits, moved_method};
 use tests::{assert_bits, assert_close, relative_error, serial};
 
 /// The last layer alone, so that its adapter's output can be seen.
-fn head() -> Option<Names> {
-    Some(Names::list(["head"]))
+fn head() -> Targets {
+    ["head"].into()
 }
 
 /// What the adapter of the head adds in evaluation, and in training with 40 seeds.
-fn added(method: impl Method + 'static) -> Result<(Tensor, Vec<Tensor>)> {
+fn added(method: impl MethodConfig + 'static) -> Result<(Tensor, Vec<Tensor>)> {
     let peft = moved_method::<Tiny>(Box::new(method))?;
     let (base, batch) = (logits(&peft, &[])?, Tiny::batch()?.0);
     let view = peft.view(&["a"])?;
@@ -29,7 +29,7 @@ fn added(method: impl Method + 'static) -> Result<(Tensor, Vec<Tensor>)> {
 }
 
 /// Outputs are dropped whole, and the others multiplied by `factor(kept, all)`.
-fn drops_outputs(method: impl Method + 'static, factor: fn(f64, f64) -> f64) -> Result<()> {
+fn drops_outputs(method: impl MethodConfig + 'static, factor: fn(f64, f64) -> f64) -> Result<()> {
     let _serial = serial();
     let (eval, train) = added(method)?;
     let outputs = eval.size()[1];
@@ -49,16 +49,15 @@ fn drops_outputs(method: impl Method + 'static, factor: fn(f64, f64) -> f64) -> 
 
 #[test]
 fn rank_dropout_drops_outputs() -> Result<()> {
-    let loha = LoHaConfig { rank_dropout: 0.5, target_modules: head(), ..LoHaConfig::default() };
+    let loha = LoHaConfig { rank_dropout: 0.5, targets: head(), ..LoHaConfig::default() };
     drops_outputs(loha, |kept, all| all / kept)?;
-    let lokr =
-        LoKrConfig { rank_dropout: 0.5, r: 1, alpha: 5.0, target_modules: head(), ..LoKrConfig::default() };
+    let lokr = LoKrConfig { rank_dropout: 0.5, r: 1, alpha: 5.0, targets: head(), ..LoKrConfig::default() };
     drops_outputs(lokr.clone(), |_, _| 1.0)?;
     drops_outputs(LoKrConfig { rank_dropout_scale: true, ..lokr }, |kept, all| all / kept)
 }
 
 /// A call has all of the adapter or nothing.
-fn drops_calls(method: impl Method + 'static, p: f64) -> Result<()> {
+fn drops_calls(method: impl MethodConfig + 'static, p: f64) -> Result<()> {
     let _serial = serial();
     let (eval, train) = added(method)?;
     let mut dropped = 0;
@@ -76,12 +75,12 @@ fn drops_calls(method: impl Method + 'static, p: f64) -> Result<()> {
 
 #[test]
 fn module_dropout_drops_calls() -> Result<()> {
-    drops_calls(LoHaConfig { module_dropout: 0.7, target_modules: head(), ..LoHaConfig::default() }, 0.7)?;
-    drops_calls(LoKrConfig { module_dropout: 0.3, target_modules: head(), ..LoKrConfig::default() }, 0.3)
+    drops_calls(LoHaConfig { module_dropout: 0.7, targets: head(), ..LoHaConfig::default() }, 0.7)?;
+    drops_calls(LoKrConfig { module_dropout: 0.3, targets: head(), ..LoKrConfig::default() }, 0.3)
 }
 
 fn oft() -> OftConfig {
-    OftConfig { oft_block_size: 8, target_modules: head(), ..OftConfig::default() }
+    OftConfig { oft_block_size: 8, targets: head(), ..OftConfig::default() }
 }
 
 /// `W Wᵀ` of the head.

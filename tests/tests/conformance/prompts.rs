@@ -7,7 +7,7 @@ use peft_core::methods::{
     AdaptionPromptConfig, Gate, PTuningConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
     Reparameterization, ZeroInitAttentionConfig,
 };
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use peft_core::train::{AdamConfig, Schedule, Trainer};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ fn fresh_adapters_have_pefts_numbers() -> Result<()> {
     let mlp = PTuningConfig { encoder_hidden_size: Some(24), ..p_tuning(Reparameterization::Mlp) };
     let lstm = PTuningConfig { encoder_hidden_size: Some(12), ..p_tuning(Reparameterization::Lstm) };
     let projected = PrefixTuningConfig { encoder_hidden_size: Some(24), ..prefix(true) };
-    let methods: [(&str, Box<dyn Method>); 7] = [
+    let methods: [(&str, Box<dyn MethodConfig>); 7] = [
         ("prompt", prompt(PromptInit::SampleVocab).into()),
         ("prompt_random", prompt(PromptInit::Random).into()),
         ("ptuning", mlp.into()),
@@ -108,7 +108,7 @@ fn train(peft: &Peft, name: &str, steps: usize) -> Result<()> {
 fn encoders_are_for_training() -> Result<()> {
     let _serial = serial();
     let lstm = p_tuning(Reparameterization::Lstm);
-    let methods: [Box<dyn Method>; 3] =
+    let methods: [Box<dyn MethodConfig>; 3] =
         [p_tuning(Reparameterization::Mlp).into(), lstm.into(), prefix(true).into()];
     for method in methods {
         let peft = fresh_method::<Bert>(method)?;
@@ -267,7 +267,7 @@ fn gates_do_what_their_formulas_say() -> Result<()> {
     let last = AdaptionPromptConfig { adapter_layers: 1, ..adaption.clone() };
     let ours = ["zero_init_prompt", "zero_init_gate"];
     let pefts = ["adaption_prompt", "adaption_gate"];
-    let cases: [(&str, Box<dyn Method>, _, _, _); 4] = [
+    let cases: [(&str, Box<dyn MethodConfig>, _, _, _); 4] = [
         ("tanh", zero_init(Gate::Tanh).into(), ours, ByHand::Apart(Tensor::tanh), 0),
         ("sigmoid", zero_init(Gate::Sigmoid).into(), ours, ByHand::Together, 0),
         ("adaption prompt", adaption.into(), pefts, ByHand::Apart(Tensor::shallow_clone), 0),

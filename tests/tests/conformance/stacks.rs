@@ -21,7 +21,7 @@ fn with_lora<M: Subject>(row: &Row) -> Result<Peft> {
 
 fn lora<M: Subject>() -> LoraConfig {
     let targets = Names::list(M::sizes().targets.iter().map(|t| t.name));
-    LoraConfig { r: 2, lora_alpha: 5.0, target_modules: Some(targets), ..LoraConfig::default() }
+    LoraConfig { r: 2, lora_alpha: 5.0, targets: targets.into(), ..LoraConfig::default() }
 }
 
 /// Catches an adapter that loses or repeats the ones below it.

@@ -6,18 +6,19 @@ use peft_core::Error;
 use peft_core::methods::{
     BottleneckConfig, Common, LoraConfig, Placement, PrefixTuningConfig, PromptTuningConfig, Scaling,
 };
-use peft_core::target::Names;
+use peft_core::target::{Names, Targets};
+use serde_json::json;
 use std::path::Path;
 use tests::{refused, serial};
 
 fn lora(targets: &[&str]) -> LoraConfig {
-    LoraConfig { target_modules: Some(Names::list(targets.iter().copied())), ..LoraConfig::default() }
+    LoraConfig { targets: targets.into(), ..LoraConfig::default() }
 }
 
 /// Adds a method to Tiny; the message has to hold `parts`.
 pub(crate) fn add(
     what: &str,
-    method: impl peft_core::seam::Method + 'static,
+    method: impl peft_core::seam::MethodConfig + 'static,
     parts: &[&str],
 ) -> Result<Error> {
     let mut peft = tiny()?;
@@ -51,7 +52,7 @@ fn lora_checks_its_numbers() -> Result<()> {
         LoraConfig { r: i64::MAX, ..lora() },
         &["at `base_model.model.layers.0.ff.0.lora_A.weight`", "libtorch"],
     )?;
-    let none = LoraConfig { target_modules: None, ..lora() };
+    let none = LoraConfig { targets: Targets::default(), ..lora() };
     add("no targets", none, &["LoRA", "target_modules", "`tiny`"])?;
     Ok(())
 }
@@ -61,12 +62,12 @@ fn other_methods_check_their_numbers() -> Result<()> {
     let _serial = serial();
     let size = BottleneckConfig { bottleneck_size: 0, ..BottleneckConfig::default() };
     add("size", size, &["bottleneck", "bottleneck_size", "positive", "0"])?;
-    for (scaling, expected) in [
-        (Scaling::Named("leaned".into()), "a number or \"learned\", is \"leaned\""),
-        (Scaling::Fixed(f64::NAN), "finite, is NaN"),
-    ] {
-        let config = BottleneckConfig { scaling, ..BottleneckConfig::default() };
-        add("scaling", config, &["bottleneck", "scaling", expected])?;
+    let config = BottleneckConfig { scaling: Scaling::Fixed(f64::NAN), ..BottleneckConfig::default() };
+    add("scaling", config, &["bottleneck", "scaling", "finite, is NaN"])?;
+    for wrong in [json!("leaned"), json!(true)] {
+        let json = json!({ "peft_type": "BOTTLENECK", "scaling": wrong });
+        let parts = ["a user", "scaling", &wrong.to_string(), "a number or \"learned\""];
+        refused("scaling", peft_core::methods::from_json(json, "a user"), &parts)?;
     }
     let size = BottleneckConfig { reduction_factor: Some(4.0), ..BottleneckConfig::default() };
     add("both sizes", size, &["bottleneck", "reduction_factor", "bottleneck_size", "is 64"])?;
@@ -127,8 +128,7 @@ fn exclusions_that_leave_nothing_are_refused() -> Result<()> {
     let _serial = serial();
     for target in [Names::list(["query", "value"]), Names::Pattern("all-linear".into())] {
         let config = LoraConfig {
-            target_modules: Some(target.clone()),
-            exclude_modules: Some(Names::Pattern(".*".into())),
+            targets: Targets { target_modules: Some(target.clone()), exclude_modules: Some(".*".into()) },
             common: Common::classifier(),
             ..LoraConfig::default()
         };
@@ -223,7 +223,7 @@ fn adapterhubs_other_options_are_refused() -> Result<()> {
         ("residual_before_ln", "post_add".into()),
         ("use_gating", true.into()),
         ("phm_layer", true.into()),
-        ("inv_adapter", serde_json::json!("nice")),
+        ("inv_adapter", json!("nice")),
     ] {
         let mut other = json.clone();
         other[field] = value;
@@ -233,7 +233,7 @@ fn adapterhubs_other_options_are_refused() -> Result<()> {
     swish["non_linearity"] = "swish".into();
     from_json(swish, "a file")?;
     // As this crate wrote it before it had the other fields.
-    let old = serde_json::json!({
+    let old = json!({
         "peft_type": "BOTTLENECK", "bottleneck_size": 4, "non_linearity": "gelu", "placement": ["layer"],
         "is_parallel": false, "scaling": 1.0, "init_weights": "zero", "task_type": null, "modules_to_save": null
     });

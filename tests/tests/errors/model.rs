@@ -5,7 +5,6 @@ use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::models::TinyConfig;
 use peft_core::seam::Numerics;
-use peft_core::target::Names;
 use peft_core::train::{Adam, AdamConfig, Schedule, Trainer};
 use peft_core::{Batch, Error, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -158,7 +157,7 @@ fn nothing_to_train() -> Result<()> {
 fn a_loss_that_is_not_a_number() -> Result<()> {
     let _serial = serial();
     let mut peft = tiny()?;
-    peft.add("a", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..LoraConfig::default() })?;
+    peft.add("a", LoraConfig { targets: ["ff.0"].into(), ..LoraConfig::default() })?;
     let mut trainer = Trainer::new(&peft, &["a"], AdamConfig::default(), 0.1, Schedule::Constant)?;
     let copies = || -> Result<Vec<Tensor>> {
         Ok(peft.params("a")?.tensors().values().map(|t| t.detach().copy()).collect())

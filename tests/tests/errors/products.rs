@@ -4,24 +4,24 @@ use crate::adapter::load_with;
 use crate::methods::add;
 use anyhow::{Result, ensure};
 use peft_core::Error;
-use peft_core::methods::{InitLoKr, LoHaConfig, LoKrConfig, OftConfig};
-use peft_core::target::{LayerIndices, Names, Patterns};
+use peft_core::methods::{LoHaConfig, LoKrConfig, OftConfig};
+use peft_core::target::{Patterns, Targets};
 use tests::serial;
 
-fn targets() -> Option<Names> {
-    Some(Names::list(["ff.0"]))
+fn targets() -> Targets {
+    ["ff.0"].into()
 }
 
 fn loha() -> LoHaConfig {
-    LoHaConfig { target_modules: targets(), ..LoHaConfig::default() }
+    LoHaConfig { targets: targets(), ..LoHaConfig::default() }
 }
 
 fn lokr() -> LoKrConfig {
-    LoKrConfig { target_modules: targets(), ..LoKrConfig::default() }
+    LoKrConfig { targets: targets(), ..LoKrConfig::default() }
 }
 
 fn oft() -> OftConfig {
-    OftConfig { oft_block_size: 4, target_modules: targets(), ..OftConfig::default() }
+    OftConfig { oft_block_size: 4, targets: targets(), ..OftConfig::default() }
 }
 
 #[test]
@@ -44,13 +44,8 @@ fn loha_and_lokr_check_their_numbers() -> Result<()> {
         let config = LoKrConfig { decompose_factor: factor, ..lokr() };
         add("factor", config, &["LoKr", "decompose_factor", "-1 or a positive", &found])?;
     }
-    let init = InitLoKr::Named("lycris".into());
-    add(
-        "init",
-        LoKrConfig { init_weights: init, ..lokr() },
-        &["LoKr", "init_weights", "`lycris`", "lycoris"],
-    )?;
-    Ok(())
+    let init = |c: &mut serde_json::Value| c["init_weights"] = "lycris".into();
+    load_with("bert/lokr", init, &["init_weights", "\"lycris\"", "true, false or \"lycoris\""])
 }
 
 #[test]
@@ -91,23 +86,14 @@ fn oft_checks_its_numbers() -> Result<()> {
 #[test]
 fn they_are_for_linear_layers() -> Result<()> {
     let _serial = serial();
-    let target_modules = Some(Names::list(["embed"]));
+    let targets = || ["embed"].into();
     let parts = ["`embed`", "an embedding, not a linear layer"];
-    add("loha", LoHaConfig { target_modules: target_modules.clone(), ..loha() }, &parts)?;
-    add("lokr", LoKrConfig { target_modules: target_modules.clone(), ..lokr() }, &parts)?;
-    add("oft", OftConfig { target_modules, ..oft() }, &parts)?;
-    let layer = |i| Some(LayerIndices::One(i));
-    add(
-        "layer",
-        LoHaConfig { layers_to_transform: layer(7), ..loha() },
-        &["layers_to_transform", "layer 7"],
-    )?;
-    add(
-        "layer",
-        LoKrConfig { layers_to_transform: layer(7), ..lokr() },
-        &["layers_to_transform", "layer 7"],
-    )?;
-    add("layer", OftConfig { layers_to_transform: layer(7), ..oft() }, &["layers_to_transform", "layer 7"])?;
+    add("loha", LoHaConfig { targets: targets(), ..loha() }, &parts)?;
+    add("lokr", LoKrConfig { targets: targets(), ..lokr() }, &parts)?;
+    add("oft", OftConfig { targets: targets(), ..oft() }, &parts)?;
+    add("layer", LoHaConfig { layers: [7].into(), ..loha() }, &["layers_to_transform", "layer 7"])?;
+    add("layer", LoKrConfig { layers: [7].into(), ..lokr() }, &["layers_to_transform", "layer 7"])?;
+    add("layer", OftConfig { layers: [7].into(), ..oft() }, &["layers_to_transform", "layer 7"])?;
     Ok(())
 }
 

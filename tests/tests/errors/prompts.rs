@@ -9,13 +9,13 @@ use peft_core::methods::{
     AdaptionPromptConfig, PTuningConfig, PrefixTuningConfig, PromptInit, PromptTuningConfig,
     Reparameterization, ZeroInitAttentionConfig,
 };
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use serde_json::{Value, json};
 use tch::Device;
 use tests::{edited, golden, refused, serial};
 
 /// Adds a method to Tiny; the message has to hold `parts`.
-fn add(method: impl Method + 'static, parts: &[&str]) -> Result<()> {
+fn add(method: impl MethodConfig + 'static, parts: &[&str]) -> Result<()> {
     let mut peft = tiny()?;
     refused(parts.last().unwrap_or(&""), peft.add("a", method), parts)?;
     ensure!(peft.names().is_empty(), "it was added all the same");

@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, OftConfig};
 use peft_core::models::TinyConfig;
 use peft_core::seam::Numerics;
-use peft_core::target::Names;
 use peft_core::train::{
     Adam, AdamConfig, Group, LoraPlus, Schedule, Trainer, cross_entropy, next_token_loss,
 };
@@ -16,8 +15,8 @@ use tests::refused;
 fn tuned() -> Result<Peft> {
     let config = TinyConfig::default();
     let mut peft = Peft::new(config.init(Device::Cpu)?, config)?;
-    let target_modules = Some(Names::list(["ff.0"]));
-    peft.add("a", LoraConfig { target_modules, ..LoraConfig::default() })?;
+    let targets = ["ff.0"].into();
+    peft.add("a", LoraConfig { targets, ..LoraConfig::default() })?;
     Ok(peft)
 }
 
@@ -144,7 +143,7 @@ fn a_series_without_an_end() -> Result<()> {
         num_cayley_neumann_terms,
         use_cayley_neumann,
         oft_block_size: 8,
-        target_modules: Some(Names::list(["ff.0"])),
+        targets: ["ff.0"].into(),
         ..OftConfig::default()
     };
     for terms in [1001, 1 << 31, i64::MAX] {

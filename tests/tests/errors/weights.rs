@@ -6,8 +6,8 @@ use peft_core::hub;
 use peft_core::methods::{
     AdaLoraConfig, BeftConfig, BitFitConfig, Common, Ia3Config, LnTuningConfig, PartialConfig, VeraConfig,
 };
-use peft_core::seam::Method;
-use peft_core::target::{LayerIndices, Names};
+use peft_core::seam::MethodConfig;
+use peft_core::target::{Names, Targets};
 use peft_core::{Error, Peft};
 use serde_json::{Value, json};
 use tch::Device;
@@ -16,7 +16,7 @@ use tests::{golden, refused, serial};
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 
-fn add(what: &str, method: impl Method + 'static, parts: &[&str]) -> Result<Error> {
+fn add(what: &str, method: impl MethodConfig + 'static, parts: &[&str]) -> Result<Error> {
     let mut peft = tiny()?;
     let error = refused(what, peft.add("a", method), parts)?;
     ensure!(peft.names().is_empty(), "{what}: it was added all the same");
@@ -42,11 +42,8 @@ fn load_with(folder: &str, edit: impl FnOnce(&mut Value), parts: &[&str]) -> Res
 #[test]
 fn adalora_checks_its_numbers() -> Result<()> {
     let _serial = serial();
-    let fine = || AdaLoraConfig {
-        total_step: Some(10),
-        target_modules: names(&["ff.0"]),
-        ..AdaLoraConfig::default()
-    };
+    let fine =
+        || AdaLoraConfig { total_step: Some(10), targets: ["ff.0"].into(), ..AdaLoraConfig::default() };
     tiny()?.add("a", fine())?;
     add("init_r", AdaLoraConfig { init_r: -1, ..fine() }, &["AdaLoRA", "init_r:", "-1"])?;
     let parts = ["AdaLoRA", "target_r:", "init_r (12)", "13"];
@@ -67,7 +64,7 @@ fn adalora_checks_its_numbers() -> Result<()> {
     add("penalty", AdaLoraConfig { orth_reg_weight: -0.5, ..fine() }, &["orth_reg_weight:", "-0.5"])?;
     add("alpha", AdaLoraConfig { lora_alpha: 0.0, ..fine() }, &["lora_alpha:", "positive"])?;
     add("dropout", AdaLoraConfig { lora_dropout: 1.0, ..fine() }, &["lora_dropout:", "[0, 1)"])?;
-    add("embedding", AdaLoraConfig { target_modules: names(&["embed"]), ..fine() }, &["`embed`"])?;
+    add("embedding", AdaLoraConfig { targets: ["embed"].into(), ..fine() }, &["`embed`"])?;
     Ok(())
 }
 
@@ -109,8 +106,8 @@ fn adalora_takes_loras_fields_that_mean_nothing_to_it() -> Result<()> {
 #[test]
 fn ia3_checks_its_feed_forward_modules() -> Result<()> {
     let _serial = serial();
-    let config = |targets: Option<Names>, feedforward| Ia3Config {
-        target_modules: targets,
+    let config = |target_modules: Option<Names>, feedforward| Ia3Config {
+        targets: Targets { target_modules, ..Targets::default() },
         feedforward_modules: feedforward,
         ..Ia3Config::default()
     };
@@ -158,8 +155,7 @@ fn vera_checks_its_numbers() -> Result<()> {
     add("r", VeraConfig { r: 0, ..fine() }, &["VeRA", "r:", "positive", "0"])?;
     add("dropout", VeraConfig { vera_dropout: -0.1, ..fine() }, &["VeRA", "vera_dropout:", "-0.1"])?;
     add("d", VeraConfig { d_initial: f64::INFINITY, ..fine() }, &["VeRA", "d_initial:", "finite"])?;
-    let layer = Some(LayerIndices::One(2));
-    add("layer", VeraConfig { layers_to_transform: layer, ..fine() }, &["VeRA", "layers_to_transform", "2"])?;
+    add("layer", VeraConfig { layers: [2].into(), ..fine() }, &["VeRA", "layers_to_transform", "2"])?;
     load_with("llama/vera", |c| c["bias"] = json!("all"), &["bias", "all", "not supported"])?;
     load_with("llama/vera", |c| c["projection_prng_key"] = json!("x"), &["projection_prng_key"])
 }
@@ -182,14 +178,15 @@ fn veras_projections_are_where_the_config_says() -> Result<()> {
 #[test]
 fn copies_check_their_names() -> Result<()> {
     let _serial = serial();
-    let norms = |list: &[&str]| LnTuningConfig { target_modules: names(list), ..LnTuningConfig::default() };
+    let norms = |list: &[&str]| LnTuningConfig::default().targets(list);
     add("norms", norms(&["n3"]), &["LN tuning", "target_modules", "`n3`", "did you mean"])?;
     add("no norm", norms(&["ff.0"]), &["LN tuning", "`layers.0.ff.0`", "linear layer, not a norm"])?;
     refused("no default", bert()?.add("a", LnTuningConfig::default()), &["LN tuning", "`bert`"])?;
 
-    let biases = BitFitConfig { target_modules: names(&["ff.0", "ff.9"]), ..BitFitConfig::default() };
+    let biases = BitFitConfig::default().targets(["ff.0", "ff.9"]);
     add("biases", biases.clone(), &["BitFit", "target_modules", "`ff.9`", "did you mean"])?;
-    let all = BitFitConfig { exclude_modules: Some(Names::Pattern(".*".into())), ..BitFitConfig::default() };
+    let targets = Targets { exclude_modules: Some(".*".into()), ..Targets::default() };
+    let all = BitFitConfig { targets, ..BitFitConfig::default() };
     add("excluded", all, &["BitFit", "no bias"])?;
     refused("none", base("llama")?.add("a", BitFitConfig::default()), &["BitFit", "no bias"])?;
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use peft_core::TaskType::{CausalLm, QuestionAns, Seq2SeqLm, SeqCls};
 use peft_core::estimate::{Blueprint, Choice, Need, Storage, recommend};
-use peft_core::seam::Method;
+use peft_core::seam::MethodConfig;
 use tests::refused;
 use tests::subject::Subject;
 use tests::subject::{Bert, Tiny};
@@ -92,7 +92,7 @@ fn advice_can_be_followed() -> Result<()> {
         let found = recommend(&model, &Need::new(device, SeqCls, examples))?;
         let mut peft = Bert::base()?;
         let expected = found.estimate.report.clone();
-        peft.add("advised", Box::<dyn Method>::from(found.choice.clone()))?;
+        peft.add("advised", Box::<dyn MethodConfig>::from(found.choice.clone()))?;
         ensure!(peft.report(&["advised"])? == expected && found.fits, "{found}");
         ensure!(matches!(
             (examples, &found.choice),

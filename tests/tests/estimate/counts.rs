@@ -9,8 +9,7 @@ use peft_core::io::read_json;
 use peft_core::methods::{
     BitFitConfig, BottleneckConfig, FullConfig, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig,
 };
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use serde_json::Value;
 use tch::Kind;
 use tests::subject::{Bert, Gpt2, Llama};
@@ -68,7 +67,7 @@ pub fn llama7b() -> Result<(Blueprint, Value)> {
 }
 
 fn lora(r: i64, targets: &[&str]) -> LoraConfig {
-    LoraConfig { r, target_modules: Some(Names::list(targets.iter().copied())), ..LoraConfig::default() }
+    LoraConfig { r, targets: targets.into(), ..LoraConfig::default() }
 }
 
 const SEVEN: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -77,7 +76,7 @@ const SEVEN: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "
 fn llama_7b_has_the_counts_of_peft() -> Result<()> {
     let (blueprint, json) = llama7b()?;
     ensure!(Some(blueprint.parameters()) == json["parameters"].as_i64(), "{blueprint}");
-    let methods: Vec<(&str, Box<dyn Method>)> = vec![
+    let methods: Vec<(&str, Box<dyn MethodConfig>)> = vec![
         ("LoRA r=8 q,v", lora(8, &["q_proj", "v_proj"]).into()),
         ("LoRA r=64 q,v", lora(64, &["q_proj", "v_proj"]).into()),
         ("setup_qlora r=64, seven targets", lora(64, &SEVEN).into()),
@@ -109,11 +108,9 @@ fn llama_7b_follows_the_formulas() -> Result<()> {
         encoder_hidden_size: Some(512),
         ..PrefixTuningConfig::default()
     };
-    let pissa = LoraConfig {
-        init_lora_weights: peft_core::methods::InitLora::Named("pissa".into()),
-        ..lora(16, &["q_proj"])
-    };
-    let cases: Vec<(Box<dyn Method>, i64)> = vec![
+    let pissa =
+        LoraConfig { init_lora_weights: peft_core::methods::InitLora::Pissa, ..lora(16, &["q_proj"]) };
+    let cases: Vec<(Box<dyn MethodConfig>, i64)> = vec![
         (FullConfig::default().into(), all),
         (lora(8, &SEVEN).into(), l * 8 * (4 * 2 * d + 3 * (d + f))),
         (bottleneck.into(), l * 2 * (2 * 64 * d + 64 + d)),

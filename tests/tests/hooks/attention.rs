@@ -3,8 +3,7 @@
 use crate::{TINY, batch, classes, logits, tiny};
 use anyhow::Result;
 use peft_core::methods::{HiddenPrefixConfig, LoraConfig};
-use peft_core::seam::{AttentionAdapter, AttentionInner, Heads, Init, Method, Place, Site};
-use peft_core::target::Names;
+use peft_core::seam::{Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, Place, Site};
 use peft_core::train::cross_entropy;
 use peft_core::{Error, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -49,14 +48,10 @@ struct Branch {
 }
 
 impl AttentionAdapter for Branch {
-    fn name(&self) -> &'static str {
-        "zero-init attention"
-    }
-
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Attended> {
         let (k, v) = inner.project(&self.prompt.f_unsqueeze(0)?)?;
         let own = attention(&heads.q, &k, &v);
-        Ok(inner.forward(heads)?.f_add(&own.f_mul(&self.gate)?)?)
+        inner.forward(heads)?.plus(&own.f_mul(&self.gate)?)
     }
 }
 
@@ -120,8 +115,8 @@ fn an_open_gate_adds_the_branch() -> Result<()> {
 fn the_branch_sees_the_adapters_of_the_projections() -> Result<()> {
     let _serial = serial();
     let (mut peft, batch) = (tiny()?, batch());
-    let target_modules = Some(Names::list(["in_proj"]));
-    peft.add("lora", LoraConfig { r: 2, lora_alpha: 6.0, target_modules, ..LoraConfig::default() })?;
+    let targets = ["in_proj"].into();
+    peft.add("lora", LoraConfig { r: 2, lora_alpha: 6.0, targets, ..LoraConfig::default() })?;
     peft.add("zero", ZeroInit { tokens: 5 })?;
     crate::shake(peft.params("lora")?)?;
     crate::shake(peft.params("zero")?)?;
@@ -165,11 +160,7 @@ struct States {
 }
 
 impl AttentionAdapter for States {
-    fn name(&self) -> &'static str {
-        "prepend"
-    }
-
-    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Tensor> {
+    fn forward(&self, heads: Heads, inner: &AttentionInner<'_>) -> peft_core::Result<Attended> {
         let rows = if self.repeat { heads.q.size4()?.0 } else { 1 };
         let (k, v) = inner.project(&self.states.f_unsqueeze(0)?.f_repeat([rows, 1, 1])?)?;
         inner.forward(heads.prepend(&k, &v)?)

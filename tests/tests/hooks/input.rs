@@ -1,31 +1,35 @@
-//! `prompt` and `prepare`: what a method learns about the model, and does to its input.
+//! `prompt` and `resolve`: what a method learns about the model, and does to its input.
 
 use crate::{TINY, batch, get, logits, tiny};
 use anyhow::{Context, Result, ensure};
-use peft_core::seam::{Dims, Init, Input, Method, Outline, Prompt, SiteKind};
+use peft_core::seam::{Dims, Init, Input, Method, MethodConfig, Outline, Prompt, Resolved, SiteKind};
 use peft_core::{Error, Params, Pass, Peft};
 use std::collections::BTreeMap;
 use tch::Tensor;
 use tests::{assert_close, refused, serial};
 
-/// Adds a trained vector to every word; checks in `prepare` what it is told of the model.
+/// Adds a trained vector to every word; checks what it is told of the model.
 #[derive(Debug)]
 struct Words {
     linear: usize,
-    found: usize,
 }
 
-impl Method for Words {
+impl MethodConfig for Words {
+    fn resolve(self: Box<Self>, outline: &Outline) -> peft_core::Result<Resolved> {
+        let found = outline.sites.iter().filter(|s| s.kind == SiteKind::Linear).count();
+        if found != self.linear {
+            return Err(Error::Input(format!("words: {found} linear layers")));
+        }
+        Ok(WordsMethod.into())
+    }
+}
+
+#[derive(Debug)]
+struct WordsMethod;
+
+impl Method for WordsMethod {
     fn name(&self) -> &'static str {
         "words"
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> peft_core::Result<()> {
-        self.found = outline.sites.iter().filter(|s| s.kind == SiteKind::Linear).count();
-        if self.found != self.linear {
-            return Err(Error::Input(format!("words: {} linear layers", self.found)));
-        }
-        Ok(())
     }
 
     fn prompt(
@@ -34,7 +38,6 @@ impl Method for Words {
         _: Option<&Tensor>,
         params: &Params,
     ) -> peft_core::Result<Option<Box<dyn Prompt>>> {
-        assert_eq!(self.found, self.linear, "prepare comes first");
         Ok(Some(Box::new(Shift(params.get_or_init(
             "v",
             &[dims.sizes()?.hidden],
@@ -47,10 +50,6 @@ impl Method for Words {
 struct Shift(Tensor);
 
 impl Prompt for Shift {
-    fn name(&self) -> &'static str {
-        "words"
-    }
-
     fn rewrite(&self, input: Input, _: Pass<'_>) -> peft_core::Result<Input> {
         Ok(Input { embeds: input.embeds.f_add(&self.0)?, ..input })
     }
@@ -61,7 +60,7 @@ impl Prompt for Shift {
 fn a_prompt_rewrites_the_input() -> Result<()> {
     let _serial = serial();
     let (mut peft, batch) = (tiny()?, batch());
-    peft.add("words", Words { linear: 9, found: 0 })?;
+    peft.add("words", Words { linear: 9 })?;
     let mut tensors: BTreeMap<String, Tensor> = peft.base().tensors();
     let words = tensors.remove("embed.weight").context("embed.weight")?;
     tensors.insert("embed.weight".into(), words + get(peft.params("words")?, "v"));
@@ -71,10 +70,10 @@ fn a_prompt_rewrites_the_input() -> Result<()> {
 }
 
 #[test]
-fn prepare_may_refuse() -> Result<()> {
+fn resolve_may_refuse() -> Result<()> {
     let _serial = serial();
     let mut peft = tiny()?;
-    refused("adding", peft.add("words", Words { linear: 8, found: 0 }), &["words: 9 linear layers"])?;
+    refused("adding", peft.add("words", Words { linear: 8 }), &["words: 9 linear layers"])?;
     ensure!(peft.names().is_empty(), "it was added all the same");
     Ok(())
 }

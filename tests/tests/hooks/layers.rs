@@ -5,7 +5,6 @@ use anyhow::{Result, ensure};
 use peft_core::build::{Architecture, Scope};
 use peft_core::methods::LoraConfig;
 use peft_core::seam::{Adapter, Init, Kernel, Layer, Method, Place, Site, Weights};
-use peft_core::target::Names;
 use peft_core::train::cross_entropy;
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
@@ -36,11 +35,7 @@ impl Method for Scale {
 struct Rows(Tensor);
 
 impl Adapter for Rows {
-    fn name(&self) -> &'static str {
-        "scale"
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> peft_core::Result<Weights> {
+    fn reweight(&self, w: Weights) -> peft_core::Result<Weights> {
         let shape: Vec<i64> = std::iter::once(-1).chain(w.weight.size().iter().skip(1).map(|_| 1)).collect();
         Ok(Weights {
             weight: w.weight.f_mul(&self.0.f_view(shape.as_slice())?)?,
@@ -87,8 +82,8 @@ fn reweight_is_enough_on_norms() -> Result<()> {
 fn a_stack_applies_in_the_order_of_the_names() -> Result<()> {
     let _serial = serial();
     let (mut peft, batch) = (tiny()?, batch());
-    let target_modules = Some(Names::list(["ff.0"]));
-    peft.add("lora", LoraConfig { r: 2, lora_alpha: 3.0, target_modules, ..LoraConfig::default() })?;
+    let targets = ["ff.0"].into();
+    peft.add("lora", LoraConfig { r: 2, lora_alpha: 3.0, targets, ..LoraConfig::default() })?;
     peft.add("scale", Scale { wanted: |k| k == Kernel::Linear })?;
     let (lora, scale) = (peft.params("lora")?, peft.params("scale")?);
     shake(lora)?;
@@ -171,11 +166,7 @@ impl Method for AddBias {
 struct Bias(Tensor);
 
 impl Adapter for Bias {
-    fn name(&self) -> &'static str {
-        "bias"
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> peft_core::Result<Weights> {
+    fn reweight(&self, w: Weights) -> peft_core::Result<Weights> {
         let bias = match w.bias {
             Some(b) => b.f_add(&self.0)?,
             None => self.0.shallow_clone(),
@@ -195,8 +186,8 @@ fn plain() -> Result<(Peft, Batch)> {
 fn a_model_from_outside_takes_the_methods_there_are() -> Result<()> {
     let _serial = serial();
     let (mut peft, batch) = plain()?;
-    let target_modules = Some(Names::Pattern("all-linear".into()));
-    peft.add("lora", LoraConfig { r: 2, target_modules, ..LoraConfig::default() })?;
+    let targets = "all-linear".into();
+    peft.add("lora", LoraConfig { r: 2, targets, ..LoraConfig::default() })?;
     shake(peft.params("lora")?)?;
     let adapted = peft.view(&["lora"])?.forward(&batch, Pass::eval())?;
     let merged = peft.merged(&["lora"])?.view(&[])?.forward(&batch, Pass::eval())?;
@@ -218,6 +209,47 @@ fn merging_a_bias_into_a_layer_without_one_is_not_silent() -> Result<()> {
             let merged = base.view(&[])?.forward(&batch, Pass::eval())?;
             assert_close("merged", &merged, &adapted, 1e-5)?;
         }
+    }
+    Ok(())
+}
+
+/// Says that it replaces rows of the embedding.
+#[derive(Debug, Clone, Copy)]
+struct Replaces(&'static [i64]);
+
+impl Method for Replaces {
+    fn name(&self) -> &'static str {
+        "replaces"
+    }
+
+    fn adapt(&self, site: &Site<'_>, params: &Params) -> peft_core::Result<Option<Box<dyn Adapter>>> {
+        let Some((_, dim)) = site.embedding() else { return Ok(None) };
+        let _ = site.param(params, "row", &[dim], Init::Zeros)?;
+        Ok(Some(Box::new(*self)))
+    }
+}
+
+impl Adapter for Replaces {
+    fn tokens(&self) -> &[i64] {
+        self.0
+    }
+
+    fn reweight(&self, w: Weights) -> peft_core::Result<Weights> {
+        Ok(w)
+    }
+}
+
+#[test]
+fn a_token_is_replaced_by_one_adapter() -> Result<()> {
+    let _serial = serial();
+    let mut peft = tiny()?;
+    for (name, tokens) in [("a", &[1, 5][..]), ("b", &[2]), ("c", &[7, 5, 2])] {
+        peft.add(name, Replaces(tokens))?;
+    }
+    peft.view(&["a", "b"])?;
+    for (other, token) in [("a", "5"), ("b", "2")] {
+        let error = tests::refused("both", peft.view(&[other, "c"]), &["`embed`", other, "`c`", token])?;
+        ensure!(matches!(error, peft_core::Error::Overlap { .. }), "{error:?}");
     }
     Ok(())
 }

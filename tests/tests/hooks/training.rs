@@ -5,7 +5,6 @@ use anyhow::{Context, Result, ensure};
 use peft_core::methods::LoraConfig;
 use peft_core::seam::{Counting, Overlay};
 use peft_core::seam::{Dims, Input, Method, Prompt};
-use peft_core::target::Names;
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::sync::{Arc, Mutex};
@@ -69,10 +68,6 @@ impl Method for Bounded {
 struct Shift(Tensor);
 
 impl Prompt for Shift {
-    fn name(&self) -> &'static str {
-        "bounded"
-    }
-
     fn rewrite(&self, input: Input, _: Pass<'_>) -> peft_core::Result<Input> {
         Ok(Input { embeds: input.embeds.f_add(&self.0)?, ..input })
     }
@@ -114,8 +109,8 @@ fn only_the_named_adapters_have_a_penalty() -> Result<()> {
     let mut peft = tiny()?;
     peft.add("x", Bounded::new(0.5, 1.0))?;
     peft.add("y", Bounded::new(2.0, 1.0))?;
-    let target_modules = Some(Names::list(["ff.0"]));
-    peft.add("lora", LoraConfig { target_modules, ..LoraConfig::default() })?;
+    let targets = ["ff.0"].into();
+    peft.add("lora", LoraConfig { targets, ..LoraConfig::default() })?;
     let alone = |name: &str, lambda: f64| -> Result<f64> {
         Ok(lambda * f64::try_from(get(peft.params(name)?, "v").square().sum(Kind::Double))?)
     };
@@ -170,7 +165,7 @@ impl Method for BitFit {
         param.ends_with("bias").then(|| Overlay {
             key: format!("bitfit.{param}"),
             counting: self.0,
-            beside: false,
+            saved_beside: false,
         })
     }
 }

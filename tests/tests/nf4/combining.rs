@@ -5,7 +5,6 @@ use anyhow::{Context, Result, ensure};
 use peft_core::Peft;
 use peft_core::combine::Combination;
 use peft_core::methods::{Common, LoraConfig};
-use peft_core::target::Names;
 use tests::serial;
 use tests::subject::{Bert, Gpt2, Llama};
 use tests::subject::{Subject, logits, move_away};
@@ -16,8 +15,8 @@ fn adapters<M: Subject>(target: &str, whole: &str) -> Result<Peft> {
     let mut peft = M::base()?.quantised(&DOUBLE)?;
     ensure!(peft.base().packed().keys().any(|name| name.contains(whole)), "{whole} is not in 4 bits");
     let common = Common { modules_to_save: Some(vec![whole.into()]), ..M::common() };
-    let target_modules = Some(Names::list([target]));
-    let lora = LoraConfig { r: 4, target_modules, common, ..LoraConfig::default() };
+    let targets = [target].into();
+    let lora = LoraConfig { r: 4, targets, common, ..LoraConfig::default() };
     for name in ["moved", "still"] {
         peft.add(name, lora.clone())?;
         let params = peft.params(name)?;

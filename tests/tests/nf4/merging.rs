@@ -98,13 +98,12 @@ fn one_line(merged: &Merged) -> Result<()> {
 #[test]
 fn a_bias_alone() -> Result<()> {
     use peft_core::methods::{Common, LoraConfig};
-    use peft_core::target::Names;
     use tests::subject::{Subject, move_away};
     let _serial = serial();
     let mut peft = Bert::base()?.quantised(&crate::DOUBLE)?;
     // B is zero: LoRA changes nothing.
-    let target_modules = Some(Names::list(["query"]));
-    peft.add("a", LoraConfig { target_modules, common: Common::classifier(), ..LoraConfig::default() })?;
+    let targets = ["query"].into();
+    peft.add("a", LoraConfig { targets, common: Common::classifier(), ..LoraConfig::default() })?;
     let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
     let merged = peft.merged_with(&["a"], &options)?;
     ensure!(merged.requantised.is_empty(), "{:?}", merged.requantised);

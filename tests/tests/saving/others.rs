@@ -1,6 +1,7 @@
 //! Several who save and read, and what a killed save has left when others come.
 
 use anyhow::{Context, Result, ensure};
+use peft_core::io::adapter::Files;
 use peft_core::io::{IfExists, adapter};
 use std::fs;
 use std::path::Path;
@@ -130,19 +131,20 @@ fn savers_wait_for_each_other_and_readers_see_one_of_them() -> Result<()> {
             .iter()
             .map(|a| {
                 let tensors = a.params("a").map(|p| p.tensors());
-                let file = a.method("a").and_then(|m| m.config(a.params("a")?));
+                let file = a.adapter_config("a");
                 let dir = &dir;
                 s.spawn(move || -> Result<()> {
-                    let (tensors, file) = (tensors?, file?.context("no file")?);
+                    let (tensors, config) = (tensors?, file?.context("no file")?);
+                    let files = Files { config, tensors, classes: Vec::new() };
                     for _ in 0..15 {
-                        adapter::write(dir, &file, &tensors, IfExists::Replace)?;
+                        adapter::write(dir, &files, IfExists::Replace)?;
                     }
                     Ok(())
                 })
             })
             .collect();
         while savers.iter().any(|s| !s.is_finished()) {
-            let (config, tensors, _) = adapter::read(&dir)?;
+            let (Files { config, tensors, .. }, _) = adapter::read(&dir)?;
             let sizes: Vec<_> = tensors.values().map(|t| t.size()).collect();
             let of_one = [2, 4, 8].into_iter().any(|r| {
                 let alpha = config["lora_alpha"].as_f64() == Some(1.5 * f64::from(r));

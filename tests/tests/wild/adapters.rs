@@ -5,8 +5,7 @@ use anyhow::{Context, Result, ensure};
 use peft_core::io;
 use peft_core::io::tensors;
 use peft_core::methods::LoraConfig;
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use peft_core::{Batch, Peft};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -140,11 +139,8 @@ fn tied_models() -> Result<()> {
     edit(dir.path(), "ensure_weight_tying", Value::Bool(true))?;
     let said = text(&peft.load("a", dir.path())?);
     ensure!(said.contains("ensure_weight_tying"), "{said}");
-    let config = LoraConfig {
-        ensure_weight_tying: true,
-        target_modules: Some(Names::list(["embed_tokens"])),
-        ..LoraConfig::default()
-    };
+    let config =
+        LoraConfig { ensure_weight_tying: true, targets: ["embed_tokens"].into(), ..LoraConfig::default() };
     refused("untied", peft.add("b", config), &["ensure_weight_tying"])?;
     Ok(())
 }
@@ -196,7 +192,7 @@ fn adding_is_strict_where_loading_is_not() -> Result<()> {
     ] {
         let json = io::read_json(&case(name).join(CONFIG))?;
         let strict = |json| -> peft_core::Result<()> {
-            let method: Box<dyn Method> = peft_core::methods::from_json(json, "a user")?;
+            let method: Box<dyn MethodConfig> = peft_core::methods::from_json(json, "a user")?;
             llama().map_err(|e| peft_core::Error::Input(e.to_string()))?.add("a", method)
         };
         refused(name, strict(json), &[words])?;

@@ -130,11 +130,10 @@ fn what_is_tied_by_other_names_is_read_again() -> Result<()> {
     let _serial = serial();
     let batch = Batch::dense(Tensor::from_slice(&[5i64, 17, 2, 60]).view([1, 4]));
     let head = || Names::list(["lm_head"]);
-    let copy = LoraConfig { target_modules: Some(Names::list(["c_attn"])), ..LoraConfig::default() };
+    let copy = LoraConfig { targets: ["c_attn"].into(), ..LoraConfig::default() };
     let mut copy = LoraConfig { ensure_weight_tying: true, ..copy };
     copy.common.modules_to_save = Some(vec!["lm_head".into()]);
-    let change =
-        LoraConfig { target_modules: Some(head()), ensure_weight_tying: true, ..LoraConfig::default() };
+    let change = LoraConfig { targets: head().into(), ensure_weight_tying: true, ..LoraConfig::default() };
     for config in [copy, change] {
         let mut peft = open("gpt2")?;
         peft.add("a", config)?;
@@ -229,9 +228,9 @@ fn adapters_with_absent_names_are_combined_and_converted() -> Result<()> {
 fn ia3_with_weights_beside_is_combined() -> Result<()> {
     let _serial = serial();
     let mut peft = llama()?;
-    let targets = Some(Names::list(["lm_head"]));
+    let targets = ["lm_head"].into();
     let none = Some(Names::list([""; 0]));
-    peft.add("a", Ia3Config { target_modules: targets, feedforward_modules: none, ..Ia3Config::default() })?;
+    peft.add("a", Ia3Config { targets, feedforward_modules: none, ..Ia3Config::default() })?;
     move_trained(peft.params("a")?, 3)?;
     let dir = tempfile::tempdir()?;
     peft.save("a", dir.path())?;

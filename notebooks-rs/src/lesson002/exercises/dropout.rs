@@ -12,7 +12,6 @@ use crate::lesson002::tensors::{Source, largest, relative, rows, shape};
 use anyhow::Result;
 use peft_core::Pass;
 use peft_core::methods::LoraConfig;
-use peft_core::target::Names;
 use tch::{Device, Kind, Tensor};
 
 /// `Y = M ⊙ X`, where each element of M is 0 with probability p and otherwise `1/(1 − p)`, so that the mean is X.
@@ -137,7 +136,7 @@ fn library_has_the_same(page: &mut Page, layer: &mut DroppedLora, [x, grad]: [&T
         r: 2,
         lora_alpha: 4.0,
         lora_dropout: P,
-        target_modules: Some(Names::list(["fc"])),
+        targets: ["fc"].into(),
         ..LoraConfig::default()
     };
     let weights = vec![single("fc.weight", &layer.base.weight)?];

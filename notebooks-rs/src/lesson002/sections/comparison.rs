@@ -6,19 +6,13 @@ use anyhow::{Context, Result};
 use peft_core::estimate::{Blueprint, Setup};
 use peft_core::methods::{BottleneckConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::report::commas;
-use peft_core::seam::Method;
-use peft_core::target::Names;
+use peft_core::seam::MethodConfig;
 use peft_plot::{Axis, BarGroup, Bars, Figure, Panel};
 
 /// The library's configurations for the rows of the table, but the first: it trains everything.
-fn methods(s: &Sizes) -> [Box<dyn Method>; 4] {
+fn methods(s: &Sizes) -> [Box<dyn MethodConfig>; 4] {
     [
-        LoraConfig {
-            r: s.lora_rank,
-            target_modules: Some(Names::list(["q_proj", "v_proj"])),
-            ..LoraConfig::default()
-        }
-        .into(),
+        LoraConfig { r: s.lora_rank, targets: ["q_proj", "v_proj"].into(), ..LoraConfig::default() }.into(),
         BottleneckConfig { bottleneck_size: s.adapter_bottleneck, ..BottleneckConfig::default() }.into(),
         PrefixTuningConfig { num_virtual_tokens: s.prefix_length, ..PrefixTuningConfig::default() }.into(),
         PromptTuningConfig { num_virtual_tokens: s.prompt_length, ..PromptTuningConfig::default() }.into(),

@@ -2,22 +2,21 @@
 
 use crate::error::Result;
 use crate::methods::accumulate::accumulate;
-use crate::methods::adalora::NAME;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
+use crate::seam::{Adapter, Inner, LowRank, Weights};
 use tch::Tensor;
 
 /// AdaLoRA at one linear layer.
 #[derive(Debug)]
 pub struct AdaLora {
-    /// `[r, in]`
+    /// The right singular vectors A, `[r, in]`.
     pub a: Tensor,
-    /// `[r, 1]`
+    /// The singular values E, `[r, 1]`.
     pub e: Tensor,
-    /// `[out, r]`
+    /// The left singular vectors B, `[out, r]`.
     pub b: Tensor,
+    /// The scale of the product.
     pub scaling: f64,
+    /// Probability that an input of A is dropped in training.
     pub dropout: f64,
 }
 
@@ -30,11 +29,7 @@ impl AdaLora {
 }
 
 impl Adapter for AdaLora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.change()?.delta()?)
     }
 

@@ -5,17 +5,17 @@
 //! of B; those with the lowest scores in the whole model are set to zero, so many that the budget is kept.
 
 use crate::error::{Error, Result};
-use crate::methods::adalora::{AdaLoraConfig, NAME, key};
-use crate::seam::params::Params;
-use std::collections::BTreeMap;
+use crate::methods::adalora::{AdaLoraConfig, AdaLoraMethod, NAME, key};
+use crate::seam::Params;
+use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
 
 const LEAVES: [&str; 3] = ["lora_A", "lora_B", "lora_E"];
 
 impl AdaLoraConfig {
-    /// How many singular values step `step` (from 1) leaves in the whole model, and whether it prunes.
-    pub fn budget(&self, step: u64) -> (i64, bool) {
-        let layers = i64::try_from(self.sites.len()).unwrap_or(i64::MAX);
+    /// How many singular values step `step` (from 1) leaves in all of so many adapted layers, and whether it prunes.
+    pub fn budget(&self, step: u64, layers: usize) -> (i64, bool) {
+        let layers = i64::try_from(layers).unwrap_or(i64::MAX);
         let (start, end) = (self.init_r.saturating_mul(layers), self.target_r.saturating_mul(layers));
         if step <= self.tinit {
             return (start, false);
@@ -35,12 +35,13 @@ impl AdaLoraConfig {
 #[derive(Debug)]
 pub(super) struct RankAllocator<'a> {
     config: &'a AdaLoraConfig,
+    sites: &'a BTreeSet<String>,
     params: &'a Params,
 }
 
 impl<'a> RankAllocator<'a> {
-    pub fn new(config: &'a AdaLoraConfig, params: &'a Params) -> Self {
-        Self { config, params }
+    pub fn new(method: &'a AdaLoraMethod, params: &'a Params) -> Self {
+        Self { config: &method.config, sites: &method.sites, params }
     }
 
     /// Averages, and prunes where it is time.
@@ -53,7 +54,7 @@ impl<'a> RankAllocator<'a> {
         if step < last {
             self.each(|name| self.average(name))?;
         }
-        let (budget, due) = self.config.budget(step);
+        let (budget, due) = self.config.budget(step, self.sites.len());
         if step <= last && (due || step == last) {
             self.prune(budget)?;
         } else if step > last {
@@ -70,7 +71,7 @@ impl<'a> RankAllocator<'a> {
     }
 
     fn each(&self, f: impl Fn(&str) -> Result<()>) -> Result<()> {
-        let names = self.config.sites.iter().flat_map(|site| LEAVES.map(|leaf| key(site, leaf)));
+        let names = self.sites.iter().flat_map(|site| LEAVES.map(|leaf| key(site, leaf)));
         names.into_iter().try_for_each(|name| f(&name))
     }
 
@@ -120,7 +121,7 @@ impl<'a> RankAllocator<'a> {
 
     /// Keeps the `budget` best of all singular values.
     fn prune(&self, budget: i64) -> Result<()> {
-        let scores = self.config.sites.iter().map(|site| Ok((site, self.score(site)?)));
+        let scores = self.sites.iter().map(|site| Ok((site, self.score(site)?)));
         let scores = scores.collect::<Result<Vec<_>>>()?;
         let all = Tensor::f_cat(&scores.iter().map(|(_, s)| s).collect::<Vec<_>>(), 0)?;
         let gone = all.size1()?.saturating_sub(budget);
@@ -138,7 +139,7 @@ impl<'a> RankAllocator<'a> {
 
     /// Sets the values that were pruned to zero again: the optimizer has moved them.
     fn mask(&self, step: u64) -> Result<()> {
-        self.config.sites.iter().try_for_each(|site| match self.kept(site) {
+        self.sites.iter().try_for_each(|site| match self.kept(site) {
             Some(_) => self.apply(site),
             None => Err(Error::Input(format!(
                 "{}: step {step} comes after {NAME}'s last pruning, which this adapter has not seen",
@@ -163,7 +164,7 @@ impl<'a> RankAllocator<'a> {
     /// What was kept, as `rank_pattern` has it; `None` before the first pruning.
     pub fn rank_pattern(&self) -> Result<Option<BTreeMap<String, Vec<bool>>>> {
         let mut pattern = BTreeMap::new();
-        for site in &self.config.sites {
+        for site in self.sites {
             if let Some(kept) = self.kept(site) {
                 pattern.insert(format!("{site}.lora_E"), Vec::<bool>::try_from(&kept)?);
             }
@@ -175,7 +176,7 @@ impl<'a> RankAllocator<'a> {
     pub fn pruned(&self) -> Result<BTreeMap<String, Tensor>> {
         let _guard = tch::no_grad_guard();
         let mut tensors = self.params.tensors();
-        for site in &self.config.sites {
+        for site in self.sites {
             let Some(kept) = self.kept(site) else { continue };
             let kept = kept.f_nonzero()?.f_view([-1])?;
             for (leaf, dim) in LEAVES.into_iter().zip([0, 1, 0]) {

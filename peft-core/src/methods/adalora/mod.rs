@@ -5,196 +5,24 @@
 
 mod adapter;
 mod allocator;
+mod config;
 
 pub use adapter::AdaLora;
+pub use config::AdaLoraConfig;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::methods::adalora::allocator::RankAllocator;
-use crate::methods::config::{Common, PeftConfig, check_dropout, to_json, whole};
+use crate::methods::config::{Common, PeftConfig};
 use crate::methods::lora::Tie;
-use crate::seam::init::Init;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{FileForm, Method, Overlay};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Site};
-use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, closest, defaults};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site};
+use crate::target::{Adaptable, defaults};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tch::Tensor;
 
-/// Configuration of AdaLoRA; field names and defaults are PEFT's.
-///
-/// | tensor | shape | stored as | start |
-/// |---|---|---|---|
-/// | A | `[init_r, in]` | `<site>.lora_A` | N(0, 0.02²); N(0, 1) for `false` |
-/// | E | `[init_r, 1]` | `<site>.lora_E` | 0; N(0, 1) for `false` |
-/// | B | `[out, init_r]` | `<site>.lora_B` | N(0, 0.02²); N(0, 1) for `false` |
-///
-/// A file has the rows and columns alone that are kept, and `rank_pattern` says which. An adapter that was made with a
-/// `rank_pattern`, from such a file above all, keeps its ranks: training it further prunes nothing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AdaLoraConfig {
-    /// Rank that is left at a layer on average.
-    pub target_r: i64,
-    /// Rank at the start.
-    pub init_r: i64,
-    /// Steps before the pruning starts.
-    pub tinit: u64,
-    /// Steps after it has ended.
-    pub tfinal: u64,
-    /// Steps from one pruning to the next.
-    #[serde(rename = "deltaT")]
-    pub delta_t: u64,
-    /// Decay of the average importance.
-    pub beta1: f64,
-    /// Decay of its average uncertainty.
-    pub beta2: f64,
-    /// Weight of the penalty that keeps A and B orthogonal.
-    pub orth_reg_weight: f64,
-    /// Steps of the whole training; it has to be given.
-    pub total_step: Option<u64>,
-    /// By `<site>.lora_E`, which of the `init_r` singular values are kept.
-    pub rank_pattern: Option<BTreeMap<String, Vec<bool>>>,
-    /// Numerator of the scale.
-    #[serde(serialize_with = "whole")]
-    pub lora_alpha: f64,
-    /// Probability that an input of A is dropped in training.
-    pub lora_dropout: f64,
-    pub init_lora_weights: bool,
-    /// Linear layers to adapt; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
-    /// Whether weights are stored as `[in, out]`: what the model says, whatever is set here.
-    pub fan_in_fan_out: bool,
-    /// A field of LoRA's that has no effect here, as in PEFT; so have the next two.
-    pub r: i64,
-    pub use_rslora: bool,
-    pub alpha_pattern: Patterns,
-    /// A copy of the word embedding (`modules_to_save`) is that of a head that is tied to it as well. Without it they part.
-    pub ensure_weight_tying: bool,
-    #[serde(flatten)]
-    pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
-    /// What is tied; filled when the adapter is added.
-    #[serde(skip)]
-    pub tie: Option<Tie>,
-}
-
-impl Default for AdaLoraConfig {
-    fn default() -> Self {
-        Self {
-            target_r: 8,
-            init_r: 12,
-            tinit: 0,
-            tfinal: 0,
-            delta_t: 1,
-            beta1: 0.85,
-            beta2: 0.85,
-            orth_reg_weight: 0.5,
-            total_step: None,
-            rank_pattern: None,
-            lora_alpha: 8.0,
-            lora_dropout: 0.0,
-            init_lora_weights: true,
-            target_modules: None,
-            exclude_modules: None,
-            layers_to_transform: None,
-            layers_pattern: None,
-            fan_in_fan_out: false,
-            r: 8,
-            use_rslora: false,
-            alpha_pattern: Patterns::default(),
-            ensure_weight_tying: false,
-            common: Common::default(),
-            sites: BTreeSet::new(),
-            tie: None,
-        }
-    }
-}
-
 const NAME: &str = "AdaLoRA";
-
-impl AdaLoraConfig {
-    /// Last step of the pruning.
-    fn last_pruning(&self) -> u64 {
-        self.total_step.unwrap_or_default().saturating_sub(self.tfinal)
-    }
-
-    /// The scale. PEFT's, to the last bit of its f32: it guards against a rank of 0.
-    fn scaling(&self) -> f64 {
-        self.lora_alpha / f64::from(self.init_r as f32 + 1e-5)
-    }
-
-    fn check(&self) -> Result<()> {
-        let wrong = |field: &str, message: String| Err(Error::config(NAME, field, message));
-        if self.init_r < 0 {
-            return wrong("init_r", format!("should not be negative, is {}", self.init_r));
-        }
-        if !(0..=self.init_r).contains(&self.target_r) {
-            return wrong(
-                "target_r",
-                format!("should be from 0 to init_r ({}), is {}", self.init_r, self.target_r),
-            );
-        }
-        if self.delta_t == 0 {
-            return wrong("deltaT", "should be positive, is 0".into());
-        }
-        if self.total_step.is_none_or(|t| t == 0) {
-            return wrong(
-                "total_step",
-                "should be the number of training steps: the pruning is planned by it".into(),
-            );
-        }
-        // The first step alone has no average to prune by.
-        if self.tinit >= self.last_pruning() || self.last_pruning() < 2 {
-            let (first, last) = (self.tinit, self.last_pruning());
-            let message = format!(
-                "leaves no steps for the pruning from tinit, {first}, to total_step - tfinal, {last}"
-            );
-            return wrong("total_step", message);
-        }
-        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(value > 0.0 && value < 1.0) {
-                return wrong(field, format!("should be in (0, 1), is {value}"));
-            }
-        }
-        if !(self.orth_reg_weight >= 0.0 && self.orth_reg_weight.is_finite()) {
-            return wrong("orth_reg_weight", format!("should be 0 or more, is {}", self.orth_reg_weight));
-        }
-        if !(self.lora_alpha > 0.0 && self.lora_alpha.is_finite()) {
-            return wrong("lora_alpha", format!("should be positive, is {}", self.lora_alpha));
-        }
-        check_dropout(NAME, "lora_dropout", self.lora_dropout)
-    }
-
-    /// Every pattern must be that of a target, and speak of all its ranks.
-    fn check_pattern(&self) -> Result<()> {
-        for (key, kept) in self.rank_pattern.iter().flatten() {
-            if !key.strip_suffix(".lora_E").is_some_and(|site| self.sites.contains(site)) {
-                let close = closest(key, self.sites.iter().map(String::as_str));
-                let (field, pattern) = ("rank_pattern", key.clone());
-                return Err(Error::NoTarget { method: NAME, field, pattern, close });
-            }
-            if usize::try_from(self.init_r) != Ok(kept.len()) {
-                let message = format!("`{key}` has {} values for init_r = {}", kept.len(), self.init_r);
-                return Err(Error::config(NAME, "rank_pattern", message));
-            }
-        }
-        Ok(())
-    }
-
-    /// Rank of the adapter's tensors at a site.
-    fn rank(&self, site: &str) -> i64 {
-        let pattern = self.rank_pattern.as_ref().and_then(|p| p.get(&format!("{site}.lora_E")));
-        pattern.map_or(self.init_r, |kept| kept.iter().map(|k| i64::from(*k)).sum())
-    }
-}
+const CAN: Adaptable = Adaptable::linear(NAME, defaults::ada_lora);
 
 /// Name of a tensor of the adapter.
 fn key(site: &str, leaf: &str) -> String {
@@ -220,54 +48,60 @@ impl PeftConfig for AdaLoraConfig {
     }
 }
 
-impl Method for AdaLoraConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for AdaLoraConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.check()?;
-        let (saved, targets) = (&mut self.common.modules_to_save, &mut self.target_modules);
-        self.tie = match self.ensure_weight_tying {
-            true => Tie::of(NAME, saved, targets, outline)?,
+        let tie = match self.ensure_weight_tying {
+            true => Tie::of(NAME, &mut self.common, &mut self.targets, outline)?,
             false => None,
         };
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::ada_lora, self.common.saved())
-        }
-        .resolve(outline)?;
-        self.target_modules = Some(found.names);
-        self.sites = found.sites;
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
+        self.check_pattern(&found.sites)?;
+        self.targets.target_modules = Some(found.names);
         self.fan_in_fan_out = found.transposed;
-        self.check_pattern()
+        Ok(self.resolved(|config| AdaLoraMethod { config, sites: found.sites, tie }))
+    }
+}
+
+/// AdaLoRA in one model.
+#[derive(Debug)]
+struct AdaLoraMethod {
+    config: Arc<AdaLoraConfig>,
+    /// The adapted layers.
+    sites: BTreeSet<String>,
+    /// What is tied.
+    tie: Option<Tie>,
+}
+
+impl Method for AdaLoraMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
         let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
             return Ok(None);
         };
-        let r = self.rank(site.name);
-        let (vectors, values) = match self.init_lora_weights {
+        let config = &self.config;
+        let r = config.rank(site.name);
+        let (vectors, values) = match config.init_lora_weights {
             true => (Init::Normal { std: 0.02 }, Init::Zeros),
             false => (Init::Normal { std: 1.0 }, Init::Normal { std: 1.0 }),
         };
         let a = site.param(params, "lora_A", &[r, inp], vectors)?;
         let e = site.param(params, "lora_E", &[r, 1], values)?;
         let b = site.param(params, "lora_B", &[out, r], vectors)?;
-        Ok(Some(Box::new(AdaLora { a, e, b, scaling: self.scaling(), dropout: self.lora_dropout })))
+        Ok(Some(Box::new(AdaLora { a, e, b, scaling: config.scaling(), dropout: config.lora_dropout })))
     }
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        let copied = self.tie.as_ref().and_then(|tie| tie.copied(param));
-        self.common.overlay(PREFIX, copied.as_deref().unwrap_or(param))
+        self.config.common.overlay(PREFIX, &self.tie.as_ref()?.copied(param)?)
     }
 
     /// `w · mean over all A and B of ‖A Aᵀ − I‖ and ‖Bᵀ B − I‖`, in Frobenius norms.
     fn penalty(&self, params: &Params) -> Result<Option<Tensor>> {
-        if self.orth_reg_weight == 0.0 {
+        if self.config.orth_reg_weight == 0.0 {
             return Ok(None);
         }
         let mut norms = Vec::new();
@@ -280,7 +114,7 @@ impl Method for AdaLoraConfig {
             }
         }
         let mean = Tensor::f_stack(&norms, 0)?.f_mean(None)?;
-        Ok(Some(mean.f_mul_scalar(self.orth_reg_weight)?))
+        Ok(Some(mean.f_mul_scalar(self.config.orth_reg_weight)?))
     }
 
     fn after_step(&self, params: &Params, step: u64) -> Result<()> {
@@ -298,20 +132,15 @@ impl Method for AdaLoraConfig {
         Ok(tensors)
     }
 
-    fn config(&self, params: &Params) -> Result<Option<Value>> {
+    fn amend(&self, params: &Params, file: &mut Map<String, Value>) -> Result<()> {
         let pruned = RankAllocator::new(self, params).rank_pattern()?;
-        let rank_pattern = pruned.or_else(|| self.rank_pattern.clone());
-        let mut json = to_json(&Self { rank_pattern, ..self.clone() })?;
-        self.tie.iter().for_each(|tie| tie.name_head(&mut json));
-        Ok(Some(json))
+        file.extend(pruned.map(|pattern| ("rank_pattern".to_owned(), json!(pattern))));
+        self.tie.iter().for_each(|tie| tie.name_head(file));
+        Ok(())
     }
 
     /// PEFT counts the rank of each layer, a number that is never trained, as a parameter.
     fn uncounted(&self, _params: &Params) -> i64 {
         i64::try_from(self.sites.len()).unwrap_or(i64::MAX)
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }

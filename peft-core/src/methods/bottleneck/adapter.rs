@@ -1,11 +1,8 @@
 //! The bottleneck itself: its tensors and its computation.
 
 use crate::error::Result;
-use crate::methods::bottleneck::{Activation, BottleneckConfig, BottleneckInit, NAME, Scaling};
-use crate::seam::init::Init;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::methods::bottleneck::{Activation, BottleneckConfig, BottleneckInit, Scaling};
+use crate::seam::{Adapter, Init, Inner, Params, Site};
 use tch::{Kind, Tensor};
 
 /// PyTorch's default, which AdapterHub's layer norms have.
@@ -81,7 +78,7 @@ impl Bottleneck {
             norm_after: norm(c.ln_after, "adapter_norm_after")?,
             scale: match c.scaling {
                 Scaling::Fixed(s) => Scale::Fixed(s),
-                Scaling::Named(_) => Scale::Learned(param("adapter_scale", &[1], Init::Constant(1.0))?),
+                Scaling::Learned => Scale::Learned(param("adapter_scale", &[1], Init::Constant(1.0))?),
             },
             activation: c.non_linearity,
             parallel: c.is_parallel,
@@ -92,10 +89,6 @@ impl Bottleneck {
 }
 
 impl Adapter for Bottleneck {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let y = inner.forward(x)?;
         let h = if self.parallel { x } else { &y }.f_to_kind(Kind::Float)?;

@@ -10,12 +10,11 @@ mod adapter;
 
 use crate::error::{Error, Result};
 use crate::methods::bottleneck::adapter::Bottleneck;
-use crate::methods::config::{Common, PeftConfig, check_dropout};
-use crate::seam::layer::Adapter;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Place, Role, Site, SiteKind};
+use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite};
+use crate::methods::values::NumberOrName;
+use crate::seam::{Adapter, Method, MethodConfig, Outline, Params, Place, Resolved, Role, Site, SiteKind};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use tch::Tensor;
 
 /// Configuration of bottleneck adapters. PEFT has no such method; names follow AdapterHub, with the two differences that
@@ -42,6 +41,7 @@ pub struct BottleneckConfig {
     pub bottleneck_size: i64,
     /// The block's width over that of the bottleneck (which is rounded down, to 1 at least).
     pub reduction_factor: Option<f64>,
+    /// The function between the two projections.
     pub non_linearity: Activation,
     /// Blocks that get an adapter.
     pub placement: Vec<Placement>,
@@ -49,6 +49,7 @@ pub struct BottleneckConfig {
     pub leave_out: Vec<i64>,
     /// Read the block's input instead of its output.
     pub is_parallel: bool,
+    /// The factor of what the adapter adds.
     pub scaling: Scaling,
     /// A layer norm on what the adapter reads.
     pub ln_before: bool,
@@ -58,12 +59,14 @@ pub struct BottleneckConfig {
     pub adapter_residual_before_ln: bool,
     /// Probability that an element of what the adapter adds is dropped in training.
     pub dropout: f64,
+    /// How the adapters start.
     pub init_weights: BottleneckInit,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
 }
 
-/// σ.
+/// The function between the two projections of a bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -90,7 +93,7 @@ impl Activation {
     }
 }
 
-/// Which blocks.
+/// Which blocks of the model get an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
@@ -112,15 +115,38 @@ impl From<Placement> for Role {
     }
 }
 
-/// s.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a number or \"learned\"")]
+/// The factor of what an adapter adds: a number or `"learned"` in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "NumberOrName", into = "NumberOrName")]
 pub enum Scaling {
     /// A constant.
     Fixed(f64),
-    /// `"learned"`: one number a block, trained.
-    Named(String),
+    /// One number a block, trained. It starts as 1.
+    Learned,
 }
+
+impl TryFrom<NumberOrName> for Scaling {
+    type Error = &'static str;
+
+    fn try_from(value: NumberOrName) -> std::result::Result<Self, &'static str> {
+        match value {
+            NumberOrName::Number(s) => Ok(Scaling::Fixed(s)),
+            NumberOrName::Name(name) if name == LEARNED => Ok(Scaling::Learned),
+            _ => Err("should be a number or \"learned\""),
+        }
+    }
+}
+
+impl From<Scaling> for NumberOrName {
+    fn from(scaling: Scaling) -> Self {
+        match scaling {
+            Scaling::Fixed(s) => NumberOrName::Number(s),
+            Scaling::Learned => NumberOrName::Name(LEARNED.to_owned()),
+        }
+    }
+}
+
+const LEARNED: &str = "learned";
 
 /// How an adapter starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,13 +233,8 @@ impl BottleneckConfig {
             }
             _ => {}
         }
-        match &self.scaling {
-            Scaling::Fixed(s) if s.is_finite() => {}
-            Scaling::Named(n) if n == "learned" => {}
-            Scaling::Fixed(s) => return wrong("scaling", format!("should be finite, is {s}")),
-            Scaling::Named(n) => {
-                return wrong("scaling", format!("should be a number or \"learned\", is \"{n}\""));
-            }
+        if let Scaling::Fixed(s) = self.scaling {
+            check_finite(NAME, "scaling", s)?;
         }
         check_dropout(NAME, "dropout", self.dropout)?;
         if self.adapter_residual_before_ln && !self.ln_after {
@@ -246,26 +267,29 @@ impl PeftConfig for BottleneckConfig {
     }
 }
 
-impl Method for BottleneckConfig {
+impl MethodConfig for BottleneckConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.check(outline)?;
+        self.common.resolve(NAME, outline)?;
+        Ok(self.resolved(BottleneckMethod))
+    }
+}
+
+/// Bottleneck adapters in one model.
+#[derive(Debug)]
+struct BottleneckMethod(Arc<BottleneckConfig>);
+
+impl Method for BottleneckMethod {
     fn name(&self) -> &'static str {
         NAME
     }
 
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.check(outline)?;
-        self.common.prepare(NAME, outline)
-    }
-
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
         let Place::Block { role, width } = site.place else { return Ok(None) };
-        let placed = self.placement.iter().any(|p| Role::from(*p) == role);
-        if !placed || site.layer.is_some_and(|i| self.leave_out.contains(&i)) {
+        let placed = self.0.placement.iter().any(|p| Role::from(*p) == role);
+        if !placed || site.layer.is_some_and(|i| self.0.leave_out.contains(&i)) {
             return Ok(None);
         }
-        Ok(Some(Box::new(Bottleneck::new(self, site, width, params)?)))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        Ok(Some(Box::new(Bottleneck::new(&self.0, site, width, params)?)))
     }
 }

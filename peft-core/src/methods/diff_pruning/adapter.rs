@@ -1,10 +1,8 @@
 //! Gates, differences, and what is added to a layer.
 
 use crate::error::{Error, Result};
-use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, NAME, STRETCH, VALUES, numel};
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::{Params, is_float};
+use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, STRETCH, VALUES, numel};
+use crate::seam::{Adapter, Inner, Params, Weights, is_float};
 use tch::{Kind, Tensor};
 
 /// The expected number of open gates, `[]`, and the number of all.
@@ -106,11 +104,7 @@ impl DiffPruning {
 }
 
 impl Adapter for DiffPruning {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let new = self.add(&w, false)?;
         let bias = match (new.bias, &w.bias) {
             (Some(new), Some(old)) => Some(new.f_to_kind(old.kind())?),

@@ -14,14 +14,13 @@ mod adapter;
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, check_finite};
 use crate::methods::diff_pruning::adapter::{Diff, DiffPruning, open_gates};
-use crate::seam::init::Init;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Place, Site, SiteKind};
-use crate::target::{LayerFilter, LayerIndices, Names, Selection};
+use crate::seam::{
+    Adapter, Init, Method, MethodConfig, Outline, PREFIX, Params, Place, Resolved, Site, SiteKind,
+};
+use crate::target::{Adaptable, Layers, Targets};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Configuration of diff pruning. PEFT has no such method.
@@ -43,25 +42,23 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiffPruningConfig {
-    /// Where log α starts: 5 is a gate that is open, and that few draws close.
+    /// Where the gates' log α starts: 5 is a gate that is open, and that few draws close.
     pub alpha_init: f64,
-    /// λ, for the sum over all gates.
+    /// Weight λ of the penalty: of the expected number of open gates.
     pub sparsity_penalty: f64,
     /// One more gate for each parameter as a whole.
     pub structured: bool,
     /// The second stage; see [`DiffPruningConfig::prune`].
     pub pruned: bool,
-    /// Layers with weights: linear layers, embeddings, norms.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
-    /// Only these layers of the model.
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    /// Layers with weights: linear layers, embeddings, norms. There is no default.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// Only some layers of the model.
+    #[serde(flatten)]
+    pub layers: Layers,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
 }
 
 impl Default for DiffPruningConfig {
@@ -71,18 +68,20 @@ impl Default for DiffPruningConfig {
             sparsity_penalty: 1.25e-7,
             structured: false,
             pruned: false,
-            target_modules: None,
-            exclude_modules: None,
-            layers_to_transform: None,
-            layers_pattern: None,
+            targets: Targets::default(),
+            layers: Layers::default(),
             common: Common::default(),
-            sites: BTreeSet::new(),
         }
     }
 }
 
 const NAME: &str = "diff pruning";
-/// l and r.
+const CAN: Adaptable = Adaptable {
+    method: NAME,
+    kinds: &[SiteKind::Linear, SiteKind::Embedding, SiteKind::Norm],
+    default: None,
+};
+/// Ends l and r of the interval to which gates are stretched, before they are cut to [0, 1].
 const STRETCH: (f64, f64) = (-1.5, 1.5);
 const W: &str = ".w";
 const LOG_ALPHA: &str = ".log_alpha";
@@ -172,27 +171,27 @@ impl PeftConfig for DiffPruningConfig {
     }
 }
 
-impl Method for DiffPruningConfig {
+impl MethodConfig for DiffPruningConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
+        self.check()?;
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
+        self.targets.target_modules = Some(found.names);
+        Ok(self.resolved(|config| DiffPruningMethod { config, sites: found.sites }))
+    }
+}
+
+/// Diff pruning in one model.
+#[derive(Debug)]
+struct DiffPruningMethod {
+    config: Arc<DiffPruningConfig>,
+    /// The adapted layers.
+    sites: BTreeSet<String>,
+}
+
+impl Method for DiffPruningMethod {
     fn name(&self) -> &'static str {
         NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
-        self.check()?;
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            method: NAME,
-            supported: &[SiteKind::Linear, SiteKind::Embedding, SiteKind::Norm],
-            target_modules: self.target_modules.as_ref(),
-            default: None,
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            modules_to_save: self.common.saved(),
-        }
-        .resolve(outline)?;
-        self.target_modules = Some(found.names);
-        self.sites = found.sites;
-        Ok(())
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
@@ -200,8 +199,9 @@ impl Method for DiffPruningConfig {
         if !self.sites.contains(site.name) {
             return Ok(None);
         }
-        let diff =
-            |leaf: &str, dims: &[i64]| self.diff(&format!("{PREFIX}{}.{leaf}", site.name), dims, params);
+        let diff = |leaf: &str, dims: &[i64]| {
+            self.config.diff(&format!("{PREFIX}{}.{leaf}", site.name), dims, params)
+        };
         let weight = diff("diff_weight", shape)?;
         let bias = base.has_bias().then(|| diff("diff_bias", shape.get(..1).unwrap_or_default()));
         Ok(Some(Box::new(DiffPruning { weight, bias: bias.transpose()? })))
@@ -209,7 +209,7 @@ impl Method for DiffPruningConfig {
 
     fn penalty(&self, params: &Params) -> Result<Option<Tensor>> {
         let open = open_gates(params)?;
-        Ok(open.map(|(open, _)| open.f_mul_scalar(self.sparsity_penalty)).transpose()?)
+        Ok(open.map(|(open, _)| open.f_mul_scalar(self.config.sparsity_penalty)).transpose()?)
     }
 
     fn frozen(&self, name: &str) -> bool {
@@ -220,9 +220,5 @@ impl Method for DiffPruningConfig {
     fn uncounted(&self, params: &Params) -> i64 {
         let places = params.tensors().into_iter().filter(|(name, _)| name.ends_with(INDICES));
         places.map(|(_, t)| numel(&t)).sum::<i64>().saturating_neg()
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }

@@ -1,10 +1,8 @@
 //! The product itself.
 
 use crate::error::Result;
-use crate::methods::lokr::NAME;
 use crate::methods::lycoris::Dropout;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
+use crate::seam::{Adapter, Inner, Weights};
 use tch::{Kind, Tensor};
 
 /// A factor of the Kronecker product.
@@ -60,11 +58,7 @@ impl LoKr {
 }
 
 impl Adapter for LoKr {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.scaled()?.f_kron(&self.w2.dense()?)?)
     }
 

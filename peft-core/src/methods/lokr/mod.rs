@@ -11,14 +11,12 @@ use crate::methods::config::{Common, PeftConfig, whole};
 use crate::methods::lokr::adapter::{Factor, LoKr};
 use crate::methods::lycoris::Dropout;
 use crate::methods::ranks::{Ranks, SiteRank};
-use crate::seam::init::Init;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
-use crate::target::{LayerFilter, LayerIndices, Names, Patterns, Selection, defaults};
+use crate::methods::values::FlagOrName;
+use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Params, Resolved, Site};
+use crate::target::{Adaptable, Layers, Patterns, Targets, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Configuration of LoKr; field names and defaults are PEFT's.
 ///
@@ -38,7 +36,7 @@ use std::collections::BTreeMap;
 pub struct LoKrConfig {
     /// Rank of the factors that are products.
     pub r: i64,
-    /// Numerator of the scale.
+    /// Numerator of the scale, which is `alpha/r`.
     #[serde(serialize_with = "whole")]
     pub alpha: f64,
     /// Probability in training that an output is not adapted.
@@ -47,39 +45,60 @@ pub struct LoKrConfig {
     pub rank_dropout_scale: bool,
     /// Probability in training that a call of a layer goes past its adapter.
     pub module_dropout: f64,
-    /// W₁ may be a product as well.
+    /// Whether the first factor of the Kronecker product may be a product of low rank as well.
     pub decompose_both: bool,
-    /// Size of the first factor, `ol` and `im`, where it divides `out` or `in`; elsewhere its upper limit. −1 makes the
+    /// Size of the first factor of the Kronecker product, `ol` and `im`, where it divides `out` or `in`; elsewhere its upper limit. −1 makes the
     /// two factors as alike as they can be. See [`factors`].
     pub decompose_factor: i64,
-    /// `true`, `false` or `"lycoris"`.
+    /// How the two factors start.
     pub init_weights: InitLoKr,
-    /// Linear layers to adapt; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
-    /// Only these layers of the model.
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    /// Linear layers to adapt.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// Only some layers of the model.
+    #[serde(flatten)]
+    pub layers: Layers,
     /// Ranks of some sites that differ from `r`.
     pub rank_pattern: Patterns,
     /// Values of `alpha` for some sites.
     pub alpha_pattern: Patterns,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeMap<String, SiteRank>,
 }
 
-/// PEFT's `init_weights` for LoKr.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "true, false or \"lycoris\"")]
+/// PEFT's `init_weights` for LoKr: `true`, `false` or `"lycoris"` in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FlagOrName", into = "FlagOrName")]
 pub enum InitLoKr {
     /// `true`: W₁ (or W₁ₐ) starts as 0; `false`: nothing does.
     Flag(bool),
-    /// `"lycoris"`: W₂ (or W₂ᵦ) starts as 0 instead, and W₁ is drawn.
-    Named(String),
+    /// W₂ (or W₂ᵦ) starts as 0 instead, and W₁ is drawn.
+    Lycoris,
 }
+
+impl TryFrom<FlagOrName> for InitLoKr {
+    type Error = &'static str;
+
+    fn try_from(value: FlagOrName) -> std::result::Result<Self, &'static str> {
+        match value {
+            FlagOrName::Flag(flag) => Ok(InitLoKr::Flag(flag)),
+            FlagOrName::Name(name) if name == LYCORIS => Ok(InitLoKr::Lycoris),
+            _ => Err("should be true, false or \"lycoris\""),
+        }
+    }
+}
+
+impl From<InitLoKr> for FlagOrName {
+    fn from(init: InitLoKr) -> Self {
+        match init {
+            InitLoKr::Flag(flag) => FlagOrName::Flag(flag),
+            InitLoKr::Lycoris => FlagOrName::Name(LYCORIS.to_owned()),
+        }
+    }
+}
+
+const LYCORIS: &str = "lycoris";
 
 impl Default for LoKrConfig {
     fn default() -> Self {
@@ -92,14 +111,11 @@ impl Default for LoKrConfig {
             decompose_both: false,
             decompose_factor: -1,
             init_weights: InitLoKr::Flag(true),
-            target_modules: None,
-            exclude_modules: None,
-            layers_to_transform: None,
-            layers_pattern: None,
+            targets: Targets::default(),
+            layers: Layers::default(),
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
             common: Common::default(),
-            sites: BTreeMap::new(),
         }
     }
 }
@@ -110,22 +126,18 @@ impl LoKrConfig {
     }
 
     /// How W₁ (or W₁ₐ) and W₂ (or W₂ᵦ) start.
-    fn start(&self) -> Result<(Init, Init)> {
-        match &self.init_weights {
-            InitLoKr::Flag(true) => Ok((Init::Zeros, Init::KaimingUniform)),
-            InitLoKr::Flag(false) => Ok((Init::KaimingUniform, Init::KaimingUniform)),
-            InitLoKr::Named(n) if n == "lycoris" => Ok((Init::KaimingUniform, Init::Zeros)),
-            InitLoKr::Named(n) => {
-                let message = format!("`{n}` is not supported: true, false and \"lycoris\" are");
-                Err(Error::config(NAME, "init_weights", message))
-            }
+    fn start(&self) -> (Init, Init) {
+        match self.init_weights {
+            InitLoKr::Flag(true) => (Init::Zeros, Init::KaimingUniform),
+            InitLoKr::Flag(false) => (Init::KaimingUniform, Init::KaimingUniform),
+            InitLoKr::Lycoris => (Init::KaimingUniform, Init::Zeros),
         }
     }
 
     fn check(&self) -> Result<()> {
         self.dropout().check(NAME)?;
         if self.decompose_factor == -1 || self.decompose_factor > 0 {
-            return self.start().map(drop);
+            return Ok(());
         }
         let message = format!("should be -1 or a positive integer, is {}", self.decompose_factor);
         Err(Error::config(NAME, "decompose_factor", message))
@@ -147,6 +159,7 @@ pub fn factors(n: i64, factor: i64) -> (i64, i64) {
 }
 
 const NAME: &str = "LoKr";
+const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 
 impl PeftConfig for LoKrConfig {
     const TYPE: &'static str = "LOKR";
@@ -156,21 +169,12 @@ impl PeftConfig for LoKrConfig {
     }
 }
 
-impl Method for LoKrConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for LoKrConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.check()?;
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::lora, self.common.saved())
-        }
-        .resolve(outline)?;
-        self.sites = Ranks {
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
+        let sites = Ranks {
             method: NAME,
             r: self.r,
             alpha: ("alpha", self.alpha),
@@ -179,8 +183,22 @@ impl Method for LoKrConfig {
             alpha_pattern: &self.alpha_pattern,
         }
         .resolve(found.sites)?;
-        self.target_modules = Some(found.names);
-        Ok(())
+        self.targets.target_modules = Some(found.names);
+        Ok(self.resolved(|config| LoKrMethod { config, sites }))
+    }
+}
+
+/// LoKr in one model.
+#[derive(Debug)]
+struct LoKrMethod {
+    config: Arc<LoKrConfig>,
+    /// The adapted layers.
+    sites: BTreeMap<String, SiteRank>,
+}
+
+impl Method for LoKrMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
@@ -188,12 +206,13 @@ impl Method for LoKrConfig {
         else {
             return Ok(None);
         };
+        let config = &self.config;
         let ((ol, ok), (im, inp)) =
-            (factors(out, self.decompose_factor), factors(inp, self.decompose_factor));
+            (factors(out, config.decompose_factor), factors(inp, config.decompose_factor));
         let low = |a: i64, b: i64| r.saturating_mul(2) < a.max(b);
         let param = |leaf: &str, dims: &[i64], init| site.param(params, leaf, dims, init);
-        let (first, second) = self.start()?;
-        let w1 = if self.decompose_both && low(ol, im) {
+        let (first, second) = config.start();
+        let w1 = if config.decompose_both && low(ol, im) {
             Factor::Product {
                 a: param("lokr_w1_a", &[ol, r], first)?,
                 b: param("lokr_w1_b", &[r, im], Init::KaimingUniform)?,
@@ -209,11 +228,7 @@ impl Method for LoKrConfig {
         } else {
             Factor::Full(param("lokr_w2", &[ok, inp], second)?)
         };
-        Ok(Some(Box::new(LoKr { w1, w2, scaling, dropout: self.dropout() })))
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
+        Ok(Some(Box::new(LoKr { w1, w2, scaling, dropout: config.dropout() })))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::methods::lora::NAME;
-use crate::seam::site::PREFIX;
+use crate::seam::PREFIX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -11,6 +11,7 @@ use tch::Tensor;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bias {
+    /// No one.
     #[default]
     None,
     /// Every one: BitFit (Zaken et al. 2021, <https://arxiv.org/abs/2106.10199>) beside LoRA.

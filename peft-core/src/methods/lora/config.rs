@@ -4,10 +4,9 @@ use crate::error::{Error, Result};
 use crate::methods::config::{Common, check_dropout, whole};
 use crate::methods::lora::NAME;
 use crate::methods::lora::bias::Bias;
-use crate::methods::lora::plan::LoraPlan;
 use crate::methods::lora::start::InitLora;
 use crate::methods::ranks::SiteRank;
-use crate::target::{LayerIndices, Names, Patterns};
+use crate::target::{Layers, Patterns, Targets};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -29,31 +28,33 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoraConfig {
-    /// Rank.
+    /// Rank of the two factors.
     pub r: i64,
-    /// Numerator of the scale.
+    /// Numerator of the scale, which is `lora_alpha/r`.
     #[serde(serialize_with = "whole")]
     pub lora_alpha: f64,
-    /// Ranks and numerators of some sites; see [`Patterns`].
+    /// Ranks of some sites that differ from `r`; see [`Patterns`].
     pub rank_pattern: Patterns,
+    /// Numerators of the scale of some sites; see [`Patterns`].
     pub alpha_pattern: Patterns,
     /// Probability that an input of A is dropped in training. The base's own path is not touched.
     pub lora_dropout: f64,
-    /// Scale by `alpha/√r`.
+    /// Scale by `lora_alpha/√r` instead of `lora_alpha/r`.
     pub use_rslora: bool,
-    /// Train a magnitude beside the direction: DoRA.
+    /// Whether a magnitude is trained beside the direction: DoRA.
     pub use_dora: bool,
+    /// How A and B start.
     pub init_lora_weights: InitLora,
-    /// B has a bias. Merging needs a base bias to add it to.
+    /// Whether B has a bias of its own. Merging needs a base bias to add it to.
     pub lora_bias: bool,
     /// Which biases of the base are trained.
     pub bias: Bias,
-    /// Linear layers and embeddings to adapt; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
-    /// Only these layers of the model.
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    /// Linear layers and embeddings to adapt.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// Only some layers of the model.
+    #[serde(flatten)]
+    pub layers: Layers,
     /// Weights to adapt, by the ends of their full names: as the linear layers that they belong to.
     pub target_parameters: Option<Vec<String>>,
     /// Rows of embeddings to train.
@@ -63,18 +64,18 @@ pub struct LoraConfig {
     pub ensure_weight_tying: bool,
     /// Whether the adapted layers store their weights as `[in, out]`. Written for PEFT; what is read is not used.
     pub fan_in_fan_out: bool,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// Filled when the adapter is added.
-    #[serde(skip)]
-    pub plan: LoraPlan,
 }
 
 /// Tokens of the word embedding, or of several layers by the ends of their names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a list of tokens, or lists by layer")]
 pub enum TokenIndices {
+    /// Tokens of the word embedding.
     Words(Vec<i64>),
+    /// Tokens of several layers, by the ends of their names.
     Layers(BTreeMap<String, Vec<i64>>),
 }
 
@@ -91,16 +92,13 @@ impl Default for LoraConfig {
             init_lora_weights: InitLora::Flag(true),
             lora_bias: false,
             bias: Bias::None,
-            target_modules: None,
-            exclude_modules: None,
-            layers_to_transform: None,
-            layers_pattern: None,
+            targets: Targets::default(),
+            layers: Layers::default(),
             target_parameters: None,
             trainable_token_indices: None,
             ensure_weight_tying: false,
             fan_in_fan_out: false,
             common: Common::default(),
-            plan: LoraPlan::default(),
         }
     }
 }
@@ -131,7 +129,7 @@ impl LoraConfig {
                 }
             }
         }
-        self.init_lora_weights.start(self.r).map(drop)
+        Ok(())
     }
 
     /// `target_parameters`, if it names any.

@@ -8,10 +8,7 @@
 
 use crate::error::Result;
 use crate::methods::lora::{EmbeddingLora, Lora};
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::seam::{Adapter, Inner, Params, Site, Weights};
 use tch::{Kind, Tensor};
 
 pub(super) const NAME: &str = "DoRA";
@@ -21,8 +18,9 @@ const MAGNITUDE: &str = "lora_magnitude_vector";
 /// DoRA at a linear layer.
 #[derive(Debug)]
 pub struct Dora {
+    /// The change without its magnitude.
     pub lora: Lora,
-    /// m, `[out]`; starts as n.
+    /// The magnitude m, `[out]`, which starts as the norm of W + s·BA.
     pub magnitude: Tensor,
 }
 
@@ -69,11 +67,7 @@ impl Dora {
 }
 
 impl Adapter for Dora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let scale = self.scale(&w.weight)?.f_unsqueeze(1)?;
         let weight = w.weight.f_add(&self.lora.delta()?)?.f_mul(&scale)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })
@@ -91,8 +85,9 @@ impl Adapter for Dora {
 /// DoRA at an embedding.
 #[derive(Debug)]
 pub struct EmbeddingDora {
+    /// The change without its magnitude.
     pub lora: EmbeddingLora,
-    /// m, `[dim]`; starts as n.
+    /// The magnitude m, `[dim]`, which starts as the norm of E + ΔE.
     pub magnitude: Tensor,
 }
 
@@ -111,11 +106,7 @@ impl EmbeddingDora {
 }
 
 impl Adapter for EmbeddingDora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let scale = self.scale(&w.weight)?;
         let weight = w.weight.f_add(&self.lora.delta()?)?.f_mul(&scale)?.f_to_kind(w.weight.kind())?;
         Ok(Weights { weight, ..w })

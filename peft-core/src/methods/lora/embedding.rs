@@ -2,23 +2,19 @@
 
 use crate::error::Result;
 use crate::methods::lora::start::InitLora;
-use crate::methods::lora::{LoraConfig, NAME};
+use crate::methods::lora::LoraConfig;
 use crate::methods::ranks::SiteRank;
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::seam::{Adapter, Init, Inner, LowRank, Params, Site, Weights};
 use tch::Tensor;
 
 /// `y = E[ids] + s · Aᵀ[ids] Bᵀ`; nothing is ever dropped.
 #[derive(Debug)]
 pub struct EmbeddingLora {
-    /// `[r, vocab]`
+    /// The factor A, `[r, vocab]`.
     pub a: Tensor,
-    /// `[dim, r]`
+    /// The factor B, `[dim, r]`.
     pub b: Tensor,
+    /// The scale of the product.
     pub scaling: f64,
 }
 
@@ -50,11 +46,7 @@ impl EmbeddingLora {
 }
 
 impl Adapter for EmbeddingLora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         w.plus(&self.delta()?)
     }
 

@@ -5,26 +5,23 @@ use crate::methods::accumulate::accumulate;
 use crate::methods::lora::start::{InitLora, Start};
 use crate::methods::lora::{LoraConfig, NAME};
 use crate::methods::ranks::SiteRank;
-use crate::seam::init::Init;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
-use crate::seam::low_rank::LowRank;
-use crate::seam::params::Params;
-use crate::seam::site::Site;
+use crate::seam::{Adapter, Init, Inner, LowRank, Params, Site, Weights};
 use tch::Tensor;
 
 /// `y = W x + b + s · (B A drop(x) + b_B)`.
 #[derive(Debug)]
 pub struct Lora {
-    /// `[r, in]`
+    /// The factor A, `[r, in]`.
     pub a: Tensor,
-    /// `[out, r]`
+    /// The factor B, `[out, r]`.
     pub b: Tensor,
-    /// b_B, `[out]`
+    /// The bias of B, `[out]`, if it has one.
     pub bias: Option<Tensor>,
     /// A₀ `[r, in]` and B₀ `[out, r]` of a start that was taken from the base, which then counts as W − s·B₀A₀.
     pub start: Option<(Tensor, Tensor)>,
+    /// The scale of the product.
     pub scaling: f64,
+    /// Probability that an input of A is dropped in training.
     pub dropout: f64,
 }
 
@@ -37,14 +34,13 @@ impl Lora {
         params: &Params,
     ) -> Result<Self> {
         let (r, scaling) = (rank.r, rank.scaling);
-        let start = config.init_lora_weights.start(r)?;
-        let (a, b, start) = match start {
+        let (a, b, start) = match config.init_lora_weights.start(r) {
             Start::Drawn(a, b) => {
                 let a = site.param(params, "lora_A.weight", &[r, inp], a)?;
                 (a, site.param(params, "lora_B.weight", &[out, r], b)?, None)
             }
-            Start::Taken(factors) => {
-                let (a0, b0) = factors.of(site, [out, inp], params, rank)?;
+            Start::Taken(decomposition) => {
+                let (a0, b0) = decomposition.of(site, [out, inp], params, rank)?;
                 let a = site.param_from(params, "lora_A.weight", &a0.size(), || Ok(a0.f_detach_copy()?))?;
                 let b = site.param_from(params, "lora_B.weight", &b0.size(), || Ok(b0.f_detach_copy()?))?;
                 (a, b, Some((a0, b0)))
@@ -100,17 +96,13 @@ impl Lora {
 }
 
 impl Adapter for Lora {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let bias = match (&self.bias, w.bias) {
             (None, bias) => bias,
             (Some(own), Some(b)) => Some(b.f_add(&own.f_mul_scalar(self.scaling)?)?.f_to_kind(b.kind())?),
             (Some(_), None) => {
                 let why = "lora_bias can only be merged into a layer that has a bias".to_owned();
-                return Err(Error::Unsupported { method: NAME, site: site.to_owned(), why });
+                return Err(Error::Unsupported { method: NAME, site: String::new(), why });
             }
         };
         Weights { bias, ..w }.plus(&self.delta()?)

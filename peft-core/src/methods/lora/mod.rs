@@ -19,19 +19,19 @@ pub use config::{LoraConfig, TokenIndices};
 pub use dora::{Dora, EmbeddingDora};
 pub use embedding::EmbeddingLora;
 pub use linear::Lora;
-pub use plan::LoraPlan;
 pub use start::InitLora;
-pub use tie::Tie;
+pub(crate) use tie::Tie;
 
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig, to_json};
+use crate::methods::config::{Common, PeftConfig};
+use crate::methods::lora::plan::LoraPlan;
 use crate::methods::ranks::SiteRank;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{Counting, Factors, FileForm, Method, Overlay};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Site};
-use serde_json::Value;
+use crate::seam::{
+    Adapter, Counting, Factors, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site,
+};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::Tensor;
 
 const NAME: &str = "LoRA";
@@ -55,41 +55,50 @@ impl PeftConfig for LoraConfig {
     }
 }
 
-impl Method for LoraConfig {
-    fn name(&self) -> &'static str {
-        if self.use_dora { dora::NAME } else { NAME }
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for LoraConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.check()?;
         let tie = match self.ensure_weight_tying {
-            true => Tie::of(NAME, &mut self.common.modules_to_save, &mut self.target_modules, outline)?,
+            true => Tie::of(NAME, &mut self.common, &mut self.targets, outline)?,
             false => None,
         };
-        self.common.prepare(NAME, outline)?;
-        self.resolve(outline, tie)
+        self.common.resolve(NAME, outline)?;
+        let plan = self.plan(outline, tie)?;
+        Ok(self.resolved(|config| LoraMethod { config, plan }))
+    }
+}
+
+/// LoRA in one model.
+#[derive(Debug)]
+struct LoraMethod {
+    config: Arc<LoraConfig>,
+    plan: LoraPlan,
+}
+
+impl Method for LoraMethod {
+    fn name(&self) -> &'static str {
+        if self.config.use_dora { dora::NAME } else { NAME }
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        if self.bias == Bias::All {
-            for name in params.tensors().into_keys().filter(|n| bias::is_original(n)) {
-                params.find(&name);
-            }
-        }
-        if let Some(rows) = self.plan.tokens.adapt(NAME, site, params, false)? {
+        if let Some(rows) = self.plan.tokens.adapt(site, params, false)? {
             return Ok(Some(rows));
         }
         let Some(rank) = self.plan.sites.get(site.name) else { return Ok(None) };
         let adapter: Box<dyn Adapter> = if let Some((out, inp)) = site.linear() {
-            let tied = self.plan.tie.as_ref().map(|tie| tie.lora(self, *rank, site, params));
+            let tied = self.plan.tie.as_ref().map(|tie| tie.lora(&self.config, *rank, site, params));
             let lora = match tied.transpose()?.flatten() {
                 Some(lora) => lora,
-                None => Lora::new(self, *rank, site, [out, inp], params)?,
+                None => Lora::new(&self.config, *rank, site, [out, inp], params)?,
             };
-            if self.use_dora { Box::new(Dora::new(lora, site, params)?) } else { Box::new(lora) }
+            if self.config.use_dora { Box::new(Dora::new(lora, site, params)?) } else { Box::new(lora) }
         } else if let Some((vocab, dim)) = site.embedding() {
-            let lora = EmbeddingLora::new(self, *rank, site, [vocab, dim], params)?;
-            if self.use_dora { Box::new(EmbeddingDora::new(lora, site, params)?) } else { Box::new(lora) }
+            let lora = EmbeddingLora::new(&self.config, *rank, site, [vocab, dim], params)?;
+            if self.config.use_dora {
+                Box::new(EmbeddingDora::new(lora, site, params)?)
+            } else {
+                Box::new(lora)
+            }
         } else {
             return Ok(None);
         };
@@ -98,23 +107,19 @@ impl Method for LoraConfig {
 
     fn overlay(&self, param: &str) -> Option<Overlay> {
         let copied = self.plan.tie.as_ref().and_then(|tie| tie.copied(param));
-        let saved = self.common.overlay(PREFIX, copied.as_deref().unwrap_or(param));
+        let saved = self.config.common.overlay(PREFIX, copied.as_deref().unwrap_or(param));
         let base = || {
             let site = param.strip_suffix(".weight")?;
             let tied = *self.plan.bases.get(site)?;
             let counting = if tied { Counting::Adds } else { Counting::Replaces };
             let own = self.plan.tie.as_ref().and_then(|tie| tie.base(site)).unwrap_or(site);
-            Some(Overlay { key: format!("{PREFIX}{own}{BASE}"), counting, beside: true })
+            Some(Overlay { key: format!("{PREFIX}{own}{BASE}"), counting, saved_beside: true })
         };
         let bias = || {
-            let key = self.bias.key(param, |site| self.plan.sites.contains_key(site))?;
-            Some(Overlay { key, counting: Counting::Replaces, beside: false })
+            let key = self.config.bias.key(param, |site| self.plan.sites.contains_key(site))?;
+            Some(Overlay { key, counting: Counting::Replaces, saved_beside: false })
         };
         saved.or_else(base).or_else(bias)
-    }
-
-    fn tokens(&self, site: &str) -> &[i64] {
-        self.plan.tokens.tokens(site)
     }
 
     fn export(&self, params: &Params) -> Result<BTreeMap<String, Tensor>> {
@@ -125,7 +130,7 @@ impl Method for LoraConfig {
     }
 
     fn import(&self, place: &str, mut tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-        if self.bias == Bias::All {
+        if self.config.bias == Bias::All {
             bias::drop_copies(place, &mut tensors)?;
         }
         self.plan.tie.as_ref().map_or(Ok(()), |tie| tie.import(place, &mut tensors))?;
@@ -133,14 +138,17 @@ impl Method for LoraConfig {
         Ok(tensors)
     }
 
-    fn config(&self, _: &Params) -> Result<Option<Value>> {
-        let mut json = to_json(self)?;
-        self.plan.tie.iter().for_each(|tie| tie.name_head(&mut json));
-        Ok(Some(json))
+    fn amend(&self, _: &Params, file: &mut Map<String, Value>) -> Result<()> {
+        self.plan.tie.iter().for_each(|tie| tie.name_head(file));
+        Ok(())
     }
 
     fn frozen(&self, name: &str) -> bool {
-        name.ends_with(BASE) || bias::is_original(name)
+        name.ends_with(BASE)
+    }
+
+    fn inert(&self, name: &str) -> bool {
+        self.config.bias == Bias::All && bias::is_original(name)
     }
 
     /// Neither what PEFT wrote by accident nor a copy of a tied weight is a parameter of its own.
@@ -159,10 +167,6 @@ impl Method for LoraConfig {
             Factors { a, b, scaling: rank.scaling }
         };
         self.plan.sites.iter().map(pair).collect()
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }
 

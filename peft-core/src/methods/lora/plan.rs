@@ -7,43 +7,41 @@ use crate::methods::lora::tie::Tie;
 use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
-use crate::seam::site::{Outline, SiteKind, SiteOutline};
-use crate::target::{LayerFilter, Names, Selection, closest, defaults};
+use crate::seam::{Outline, SiteKind, SiteOutline};
+use crate::target::{Adaptable, Names, closest, defaults};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a configuration comes to in a model.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LoraPlan {
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LoraPlan {
     /// The adapted sites.
     pub sites: BTreeMap<String, SiteRank>,
     /// The sites whose base weight is in the file, and whether it is another parameter's tensor.
     pub bases: BTreeMap<String, bool>,
+    /// Rows of embeddings that are trained alone.
     pub tokens: TokenRows,
     /// What is tied, by `ensure_weight_tying`.
     pub tie: Option<Tie>,
 }
 
+const CAN: Adaptable = Adaptable {
+    method: NAME,
+    kinds: &[SiteKind::Linear, SiteKind::Embedding],
+    default: Some(defaults::lora),
+};
+
 /// The names under which PEFT saves an adapted embedding's base weight as well.
 const EMBEDDINGS: &[&str] = &["embed_tokens", "lm_head"];
 
 impl LoraConfig {
-    /// Completes the configuration from the model.
-    pub(super) fn resolve(&mut self, outline: &Outline, tie: Option<Tie>) -> Result<()> {
-        let none = self.target_modules.as_ref().is_none_or(Names::is_empty);
+    /// Completes the configuration from the model, and says what it comes to there.
+    pub(super) fn plan(&mut self, outline: &Outline, tie: Option<Tie>) -> Result<LoraPlan> {
+        let none = self.targets.target_modules.as_ref().is_none_or(Names::is_empty);
         let mut sites = match self.parameters() {
             Some(_) if none => self.no_modules()?,
             _ => {
-                let found = Selection {
-                    method: NAME,
-                    supported: &[SiteKind::Linear, SiteKind::Embedding],
-                    target_modules: self.target_modules.as_ref(),
-                    default: Some(defaults::lora),
-                    exclude_modules: self.exclude_modules.as_ref(),
-                    layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-                    modules_to_save: self.common.saved(),
-                }
-                .resolve(outline)?;
-                self.target_modules = Some(found.names);
+                let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
+                self.targets.target_modules = Some(found.names);
                 found.sites
             }
         };
@@ -79,16 +77,15 @@ impl LoraConfig {
             alpha_pattern: &self.alpha_pattern,
         }
         .resolve(sites)?;
-        self.plan = LoraPlan { sites, bases, tokens, tie };
-        Ok(())
+        Ok(LoraPlan { sites, bases, tokens, tie })
     }
 
     /// No sites: `target_parameters` alone are adapted, and nothing may be said about modules.
     fn no_modules(&self) -> Result<BTreeSet<String>> {
         for (field, used) in [
-            ("exclude_modules", self.exclude_modules.is_some()),
-            ("layers_to_transform", self.layers_to_transform.is_some()),
-            ("layers_pattern", self.layers_pattern.is_some()),
+            ("exclude_modules", self.targets.exclude_modules.is_some()),
+            ("layers_to_transform", self.layers.layers_to_transform.is_some()),
+            ("layers_pattern", self.layers.layers_pattern.is_some()),
         ] {
             if used {
                 return Err(Error::config(NAME, field, "is for use with target_modules"));
@@ -144,7 +141,7 @@ impl LoraConfig {
 
     /// The embedding and the head, as far as they are adapted and PEFT saves their weights: see [`EMBEDDINGS`].
     fn bases(&self, outline: &Outline, adapted: &[&SiteOutline]) -> BTreeMap<String, bool> {
-        let named = match &self.target_modules {
+        let named = match &self.targets.target_modules {
             Some(Names::List(list)) => list.iter().any(|n| EMBEDDINGS.contains(&n.as_str())),
             Some(Names::Pattern(_)) => adapted.iter().any(|s| {
                 let leaf = s.name.rsplit('.').next().unwrap_or_default();

@@ -3,70 +3,93 @@
 use crate::error::{Error, Result};
 use crate::methods::lora::NAME;
 use crate::methods::ranks::SiteRank;
-use crate::seam::init::Init;
-use crate::seam::params::Params;
-use crate::seam::site::{PREFIX, Site};
+use crate::methods::values::FlagOrName;
+use crate::seam::{Init, PREFIX, Params, Site};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// PEFT's `init_lora_weights`. Embeddings have one start, A = 0 and B ~ N(0, 1), and draw both for `false`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "true, false or a name")]
+/// How LoRA starts: PEFT's `init_lora_weights`, which is `true`, `false` or a name in the file. Embeddings have one start,
+/// A = 0 and B ~ N(0, 1), and draw both for `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "FlagOrName", into = "FlagOrName")]
 pub enum InitLora {
     /// `true`: the paper's reference code; `false`: B is drawn too, so the start is not the identity.
     Flag(bool),
-    /// `"gaussian"`, `"pissa"` or `"olora"`.
-    Named(String),
+    /// A ~ N(0, 1/r²), and B = 0.
+    Gaussian,
+    /// PiSSA, Meng et al. 2024, <https://arxiv.org/abs/2404.02948>, section 3: with `W = U S Vᵀ` cut to rank r and the
+    /// scale s, `A₀ = √(S/s) Vᵀ` and `B₀ = U √(S/s)`. The base continues as `W − s·B₀A₀`.
+    Pissa,
+    /// OLoRA, Büyükakyüz 2024, <https://arxiv.org/abs/2406.01775>: with `W = Q R`, A₀ is R's first r rows and B₀ Q's
+    /// first r columns. The base continues as `W − s·B₀A₀`.
+    Olora,
 }
 
-/// A start, once its name is known.
+const NAMED: [(&str, InitLora); 3] =
+    [("gaussian", InitLora::Gaussian), ("pissa", InitLora::Pissa), ("olora", InitLora::Olora)];
+
+impl TryFrom<FlagOrName> for InitLora {
+    type Error = String;
+
+    fn try_from(value: FlagOrName) -> std::result::Result<Self, String> {
+        let name = match value {
+            FlagOrName::Flag(flag) => return Ok(InitLora::Flag(flag)),
+            FlagOrName::Name(name) => name,
+            FlagOrName::Other(_) => return Err("should be true, false or a name".to_owned()),
+        };
+        if let Some((_, init)) = NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+            return Ok(*init);
+        }
+        let why = match name.starts_with("pissa_niter_") {
+            true => ": its randomised factors could not be found again when the adapter is loaded",
+            false => "",
+        };
+        let known = "true, false, \"gaussian\", \"pissa\" and \"olora\" are";
+        Err(format!("{known}, others are not supported{why}"))
+    }
+}
+
+impl From<InitLora> for FlagOrName {
+    fn from(init: InitLora) -> Self {
+        let name = || NAMED.iter().find(|(_, named)| *named == init).map_or("", |(name, _)| *name);
+        match init {
+            InitLora::Flag(flag) => FlagOrName::Flag(flag),
+            InitLora::Gaussian | InitLora::Pissa | InitLora::Olora => FlagOrName::Name(name().to_owned()),
+        }
+    }
+}
+
+/// How the factors of a linear layer start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Start {
     /// A and B are drawn.
     Drawn(Init, Init),
-    /// A₀ and B₀ are computed from W, and the base continues as W − s·B₀A₀.
-    Taken(Factors),
+    /// A₀ and B₀ are computed from W.
+    Taken(Decomposition),
 }
 
-/// How A₀ and B₀ come from W.
+/// How A₀ and B₀ come from W; see [`InitLora`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Factors {
-    /// PiSSA, Meng et al. 2024, <https://arxiv.org/abs/2404.02948>, section 3: with `W = U S Vᵀ` cut to rank r,
-    /// `A₀ = √(S/s) Vᵀ` and `B₀ = U √(S/s)`.
+pub(super) enum Decomposition {
     Pissa,
-    /// OLoRA, Büyükakyüz 2024, <https://arxiv.org/abs/2406.01775>: with `W = Q R`, A₀ is R's first r rows and B₀ Q's
-    /// first r columns. PEFT forgets that a `Conv1D` stores Wᵀ and changes the model there; here W is W.
+    /// PEFT forgets that a `Conv1D` stores Wᵀ and changes the model there; here W is W.
     Olora,
 }
 
 impl InitLora {
     /// The start of a linear layer's factors of rank `r`.
-    pub(super) fn start(&self, r: i64) -> Result<Start> {
-        Ok(match self {
+    pub(super) fn start(self, r: i64) -> Start {
+        match self {
             InitLora::Flag(true) => Start::Drawn(Init::KaimingUniform, Init::Zeros),
             InitLora::Flag(false) => Start::Drawn(Init::KaimingUniform, Init::KaimingUniform),
-            InitLora::Named(name) => match name.to_ascii_lowercase().as_str() {
-                "gaussian" => Start::Drawn(Init::Normal { std: 1.0 / r as f64 }, Init::Zeros),
-                "pissa" => Start::Taken(Factors::Pissa),
-                "olora" => Start::Taken(Factors::Olora),
-                other => {
-                    let why = match other.starts_with("pissa_niter_") {
-                        true => {
-                            " (its randomised factors could not be found again when the adapter is loaded)"
-                        }
-                        false => "",
-                    };
-                    let message = format!(
-                        "`{name}` is not supported{why}: true, false, \"gaussian\", \"pissa\" and \"olora\" are"
-                    );
-                    return Err(Error::config(NAME, "init_lora_weights", message));
-                }
-            },
-        })
+            InitLora::Gaussian => Start::Drawn(Init::Normal { std: 1.0 / r as f64 }, Init::Zeros),
+            InitLora::Pissa => Start::Taken(Decomposition::Pissa),
+            InitLora::Olora => Start::Taken(Decomposition::Olora),
+        }
     }
 }
 
-impl Factors {
+impl Decomposition {
     /// A₀ `[k, in]` and B₀ `[out, k]` of the site's weight, k = min(r, in, out). They are the adapter's state: computed
     /// when it is added or loaded, and never again.
     pub(super) fn of(
@@ -82,7 +105,7 @@ impl Factors {
             let _guard = tch::no_grad_guard();
             let w = site.weight()?.f_to_kind(Kind::Float)?;
             match self {
-                Factors::Pissa => {
+                Decomposition::Pissa => {
                     if s <= 0.0 {
                         let message = format!("`{}`: pissa needs a positive scale, which is {s}", site.name);
                         return Err(Error::config(NAME, "lora_alpha", message));
@@ -93,7 +116,7 @@ impl Factors {
                     let a = v.f_narrow(1, 0, k)?.f_mul(&root)?.f_tr()?.f_contiguous()?;
                     Ok((a, u.f_narrow(1, 0, k)?.f_mul(&root)?))
                 }
-                Factors::Olora => {
+                Decomposition::Olora => {
                     let (q, r) = Tensor::f_linalg_qr(&w, "reduced")?;
                     Ok((r.f_narrow(0, 0, k)?.f_contiguous()?, q.f_narrow(1, 0, k)?.f_contiguous()?))
                 }

@@ -5,20 +5,19 @@
 //! stores what the two share a second time, under the head's name.
 
 use crate::error::{Error, Result};
+use crate::methods::config::Common;
 use crate::methods::lora::{BASE, Lora, LoraConfig};
 use crate::methods::ranks::SiteRank;
 use crate::methods::trainable_tokens::words;
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, PREFIX, Site};
-use crate::seam::twin::Twin;
-use crate::target::{Names, within};
-use serde_json::Value;
+use crate::seam::{Outline, PREFIX, Params, Site, Twin};
+use crate::target::{Names, Targets, within};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tch::Tensor;
 
 /// The tied pair, and what is trained of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tie {
+pub(crate) struct Tie {
     words: String,
     head: String,
     kind: Kind,
@@ -43,8 +42,8 @@ impl Tie {
     /// [`Error::NoTarget`] for a model whose head is not tied.
     pub(in crate::methods) fn of(
         method: &'static str,
-        modules_to_save: &mut Option<Vec<String>>,
-        target_modules: &mut Option<Names>,
+        common: &mut Common,
+        targets: &mut Targets,
         outline: &Outline,
     ) -> Result<Option<Self>> {
         let words = words(outline)?.to_owned();
@@ -62,7 +61,7 @@ impl Tie {
                 names.remove(at);
             }
         };
-        let kind = match (modules_to_save, target_modules) {
+        let kind = match (&mut common.modules_to_save, &mut targets.target_modules) {
             (Some(saved), _) if saved.iter().any(|name| Self::knows(name)) => {
                 only_words(saved);
                 Kind::Copy
@@ -137,12 +136,12 @@ impl Tie {
 
     /// Names the head in a file's configuration where PEFT, reading it, would else not know that there is something to
     /// tie: it asks for names that it knows, and GPT-2's embedding has none of them.
-    pub(in crate::methods) fn name_head(&self, config: &mut Value) {
+    pub(in crate::methods) fn name_head(&self, file: &mut Map<String, Value>) {
         let field = match self.kind {
             Kind::Copy => "modules_to_save",
             Kind::Change => "target_modules",
         };
-        if let (false, Some(Value::Array(names))) = (Self::knows(&self.words), config.get_mut(field)) {
+        if let (false, Some(Value::Array(names))) = (Self::knows(&self.words), file.get_mut(field)) {
             names.push(self.head.as_str().into());
         }
     }

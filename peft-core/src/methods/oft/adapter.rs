@@ -1,9 +1,7 @@
 //! Rotations, and what they turn.
 
 use crate::error::Result;
-use crate::methods::oft::NAME;
-use crate::seam::kernel::Weights;
-use crate::seam::layer::{Adapter, Inner};
+use crate::seam::{Adapter, Inner, Weights};
 use tch::{Kind, Tensor};
 
 /// Each row of upper triangles, shortened to a Frobenius norm of its Q of at most `limit`.
@@ -73,11 +71,7 @@ impl Oft {
 }
 
 impl Adapter for Oft {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn reweight(&self, _site: &str, w: Weights) -> Result<Weights> {
+    fn reweight(&self, w: Weights) -> Result<Weights> {
         let kind = w.weight.kind();
         let turned = self.turned(&w.weight.f_to_kind(Kind::Float)?, &self.rotations()?.f_transpose(1, 2)?)?;
         Ok(Weights { weight: turned.f_to_kind(kind)?, ..w })

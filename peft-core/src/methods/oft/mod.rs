@@ -14,14 +14,11 @@ mod adapter;
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, check_dropout};
 use crate::methods::oft::adapter::{Oft, projected};
-use crate::seam::init::Init;
-use crate::seam::layer::Adapter;
-use crate::seam::method::{FileForm, Method};
-use crate::seam::params::Params;
-use crate::seam::site::{Outline, Site};
-use crate::target::{LayerFilter, LayerIndices, Names, Selection, defaults};
+use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Params, Resolved, Site};
+use crate::target::{Adaptable, Layers, Targets, defaults};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Configuration of OFT; field names and defaults are PEFT's.
@@ -42,27 +39,27 @@ pub struct OftConfig {
     pub oft_block_size: i64,
     /// Without effect, as in PEFT, which makes the dropout and never calls it.
     pub module_dropout: f64,
-    /// Constrained OFT: every Q is kept within `‖Q‖ ≤ eps/√(stored blocks)` (Frobenius).
+    /// Constrained OFT: every skew-symmetric Q is kept within `‖Q‖ ≤ eps/√(stored blocks)` (Frobenius).
     pub coft: bool,
+    /// How far constrained OFT may turn; without `coft` it has no effect.
     pub eps: f64,
-    /// One Q for all blocks of a layer.
+    /// Whether all blocks of a layer share one matrix.
     pub block_share: bool,
-    /// The series instead of the exact map.
+    /// Whether the orthogonal matrix is computed by a series, instead of exactly.
     pub use_cayley_neumann: bool,
+    /// Terms of the series.
     pub num_cayley_neumann_terms: i64,
-    /// Whether R starts as the identity.
+    /// Whether the adapter starts without effect, as the identity.
     pub init_weights: bool,
-    /// Linear layers to adapt; `None` is PEFT's default for the model type.
-    pub target_modules: Option<Names>,
-    pub exclude_modules: Option<Names>,
-    /// Only these layers of the model.
-    pub layers_to_transform: Option<LayerIndices>,
-    pub layers_pattern: Option<Names>,
+    /// Linear layers to adapt.
+    #[serde(flatten)]
+    pub targets: Targets,
+    /// Only some layers of the model.
+    #[serde(flatten)]
+    pub layers: Layers,
+    /// The fields that every adapter has.
     #[serde(flatten)]
     pub common: Common,
-    /// The layers that `target_modules` stands for in this model; filled when the adapter is added.
-    #[serde(skip)]
-    pub sites: BTreeSet<String>,
 }
 
 impl Default for OftConfig {
@@ -77,12 +74,9 @@ impl Default for OftConfig {
             use_cayley_neumann: true,
             num_cayley_neumann_terms: 5,
             init_weights: true,
-            target_modules: None,
-            exclude_modules: None,
-            layers_to_transform: None,
-            layers_pattern: None,
+            targets: Targets::default(),
+            layers: Layers::default(),
             common: Common::default(),
-            sites: BTreeSet::new(),
         }
     }
 }
@@ -138,7 +132,7 @@ impl OftConfig {
         Ok(())
     }
 
-    /// What a stored row of Q may be long, for `blocks` of them.
+    /// The Frobenius norm that a stored row of Q may have, for `blocks` of them; `None` where there is no limit.
     fn limit(&self, blocks: i64) -> Option<f64> {
         self.coft.then(|| self.eps / (blocks as f64).sqrt())
     }
@@ -154,6 +148,7 @@ fn nearest_divisor(n: i64, wanted: i64) -> i64 {
 }
 
 const NAME: &str = "OFT";
+const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 /// Terms of the series beyond any use: with ‖Q‖ = 0.98 the thousandth is 10⁻⁹ of the first.
 const MOST_TERMS: i64 = 1000;
 const LEAF: &str = "oft_R.weight";
@@ -166,20 +161,11 @@ impl PeftConfig for OftConfig {
     }
 }
 
-impl Method for OftConfig {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn prepare(&mut self, outline: &Outline) -> Result<()> {
+impl MethodConfig for OftConfig {
+    fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.check()?;
-        self.common.prepare(NAME, outline)?;
-        let found = Selection {
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers: LayerFilter::new(&self.layers_to_transform, &self.layers_pattern),
-            ..Selection::linear(NAME, self.target_modules.as_ref(), defaults::lora, self.common.saved())
-        }
-        .resolve(outline)?;
+        self.common.resolve(NAME, outline)?;
+        let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
         for site in outline.sites.iter().filter(|s| found.sites.contains(&s.name)) {
             let inp = site.shape.last().copied().unwrap_or_default();
             if self.blocks(inp).1 < 2 {
@@ -187,19 +173,33 @@ impl Method for OftConfig {
                 return Err(Error::Unsupported { method: NAME, site: site.name.clone(), why });
             }
         }
-        self.target_modules = Some(found.names);
-        self.sites = found.sites;
-        Ok(())
+        self.targets.target_modules = Some(found.names);
+        Ok(self.resolved(|config| OftMethod { config, sites: found.sites }))
+    }
+}
+
+/// OFT in one model.
+#[derive(Debug)]
+struct OftMethod {
+    config: Arc<OftConfig>,
+    /// The adapted layers.
+    sites: BTreeSet<String>,
+}
+
+impl Method for OftMethod {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
         let Some((_, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
             return Ok(None);
         };
-        let (blocks, size) = self.blocks(inp);
-        let stored = if self.block_share { 1 } else { blocks };
+        let config = &self.config;
+        let (blocks, size) = config.blocks(inp);
+        let stored = if config.block_share { 1 } else { blocks };
         let pairs = size.saturating_mul(size.saturating_sub(1)).checked_div(2).unwrap_or_default();
-        let init = if self.init_weights { Init::Zeros } else { Init::Normal { std: 0.1 } };
+        let init = if config.init_weights { Init::Zeros } else { Init::Normal { std: 0.1 } };
         let upper = params.state(&format!("upper triangle of {size}"), || {
             let options = (Kind::Int64, params.device());
             let at = Tensor::f_triu_indices(size, size, 1, options)?;
@@ -209,8 +209,8 @@ impl Method for OftConfig {
             weight: site.param(params, LEAF, &[stored, pairs], init)?,
             upper,
             size,
-            limit: self.limit(stored),
-            terms: self.use_cayley_neumann.then_some(self.num_cayley_neumann_terms),
+            limit: config.limit(stored),
+            terms: config.use_cayley_neumann.then_some(config.num_cayley_neumann_terms),
         })))
     }
 
@@ -218,15 +218,11 @@ impl Method for OftConfig {
     fn after_step(&self, params: &Params, _step: u64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         params.tensors().into_iter().filter(|(name, _)| name.ends_with(LEAF)).try_for_each(|(name, rows)| {
-            match self.limit(rows.size2()?.0) {
+            match self.config.limit(rows.size2()?.0) {
                 Some(limit) => params.assign(&name, &projected(&rows, limit)?),
                 None => Ok(()),
             }
         })
-    }
-
-    fn file(&self) -> Option<&dyn FileForm> {
-        Some(self)
     }
 }
 

@@ -1,49 +1,49 @@
 //! An encoder's configuration: the Hub's `config.json`, and what is a family's own.
 
 use crate::error::Result;
-use crate::io::fields::{Fields, patched};
+use crate::io::{Fields, patched};
 use crate::models::activation::HiddenAct;
 use crate::models::classes::{Classes, unnamed};
 use crate::models::encoder::Encoder;
 use crate::models::hub_model::{Described, Family, HubModel};
-use crate::run::model::{Architecture, Model};
-use crate::run::scope::Scope;
-use crate::seam::batch::Input;
-use crate::seam::dims::{Dims, Transformer};
+use crate::run::{Architecture, Model, Scope};
+use crate::seam::{Dims, Init, Transformer};
 use serde_json::{Map, Value};
 use std::fmt::Debug;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// What is a family's own.
-pub trait EncoderFamily: Debug + Send + Sync {
+#[derive(Debug)]
+pub struct EncoderFamily {
     /// Its names on the Hub; `model_type` also stands in front of its tensors.
-    fn hub(&self) -> &'static Family;
+    pub hub: &'static Family,
     /// Full names of the head's two layers.
-    fn head(&self) -> [&'static str; 2];
+    pub head: [&'static str; 2],
     /// Whether dropout comes before the head's first layer too.
-    fn drops_first(&self) -> bool;
+    pub drops_first: bool,
     /// The id of padding, where the file names none.
-    fn pad(&self) -> i64;
-    /// Position of the first word.
-    fn first_position(&self, c: &EncoderConfig) -> i64;
-    /// Position of each row of `input`, `[batch or 1, t]`.
-    ///
-    /// # Errors
-    /// What libtorch says.
-    fn positions(&self, c: &EncoderConfig, ids: &Tensor, input: &Input) -> Result<Tensor>;
-    /// As [`HubModel::rename`].
-    fn rename(&self, name: &str) -> Option<String>;
-    /// As [`HubModel::fresh_head`].
-    ///
-    /// # Errors
-    /// What libtorch says.
-    fn fresh_head(&self, c: &EncoderConfig) -> Result<Vec<(String, Tensor)>>;
+    pub pad: i64,
+    pub positions: Positions,
+    /// How tensors begin in files that lack the `model_type` in front of them.
+    pub bare: &'static [&'static str],
+    /// How tensors begin that are not the model's: other heads.
+    pub foreign: &'static [&'static str],
 }
 
-impl PartialEq for dyn EncoderFamily {
+/// How tokens are numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Positions {
+    /// From 0 on, one after the other, padding too.
+    All,
+    /// Words alone, from `pad_token_id + 1` on; padding, told by its id, stays at `pad_token_id`. Behind virtual tokens ids
+    /// are not looked at: they all count, one after the other.
+    Words,
+}
+
+impl PartialEq for EncoderFamily {
     fn eq(&self, other: &Self) -> bool {
-        self.hub() == other.hub()
+        self.hub == other.hub
     }
 }
 
@@ -51,7 +51,7 @@ impl PartialEq for dyn EncoderFamily {
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderConfig {
     /// Which of the families it is.
-    pub family: &'static dyn EncoderFamily,
+    pub family: &'static EncoderFamily,
     pub vocab_size: i64,
     pub hidden_size: i64,
     pub num_hidden_layers: i64,
@@ -79,7 +79,7 @@ pub struct EncoderConfig {
 impl EncoderConfig {
     /// Reads a `config.json`, with `labels` classes where that is given.
     pub(in crate::models) fn read(
-        family: &'static dyn EncoderFamily,
+        family: &'static EncoderFamily,
         f: &Fields<'_>,
         labels: Option<i64>,
     ) -> Result<Self> {
@@ -108,7 +108,7 @@ impl EncoderConfig {
             attention_probs_dropout_prob: f.dropout("attention_probs_dropout_prob", 0.1)?,
             classifier_dropout: f.dropout("classifier_dropout", dropout)?,
             initializer_range: f.or("initializer_range", 0.02)?,
-            pad_token_id: f.or("pad_token_id", family.pad())?.max(-1),
+            pad_token_id: f.or("pad_token_id", family.pad)?.max(-1),
             num_labels: number,
             labels: names,
             json: f.json.clone(),
@@ -143,6 +143,14 @@ impl EncoderConfig {
         }
         json
     }
+    /// Position of the first word.
+    pub(super) fn first_position(&self) -> i64 {
+        match self.family.positions {
+            Positions::All => 0,
+            Positions::Words => self.pad_token_id.saturating_add(1),
+        }
+    }
+
     pub(super) fn head_dim(&self) -> i64 {
         self.hidden_size.checked_div(self.num_attention_heads).unwrap_or_default()
     }
@@ -154,12 +162,14 @@ impl Architecture for EncoderConfig {
     }
 
     fn dims(&self) -> Dims {
-        let (hub, first) = (self.family.hub(), self.family.first_position(self));
+        let named = (0..).zip(&self.labels).any(|(class, name)| *name != unnamed(class));
+        let (hub, first) = (self.family.hub, self.first_position());
         Dims {
             model_type: hub.model_type.into(),
             task: Some(hub.task),
-            head: Some("classifier".into()),
-            classes: self.labels.clone(),
+            head: Some(HEAD.into()),
+            // LABEL_0 and so on are what transformers writes where nobody has named them.
+            classes: if named { self.labels.clone() } else { Vec::new() },
             transformer: Some(Transformer {
                 layers: self.num_hidden_layers,
                 hidden: self.hidden_size,
@@ -178,6 +188,11 @@ impl Architecture for EncoderConfig {
         Some(Self { vocab_size, ..self.clone() }.into())
     }
 
+    fn named(&self, classes: &[String]) -> Option<Box<dyn Architecture>> {
+        let fits = i64::try_from(classes.len()) == Ok(self.num_labels);
+        fits.then(|| Self { labels: classes.to_vec(), ..self.clone() }.into())
+    }
+
     fn json(&self) -> Option<Value> {
         Some(self.to_json())
     }
@@ -185,14 +200,33 @@ impl Architecture for EncoderConfig {
 
 impl HubModel for EncoderConfig {
     fn class(&self) -> &'static str {
-        self.family.hub().class
+        self.family.hub.class
     }
 
+    /// Encoders are saved with and without the family in front; other heads and position buffers are not ours.
     fn rename(&self, name: &str) -> Option<String> {
-        self.family.rename(name)
+        let EncoderFamily { hub, bare, foreign, .. } = self.family;
+        if foreign.iter().any(|p| name.starts_with(p)) || name.ends_with("embeddings.position_ids") {
+            return None;
+        }
+        let bare = bare.iter().any(|p| name.starts_with(p));
+        let name = if bare { format!("{}.{name}", hub.model_type) } else { name.to_owned() };
+        Some(name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"))
     }
 
+    /// The layers of the head that belong to the classifier: the pooler comes with the encoder.
     fn fresh_head(&self) -> Result<Vec<(String, Tensor)>> {
-        self.family.fresh_head(self)
+        let sizes = [self.hidden_size, self.num_labels];
+        let mut fresh = Vec::new();
+        for (name, out) in self.family.head.iter().zip(sizes).filter(|(name, _)| name.starts_with(HEAD)) {
+            let draw = Init::Normal { std: self.initializer_range };
+            let weight = draw.tensor(&[out, self.hidden_size], Device::Cpu)?;
+            fresh.push((format!("{name}.weight"), weight));
+            fresh.push((format!("{name}.bias"), Init::Zeros.tensor(&[out], Device::Cpu)?));
+        }
+        Ok(fresh)
     }
 }
+
+/// The module that has the head's own layers.
+const HEAD: &str = "classifier";

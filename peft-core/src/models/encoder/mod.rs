@@ -5,17 +5,13 @@
 
 mod config;
 
-pub use config::{EncoderConfig, EncoderFamily};
+pub use config::{EncoderConfig, EncoderFamily, Positions};
 
 use crate::error::{Error, Result};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
-use crate::run::model::Model;
-use crate::run::scope::Scope;
-use crate::seam::batch::{Batch, Input, Prompt};
-use crate::seam::layer::{Block, Layer};
-use crate::seam::pass::Pass;
-use crate::seam::site::Role;
+use crate::run::{Model, Scope};
+use crate::seam::{Batch, Block, Input, Layer, Pass, Prompt, Role};
 use tch::{Kind, Tensor};
 
 /// A view of an encoder with its classifier.
@@ -38,7 +34,7 @@ impl Encoder {
     /// # Errors
     /// Parameters that are missing or of another shape.
     pub fn new(s: &Scope<'_>, c: &EncoderConfig) -> Result<Self> {
-        let (encoder, d, [dense, out]) = (s.at(c.family.hub().model_type), c.hidden_size, c.family.head());
+        let (encoder, d, [dense, out]) = (s.at(c.family.hub.model_type), c.hidden_size, c.family.head);
         let (embeddings, stack) = (encoder.at("embeddings"), encoder.at("encoder").at("layer"));
         Ok(Self {
             words: embeddings.embedding("word_embeddings", c.vocab_size, d)?,
@@ -59,14 +55,14 @@ impl Encoder {
     fn embed(&self, batch: &Batch, input: &Input, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         let length = input.embeds.size3()?.1;
-        let start = c.family.first_position(c).saturating_add(input.position);
+        let start = c.first_position().saturating_add(input.position);
         let most = c.max_position_embeddings;
         if start.saturating_add(length) > most {
             let text =
                 format!("{length} tokens from position {start} on do not fit the model's {most} positions");
             return Err(Error::Input(text));
         }
-        let positions = self.positions.forward(&c.family.positions(c, batch.ids()?, input)?, pass)?;
+        let positions = self.positions.forward(&positions(c, batch.ids()?, input)?, pass)?;
         let types = self.types.forward(&types(batch, input)?, pass)?;
         let x = input.embeds.f_add(&types)?.f_add(&positions)?;
         pass.dropped(self.norm.forward(&x, pass)?, c.hidden_dropout_prob)
@@ -90,12 +86,24 @@ impl Model for Encoder {
             x = layer.forward(&x, pass)?;
         }
         x = x.f_select(1, 0)?;
-        if c.family.drops_first() {
+        if c.family.drops_first {
             x = pass.dropped(x, c.classifier_dropout)?;
         }
         let x = self.dense.forward(&x, pass)?.f_tanh()?;
         self.out.forward(&pass.dropped(x, c.classifier_dropout)?, pass)
     }
+}
+
+/// Position of each row of `input`, `[batch or 1, t]`.
+fn positions(c: &EncoderConfig, ids: &Tensor, input: &Input) -> Result<Tensor> {
+    if c.family.positions == Positions::All || input.virtual_tokens > 0 {
+        let start = c.first_position().saturating_add(input.position);
+        let end = start.saturating_add(input.embeds.size3()?.1);
+        return Ok(Tensor::f_arange_start(start, end, (Kind::Int64, input.embeds.device()))?);
+    }
+    let words = ids.f_ne(c.pad_token_id)?.f_to_kind(Kind::Int64)?;
+    let count = words.f_cumsum(1, Kind::Int64)?.f_add_scalar(input.position)?;
+    Ok(count.f_mul(&words)?.f_add_scalar(c.pad_token_id)?)
 }
 
 /// The types of what enters: 0 for virtual tokens, and for all where the batch has none.

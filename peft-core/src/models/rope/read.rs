@@ -1,7 +1,7 @@
 //! How `config.json` says which frequencies there are.
 
 use crate::error::Result;
-use crate::io::fields::Fields;
+use crate::io::Fields;
 use crate::models::rope::{RopeConfig, RopeType};
 use crate::warning::Warning;
 use serde_json::{Map, Value};

@@ -26,9 +26,7 @@ use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::peft::to_lora::assembly::{Assembly, AssemblySite};
 use crate::peft::to_lora::changes::{Change, Changes, Delta};
-use crate::seam::kernel::Kernel;
-use crate::seam::low_rank::{LowRank, Svd};
-use crate::seam::site::PREFIX;
+use crate::seam::{Kernel, LowRank, PREFIX, Svd};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
@@ -147,12 +145,11 @@ impl Peft {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
-    /// # use peft_core::target::Names;
     /// use peft_core::combine::{Arithmetic, Combination};
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # let lora = LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() };
+    /// # let lora = LoraConfig::new(8).targets(["ff.0"]);
     /// # peft.add("french", lora.clone())?;
     /// # peft.add("legal", lora)?;
     /// peft.combine("french law", &[("french", 0.7), ("legal", 0.3)], Combination::Cat)?;

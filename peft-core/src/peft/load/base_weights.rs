@@ -3,10 +3,8 @@
 use crate::error::Result;
 use crate::peft::Peft;
 use crate::peft::load::keys::param_of;
-use crate::run::carried::Carried;
-use crate::seam::method::{Counting, Method, Overlay};
-use crate::seam::site::Outline;
-use crate::seam::twin::Twin;
+use crate::run::Carried;
+use crate::seam::{Counting, Outline, Overlay, Resolved, Twin};
 use crate::warning::Warning;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
@@ -21,7 +19,7 @@ pub(super) struct Taken {
 /// are as the base has them are dropped, but for the embedding and the head: another base has other ones.
 pub(super) fn take(
     peft: &Peft,
-    method: &dyn Method,
+    method: &Resolved,
     tensors: &mut BTreeMap<String, Tensor>,
     place: &str,
     warnings: &mut Vec<Warning>,
@@ -62,7 +60,7 @@ pub(super) fn take(
                 if !equal {
                     other.push(key.clone());
                 }
-                own.copies.insert(name, Overlay { key: key.clone(), counting, beside: true });
+                own.copies.insert(name, Overlay { key: key.clone(), counting, saved_beside: true });
                 taken.push((key, tensor));
             }
         }
@@ -91,14 +89,14 @@ const ORIGINAL: &str = ".original_module.";
 /// The keys of each of the base's tensors that a file has, with the parameter that each key names: an embedding and a head
 /// that are tied are one tensor. The tensor's own name comes first, and what PEFT keeps beside a copy last.
 fn beside(
-    method: &dyn Method,
+    method: &Resolved,
     tensors: &BTreeMap<String, Tensor>,
     outline: &Outline,
 ) -> BTreeMap<String, Vec<(String, String)>> {
     let copies: BTreeSet<String> =
         outline.params.iter().filter_map(|p| Some(method.overlay(p)?.key)).collect();
     let mut all: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    for key in tensors.keys().filter(|key| !copies.contains(*key) && !is_bias_of_all(method, key)) {
+    for key in tensors.keys().filter(|key| !copies.contains(*key) && !method.method.inert(key)) {
         let Some(param) = param_of(key, outline) else { continue };
         all.entry(outline.stored_name(&param).to_owned()).or_default().push((key.clone(), param));
     }
@@ -106,11 +104,6 @@ fn beside(
         keys.sort_by_key(|(key, param)| (key.contains(ORIGINAL), param != stored));
     }
     all
-}
-
-/// Whether it is one of LoRA's biases, which the method reads itself.
-fn is_bias_of_all(method: &dyn Method, key: &str) -> bool {
-    key.ends_with(".bias") && key.contains(ORIGINAL) && method.frozen(key)
 }
 
 /// Whether a tensor has the base's values.

@@ -1,10 +1,9 @@
 //! `adapter_config.json` of another program, for one model.
 
 use crate::error::{Error, Result};
-use crate::methods::read::{Read, from_file};
+use crate::methods::read::{Read, Readers};
 use crate::peft::kept::Kept;
-use crate::seam::method::Method;
-use crate::seam::site::Outline;
+use crate::seam::{Outline, Resolved};
 use crate::warning::Warning;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -26,18 +25,22 @@ impl<'a> Fields<'a> {
     /// is there.
     pub fn method(
         mut self,
+        readers: &Readers,
         outline: &Outline,
         warnings: &mut Vec<Warning>,
-    ) -> Result<(Box<dyn Method>, Kept)> {
+    ) -> Result<(Resolved, Kept)> {
         // Where nothing of a field matches, its first name is as good as any to say so.
         let mut first: BTreeMap<&str, Error> = BTreeMap::new();
         loop {
             let mut said = Vec::new();
-            let Read { mut method, kept, .. } = from_file(self.config.clone(), self.place, &mut said)?;
-            let Err(error) = method.prepare(outline) else {
-                warnings.append(&mut said);
-                self.kept.extend(kept);
-                return Ok((method, self.kept));
+            let Read { config, kept, .. } = readers.read_file(self.config.clone(), self.place, &mut said)?;
+            let error = match config.resolve(outline) {
+                Ok(method) => {
+                    warnings.append(&mut said);
+                    self.kept.extend(kept);
+                    return Ok((method, self.kept));
+                }
+                Err(error) => error,
             };
             let Error::NoTarget { field, ref pattern, .. } = error else { return Err(error) };
             match self.pass_over(field, pattern) {

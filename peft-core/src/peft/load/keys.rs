@@ -1,7 +1,7 @@
 //! Names of tensors as other programs and versions spell them.
 
 use crate::error::{Error, Result};
-use crate::seam::site::{Outline, PREFIX};
+use crate::seam::{Outline, PREFIX};
 use crate::warning::Warning;
 use std::collections::BTreeMap;
 use tch::Tensor;

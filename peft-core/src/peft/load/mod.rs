@@ -9,14 +9,13 @@ pub(crate) mod keys;
 
 use crate::error::{Error, Result};
 use crate::io;
-use crate::peft::Peft;
+use crate::io::adapter::Files;
+use crate::methods::PeftConfig;
 use crate::peft::load::fields::Fields;
-use crate::seam::params::is_finite;
+use crate::peft::{Adapted, Peft};
+use crate::seam::is_finite;
 use crate::warning::Warning;
-use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
-use tch::Tensor;
 
 /// What errors and warnings call the two halves of an adapter.
 #[derive(Debug, Clone)]
@@ -33,11 +32,10 @@ impl Peft {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
-    /// # use peft_core::target::Names;
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # peft.add("a", LoraConfig { target_modules: Some(Names::list(["ff.0"])), ..Default::default() })?;
+    /// # peft.add("a", LoraConfig::default().targets(["ff.0"]))?;
     /// # let temporary = tempfile::tempdir()?;
     /// # let dir = temporary.path();
     /// # peft.save("a", dir)?;
@@ -55,23 +53,29 @@ impl Peft {
     pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<Vec<Warning>> {
         let dir = dir.as_ref();
         self.check_new(name)?;
-        let (config, tensors, file) = io::adapter::read(dir)?;
+        let (files, file) = io::adapter::read(dir)?;
         let path = dir.join(io::adapter::CONFIG);
         let places = Places { config: path.display().to_string(), tensors: file.display().to_string() };
-        self.take(name, config, tensors, &places).map_err(|e| e.in_file(&path))
+        self.take(name, files, &places).map_err(|e| e.in_file(&path))
+    }
+
+    /// From now on, files of a method from outside this crate are read as well, by [`Peft::load`], [`Peft::load_all`] and
+    /// [`Peft::copy`]: those whose `peft_type` is the configuration's. What is made of this one (merged, say) reads them,
+    /// too.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] for a `peft_type` that is read already.
+    pub fn register<C: PeftConfig>(&mut self) -> Result<()> {
+        self.readers.add::<C>()
     }
 
     /// Adds an adapter from its configuration and its tensors, as a file has them.
-    pub(crate) fn take(
-        &mut self,
-        name: &str,
-        config: Value,
-        tensors: BTreeMap<String, Tensor>,
-        places: &Places,
-    ) -> Result<Vec<Warning>> {
+    pub(crate) fn take(&mut self, name: &str, files: Files, places: &Places) -> Result<Vec<Warning>> {
+        let Files { config, tensors, classes } = files;
         let mut warnings = Vec::new();
-        let (method, kept) = Fields::new(config, &places.config).method(self.outline(), &mut warnings)?;
-        self.check_task(method.as_ref(), &places.config)?;
+        let (method, kept) =
+            Fields::new(config, &places.config).method(&self.readers, self.outline(), &mut warnings)?;
+        self.check_task(&method, &places.config)?;
         let place = &places.tensors;
         let mut tensors = keys::plain(tensors, self.outline(), place, &mut warnings)?;
         for (key, t) in &tensors {
@@ -82,10 +86,12 @@ impl Peft {
         }
         keys::check_vocabulary(&tensors, self.outline(), place)?;
         keys::drop_copies(&mut tensors, place)?;
-        let mut tensors = method.import(place, tensors)?;
-        let carried = base_weights::take(self, method.as_ref(), &mut tensors, place, &mut warnings)?;
+        let mut tensors = method.method.import(place, tensors)?;
+        let carried = base_weights::take(self, &method, &mut tensors, place, &mut warnings)?;
         tensors.extend(carried.tensors);
-        self.attach_read(name, method, tensors, (kept, carried.own), place)?;
+        self.check_classes(&classes, &places.config)?;
+        let adapted = self.read(name, method, tensors, (kept, carried.own), place)?;
+        self.adapters.insert(name.to_owned(), Adapted { classes, ..adapted }.into());
         Ok(warnings)
     }
 }

@@ -4,8 +4,7 @@ use crate::error::Result;
 use crate::methods::{Common, LoraConfig, Tie, from_json, to_json};
 use crate::peft::Peft;
 use crate::peft::to_lora::changes::Changes;
-use crate::seam::low_rank::LowRank;
-use crate::seam::site::{Outline, PREFIX};
+use crate::seam::{LowRank, Outline, PREFIX};
 use crate::target::Names;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;
@@ -38,7 +37,7 @@ impl Assembly {
             r: self.rank,
             lora_alpha: self.rank as f64,
             lora_dropout: field("lora_dropout").as_f64().unwrap_or_default(),
-            target_modules: Some(self.targets(sources, outline)),
+            targets: self.targets(sources, outline).into(),
             common: Common {
                 task_type: serde_json::from_value(field("task_type")).unwrap_or_default(),
                 base_model_name_or_path: field("base_model_name_or_path").as_str().map(str::to_owned),
@@ -115,8 +114,8 @@ impl Assembly {
 impl Peft {
     /// Adds the adapter; what describes its file is taken from `sources`.
     pub(crate) fn add_assembly(&mut self, new: &str, assembly: &Assembly, sources: &[Changes]) -> Result<()> {
-        let mut method = from_json(assembly.config(sources, self.outline())?, "the new adapter")?;
-        method.prepare(self.outline())?;
+        let config = from_json(assembly.config(sources, self.outline())?, "the new adapter")?;
+        let method = self.resolve(new, config)?;
         let mut tensors: BTreeMap<String, Tensor> = assembly.tensors()?.into_iter().collect();
         for param in &self.outline().params {
             // A tied head may share the copy of the embedding, which is there already.
@@ -130,6 +129,6 @@ impl Peft {
             };
             tensors.extend(value.map(|value| (overlay.key, value)));
         }
-        self.add_with(new, method, tensors)
+        self.attach_with(new, method, tensors)
     }
 }

@@ -2,12 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::peft::Peft;
-use crate::run::rewrite::{Copied, Origin, Rewrite};
-use crate::seam::kernel::{Kernel, Weights};
-use crate::seam::layer::Layer;
-use crate::seam::low_rank::LowRank;
-use crate::seam::method::Counting;
-use crate::seam::site::PREFIX;
+use crate::run::{Copied, Origin, Rewrite};
+use crate::seam::{Counting, Kernel, Layer, LowRank, PREFIX, Weights};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +78,7 @@ impl Peft {
     /// What an adapter's `adapter_config.json` says of this model: without the names that it lacks.
     pub(crate) fn file(&self, name: &str) -> Result<Value> {
         let adapter = self.adapter(name)?;
-        Ok(adapter.method.config(&adapter.params)?.unwrap_or_default())
+        Ok(adapter.resolved.json(&adapter.params)?.map(Value::Object).unwrap_or_default())
     }
 }
 
@@ -104,7 +100,7 @@ impl Rewrite for Collect {
         let weight = trained.remove(&origin.weight);
         let bias = origin.bias.as_ref().and_then(|b| trained.remove(b));
         let adapter = layer.adapters.first();
-        let methods = [adapter.map(|a| a.name()), weight.as_ref().map(|t| t.1), bias.as_ref().map(|t| t.1)];
+        let methods = [adapter.map(|a| a.method), weight.as_ref().map(|t| t.1), bias.as_ref().map(|t| t.1)];
         let Some(method) = methods.into_iter().flatten().next() else { return Ok(()) };
 
         let there = layer.base.dense()?;
@@ -118,7 +114,7 @@ impl Rewrite for Collect {
             bias: bias.map(|(t, _)| t).or_else(|| there.bias.as_ref().map(Tensor::shallow_clone)),
         };
         let low_rank = match adapter {
-            Some(adapter) if untouched => adapter.low_rank()?,
+            Some(adapter) if untouched => adapter.adapter.low_rank()?,
             _ => None,
         };
         let (weight, bias, values) = match low_rank {
@@ -143,7 +139,7 @@ impl Rewrite for Collect {
     }
 
     fn param(&self, name: &str, [own, value]: [&Tensor; 2], (owner, overlay): Copied<'_>) -> Result<()> {
-        let method = owner.method.name();
+        let method = owner.method().name();
         if own.f_equal(value)? {
             self.inert.borrow_mut().insert(overlay.key.clone());
         } else if overlay.counting == Counting::Adds && self.copies.borrow().contains_key(twin(&overlay.key))
@@ -168,7 +164,7 @@ impl Rewrite for Collect {
         if let Some((owner, _)) = copy
             && !own.f_equal(value)?
         {
-            let trained = (own.shallow_clone(), owner.method.name());
+            let trained = (own.shallow_clone(), owner.method().name());
             self.trained.borrow_mut().insert(name.to_owned(), trained);
         }
         Ok(())

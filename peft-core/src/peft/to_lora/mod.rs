@@ -12,9 +12,7 @@ use crate::methods::Common;
 use crate::peft::Peft;
 use crate::peft::to_lora::assembly::{Assembly, AssemblySite};
 use crate::peft::to_lora::changes::{Changes, Delta};
-use crate::seam::kernel::Kernel;
-use crate::seam::low_rank::{LowRank, Svd};
-use crate::seam::site::PREFIX;
+use crate::seam::{Kernel, LowRank, PREFIX, Svd};
 use std::fmt;
 use tch::Tensor;
 
@@ -70,12 +68,10 @@ impl Peft {
     /// # use peft_core::Peft;
     /// # use peft_core::methods::LoraConfig;
     /// # use peft_core::models::TinyConfig;
-    /// # use peft_core::target::Names;
     /// # fn main() -> peft_core::Result<()> {
     /// # let config = TinyConfig::default();
     /// # let mut peft = Peft::new(config.init(tch::Device::Cpu)?, config)?;
-    /// # let targets = Some(Names::list(["ff.0"]));
-    /// # peft.add("wide", LoraConfig { r: 16, target_modules: targets, ..Default::default() })?;
+    /// # peft.add("wide", LoraConfig::new(16).targets(["ff.0"]))?;
     /// let conversion = peft.to_lora("wide", "narrow", 4)?;
     /// println!("{conversion}"); // 87.31 % of the change kept at 4 sites, ..
     /// assert!(conversion.sites.iter().all(|s| s.kept <= 1.0));
@@ -137,7 +133,7 @@ impl Peft {
         let task = changes.config.get("task_type").cloned().unwrap_or_default();
         let mut heads =
             Common { task_type: serde_json::from_value(task).unwrap_or_default(), ..Common::default() };
-        heads.prepare("to_lora", self.outline())?;
+        heads.resolve("to_lora", self.outline())?;
         Ok(heads)
     }
 }

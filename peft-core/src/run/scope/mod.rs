@@ -4,17 +4,15 @@
 mod weights;
 
 use crate::error::{Error, Result};
+use crate::run::Run;
+use crate::run::active::Active;
 use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
-use crate::run::{Active, Run};
-use crate::seam::attention::Attention;
-use crate::seam::batch::Prompt;
-use crate::seam::kernel::Kernel;
-use crate::seam::layer::{Block, Layer};
-use crate::seam::method::Method;
-use crate::seam::numerics::Numerics;
-use crate::seam::params::Params;
-use crate::seam::site::{Place, Role, Site, SiteKind, SiteOutline};
+use crate::seam::layer::Placed;
+use crate::seam::{
+    Attention, Block, Kernel, Layer, Method, Numerics, Params, Place, Prompt, Role, Site, SiteKind,
+    SiteOutline,
+};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -67,13 +65,13 @@ impl<'a> Scope<'a> {
     }
 
     /// What the active methods put here, and whose each is.
-    fn adapters<A: ?Sized>(
+    fn adapters<A>(
         &self,
-        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
-    ) -> Result<(Vec<&'a Active<'a>>, Vec<Box<A>>)> {
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<A>>,
+    ) -> Result<(Vec<&'a Active<'a>>, Vec<A>)> {
         let mut found = (Vec::new(), Vec::new());
         for a in &self.run.active {
-            if let Some(adapter) = ask(a.method, a.params)? {
+            if let Some(adapter) = ask(a.method(), a.params)? {
                 a.hits.set(a.hits.get().saturating_add(1));
                 found.0.push(a);
                 found.1.push(adapter);
@@ -83,14 +81,14 @@ impl<'a> Scope<'a> {
     }
 
     /// As [`Scope::adapters`], where there are no weights: whoever looks on has no use for them.
-    fn weightless<A: ?Sized>(
+    fn weightless<A>(
         &self,
         site: &str,
-        ask: impl Fn(&dyn Method, &Params) -> Result<Option<Box<A>>>,
-    ) -> Result<Vec<Box<A>>> {
+        ask: impl Fn(&dyn Method, &Params) -> Result<Option<A>>,
+    ) -> Result<Vec<A>> {
         let (owners, adapters) = self.adapters(ask)?;
         match (self.run.rewrite, owners.first()) {
-            (Some(rewrite), Some(owner)) => Err(rewrite.refuse(site, owner.method.name())),
+            (Some(rewrite), Some(owner)) => Err(rewrite.refuse(site, owner.method().name())),
             _ => Ok(adapters),
         }
     }
@@ -100,7 +98,11 @@ impl<'a> Scope<'a> {
         let base = self.base(kernel, stored)?;
         let place = Place::Layer { kernel, shape: stored.shape, base: &base };
         let site = self.site(&name, place, Some(stored));
-        let (owners, adapters) = self.adapters(|m, p| m.adapt(&site, p))?;
+        let (owners, adapters) = self.adapters(|m, p| placed(m, &site, p))?;
+        check_tokens(
+            &name,
+            owners.iter().zip(&adapters).map(|(owner, placed)| (owner.name, placed.adapter.tokens())),
+        )?;
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(rewrite) = self.run.rewrite {
             let (weight, bias) = (self.join(stored.weight), stored.bias.map(|leaf| self.join(leaf)));
@@ -111,11 +113,10 @@ impl<'a> Scope<'a> {
                     bias,
                     transposed: stored.transposed,
                     length_first: self.length_first,
-                    owners: owners.clone(),
+                    owners,
                 },
             )?;
         }
-        check_tokens(&layer.name, &owners)?;
         Ok(layer)
     }
 
@@ -169,7 +170,7 @@ impl<'a> Scope<'a> {
     pub fn block(&self, leaf: &str, role: Role, width: i64) -> Result<Block> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
         let site = self.site(&name, Place::Block { role, width }, None);
-        let adapters = self.weightless(&name, |m, p| m.adapt(&site, p))?;
+        let adapters = self.weightless(&name, |m, p| placed(m, &site, p))?;
         Ok(Block { name, adapters })
     }
 
@@ -201,20 +202,24 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A token's row can be that of one adapter only.
-fn check_tokens(site: &str, owners: &[&Active<'_>]) -> Result<()> {
+/// A token's row can be that of one adapter only; `adapters` are their names, and the tokens that each replaces.
+fn check_tokens<'a>(site: &str, adapters: impl Iterator<Item = (&'a str, &'a [i64])>) -> Result<()> {
     let mut taken: BTreeMap<i64, &str> = BTreeMap::new();
-    for owner in owners {
-        let tokens = owner.method.tokens(site);
+    for (name, tokens) in adapters {
         if let Some(first) = tokens.iter().find_map(|t| taken.get(t)) {
             let twice = tokens.iter().copied().filter(|t| taken.get(t) == Some(first));
             return Err(Error::Overlap {
-                adapters: [(*first).to_owned(), owner.name.to_owned()],
+                adapters: [(*first).to_owned(), name.to_owned()],
                 site: site.to_owned(),
                 tokens: twice.collect(),
             });
         }
-        taken.extend(tokens.iter().map(|t| (*t, owner.name)));
+        taken.extend(tokens.iter().map(|t| (*t, name)));
     }
     Ok(())
+}
+
+/// What a method puts at a layer or a block.
+fn placed(method: &dyn Method, site: &Site<'_>, params: &Params) -> Result<Option<Placed>> {
+    Ok(method.adapt(site, params)?.map(|adapter| Placed { method: method.name(), adapter }))
 }

@@ -2,11 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::quant::Nf4;
-use crate::run::Active;
+use crate::run::active::Active;
 use crate::run::scope::Scope;
-use crate::seam::kernel::{Base, Kernel, Weights};
-use crate::seam::method::{Counting, Overlay};
-use crate::seam::params::is_float;
+use crate::seam::{Base, Counting, Kernel, Overlay, Weights, is_float};
 use tch::Tensor;
 
 /// How the parameters of a layer are stored.
@@ -146,7 +144,7 @@ impl Scope<'_> {
         let mut copies = Vec::new();
         for owner in &self.run.active {
             let Some(overlay) = owner.overlay(name).filter(&accept) else { continue };
-            if !overlay.beside {
+            if !overlay.saved_beside {
                 owner.hits.set(owner.hits.get().saturating_add(1));
             }
             let value = owner.params.get_or_else(&overlay.key, dims, || Ok(base()?.f_detach_copy()?))?;

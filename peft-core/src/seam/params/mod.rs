@@ -5,8 +5,10 @@
 //! filled from a file is *sealed*, a missing name is an error, shapes are compared before anything is copied, and
 //! names that nobody read can be listed.
 
-pub(crate) mod phantom;
+mod phantom;
 mod state;
+
+pub(crate) use phantom::phantom;
 
 use crate::error::{Error, Result};
 use crate::quant::Nf4;
