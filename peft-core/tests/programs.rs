@@ -57,7 +57,7 @@ fn llama() -> Result<TempDir> {
     std::fs::copy(golden("text/llama/tokenizer.json"), dir.path().join("tokenizer.json"))?;
     let template = "{% for m in messages %}{{ m.role }} {{ m.content }} {{ eos_token }}{% endfor %}";
     let settings = json!({ "eos_token": "</s>", "chat_template": template });
-    write_json(&dir.path().join("tokenizer_config.json"), &settings)?;
+    write_json(dir.path().join("tokenizer_config.json"), &settings)?;
     Ok(dir)
 }
 

@@ -110,8 +110,8 @@ impl Scene {
                 Box::new(move || Ok(hub::save_with(&peft, &to, Some(&from), IfExists::Replace)?))
             }
             Scene::File => {
-                let all = tensors::read(&from.join(FILE))?;
-                Box::new(move || Ok(tensors::write(&to.join(FILE), &all)?))
+                let all = tensors::read(from.join(FILE))?;
+                Box::new(move || Ok(tensors::write(to.join(FILE), &all)?))
             }
             _ => {
                 let mut peft = Tiny::base()?;
@@ -125,7 +125,7 @@ impl Scene {
     fn load(self, dir: &Path) -> Result<BTreeMap<String, Tensor>> {
         Ok(match self {
             Scene::Model => hub::open(dir, Device::Cpu, Head::Stored)?.peft.base().tensors(),
-            Scene::File => tensors::read(&dir.join(FILE))?,
+            Scene::File => tensors::read(dir.join(FILE))?,
             _ => {
                 let mut peft = Tiny::base()?;
                 peft.load("a", dir)?;
@@ -148,14 +148,14 @@ impl Stage {
             Scene::First => {}
             Scene::Model => models(&old, &new)?,
             Scene::File => {
-                tensors::write(&old.join(FILE), &BTreeMap::from([("a".into(), Tensor::from(1i64))]))?
+                tensors::write(old.join(FILE), &BTreeMap::from([("a".into(), Tensor::from(1i64))]))?
             }
         }
         match scene {
             Scene::Model => {}
             Scene::File => {
                 let b = Tensor::from_slice(&[1.5f32, 2.5]);
-                tensors::write(&new.join(FILE), &BTreeMap::from([("b".into(), b)]))?;
+                tensors::write(new.join(FILE), &BTreeMap::from([("b".into(), b)]))?;
             }
             _ => subject::lora(4, 7.0, 6)?.save("a", &new)?,
         }
@@ -279,9 +279,9 @@ fn models(old: &Path, new: &Path) -> Result<()> {
         fs::create_dir_all(dir)?;
         fs::copy(base.join(hub::CONFIG), dir.join(hub::CONFIG))?;
     }
-    let all = tensors::read(&base.join("model.safetensors"))?;
+    let all = tensors::read(base.join("model.safetensors"))?;
     let doubled = all.iter().map(|(name, t)| (name.clone(), t * 2)).collect();
-    tensors::write(&new.join("model.safetensors"), &doubled)?;
+    tensors::write(new.join("model.safetensors"), &doubled)?;
     fs::write(new.join("tokenizer.json"), "{}")?;
     fs::write(old.join("vocab.txt"), "[PAD]\n")?;
     let shard = |i: usize| format!("model-{i:05}-of-00002.safetensors");
@@ -295,9 +295,9 @@ fn models(old: &Path, new: &Path) -> Result<()> {
             two.insert(name, t)
         };
     }
-    tensors::write(&old.join(shard(1)), &one)?;
-    tensors::write(&old.join(shard(2)), &two)?;
-    Ok(write_json(&old.join("model.safetensors.index.json"), &json!({ "weight_map": map }))?)
+    tensors::write(old.join(shard(1)), &one)?;
+    tensors::write(old.join(shard(2)), &two)?;
+    Ok(write_json(old.join("model.safetensors.index.json"), &json!({ "weight_map": map }))?)
 }
 
 /// The files of [`files`], on disk.

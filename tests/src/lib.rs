@@ -33,7 +33,7 @@ pub fn edited(base: &str, changes: &Value) -> Result<TempDir> {
     let from = golden(base).join("base");
     let dir = tempfile::tempdir()?;
     std::fs::copy(from.join("model.safetensors"), dir.path().join("model.safetensors"))?;
-    let mut config = peft_core::io::read_json(&from.join("config.json"))?;
+    let mut config = peft_core::io::read_json(from.join("config.json"))?;
     let fields = config.as_object_mut().context("config.json is no object")?;
     for (field, value) in changes.as_object().into_iter().flatten() {
         match value {
@@ -41,7 +41,7 @@ pub fn edited(base: &str, changes: &Value) -> Result<TempDir> {
             value => drop(fields.insert(field.clone(), value.clone())),
         }
     }
-    peft_core::io::write_json(&dir.path().join("config.json"), &config)?;
+    peft_core::io::write_json(dir.path().join("config.json"), &config)?;
     Ok(dir)
 }
 
@@ -83,7 +83,7 @@ pub fn assert_close(what: &str, found: &Tensor, expected: &Tensor, tol: f64) -> 
 
 /// The tensors of a golden folder's `golden.safetensors`.
 pub fn golden_tensors(dir: &Path) -> Result<BTreeMap<String, Tensor>> {
-    Ok(peft_core::io::tensors::read(&dir.join("golden.safetensors"))?)
+    Ok(peft_core::io::tensors::read(dir.join("golden.safetensors"))?)
 }
 
 /// Whether two tensors have the same shape, dtype and bits.

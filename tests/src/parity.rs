@@ -48,7 +48,7 @@ pub type Outcome = (PathBuf, Result<Errors>);
 
 /// Compares every method of a family's folder whose name is `wanted`.
 pub fn compare(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Outcome>> {
-    let mut peft = hub::open(&dir.join("base"), Device::Cpu, hub::Head::Stored)?.peft;
+    let mut peft = hub::open(dir.join("base"), Device::Cpu, hub::Head::Stored)?.peft;
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
     folders.retain(|p| is_golden(p) && wanted(&folder_name(p)));
@@ -205,7 +205,7 @@ fn of_adapter(key: &str, adapter: &str) -> bool {
 
 /// The adapter as it was in training, with the encoder that its file does not have.
 fn encoder(peft: &mut Peft, dir: &Path, g: &Tensors) -> Result<()> {
-    let mut tensors = io::tensors::read(&dir.join("adapter_model.safetensors"))?;
+    let mut tensors = io::tensors::read(dir.join("adapter_model.safetensors"))?;
     tensors.remove("prompt_embeddings");
     let encoder = g.iter().filter_map(|(k, t)| Some((k.strip_prefix("param.")?.to_owned(), t.copy())));
     tensors.extend(encoder);
@@ -213,13 +213,13 @@ fn encoder(peft: &mut Peft, dir: &Path, g: &Tensors) -> Result<()> {
 }
 
 fn config(dir: &Path) -> Result<Box<dyn MethodConfig>> {
-    Ok(from_json(io::read_json(&dir.join("adapter_config.json"))?, "the golden")?)
+    Ok(from_json(io::read_json(dir.join("adapter_config.json"))?, "the golden")?)
 }
 
 /// PEFT's line about trainable parameters, of a fresh adapter.
 fn counts(peft: &mut Peft, dir: &Path) -> Result<()> {
-    let Ok(meta) = io::read_json(&dir.join("meta.json")) else { return Ok(()) };
-    let mut json = io::read_json(&dir.join("adapter_config.json"))?;
+    let Ok(meta) = io::read_json(dir.join("meta.json")) else { return Ok(()) };
+    let mut json = io::read_json(dir.join("adapter_config.json"))?;
     if json["peft_type"] == "ADALORA" {
         json["rank_pattern"] = Value::Null;
     }
@@ -233,10 +233,10 @@ fn counts(peft: &mut Peft, dir: &Path) -> Result<()> {
 fn files(peft: &Peft, dir: &Path) -> Result<()> {
     let out = tempfile::tempdir()?;
     peft.save("golden", out.path())?;
-    let read = |d: &Path| -> Result<Value> { Ok(as_sets(io::read_json(&d.join("adapter_config.json"))?)) };
+    let read = |d: &Path| -> Result<Value> { Ok(as_sets(io::read_json(d.join("adapter_config.json"))?)) };
     let (ours, theirs) = (read(out.path())?, read(dir)?);
     ensure!(ours == theirs, "config\n{ours:#}\nexpected\n{theirs:#}");
-    let tensors = |d: &Path| io::tensors::read(&d.join("adapter_model.safetensors"));
+    let tensors = |d: &Path| io::tensors::read(d.join("adapter_model.safetensors"));
     let (ours, theirs) = (tensors(out.path())?, tensors(dir)?);
     ensure!(ours.keys().eq(theirs.keys()), "names {:?}\nexpected {:?}", ours.keys(), theirs.keys());
     for (name, t) in &theirs {

@@ -12,7 +12,7 @@ use std::path::Path;
 /// `logits.mixed_a_b_base`, `logits.disabled`, `logits.w_<combination>`.
 pub fn compare(peft: &mut Peft, dir: &Path, method: &str) -> Result<Errors> {
     let g = golden_tensors(dir)?;
-    let meta = io::read_json(&dir.join("meta.json"))?;
+    let meta = io::read_json(dir.join("meta.json"))?;
     for name in ["a", "b"] {
         peft.load(name, dir.join(name))?;
     }

@@ -35,8 +35,8 @@ fn rank_pattern(peft: &Peft) -> Result<Value> {
 fn the_allocator_is_pythons() -> Result<()> {
     let _serial = serial();
     let dir = golden("llama/x_adalora_alloc");
-    let (g, meta) = (golden_tensors(&dir)?, io::read_json(&dir.join("meta.json"))?);
-    let mut peft = hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
+    let (g, meta) = (golden_tensors(&dir)?, io::read_json(dir.join("meta.json"))?);
+    let mut peft = hub::open(golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
     let config = AdaLoraConfig {
         init_r: 4,
         target_r: 2,
@@ -130,7 +130,7 @@ fn a_trained_adapter_is_pruned_in_its_file() -> Result<()> {
     let kept: usize = values(&peft)?.iter().filter(|v| **v != 0.0).count();
     ensure!(kept == 8, "{kept} singular values are left");
     peft.save("a", dir.path())?;
-    let file = tensors::read(&dir.path().join("adapter_model.safetensors"))?;
+    let file = tensors::read(dir.path().join("adapter_model.safetensors"))?;
     let found = ranks(&file);
     ensure!(found.iter().sum::<i64>() == 8 && found.iter().any(|r| *r != 2), "ranks {found:?}");
     peft.load("b", dir.path())?;
@@ -154,7 +154,7 @@ fn a_layer_may_lose_all_its_ranks() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut peft = trained(config(3, 0), 6)?;
     peft.save("a", dir.path())?;
-    let file = tensors::read(&dir.path().join("adapter_model.safetensors"))?;
+    let file = tensors::read(dir.path().join("adapter_model.safetensors"))?;
     ensure!(ranks(&file) == [0, 0, 0, 0], "ranks {:?}", ranks(&file));
     peft.load("b", dir.path())?;
     assert_bits("logits", &logits(&peft, &["b"])?, &logits(&peft, &[])?)?;
@@ -172,7 +172,7 @@ fn a_budget_that_never_shrinks() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut peft = trained(config(3, 3), 6)?;
     peft.save("a", dir.path())?;
-    let file = tensors::read(&dir.path().join("adapter_model.safetensors"))?;
+    let file = tensors::read(dir.path().join("adapter_model.safetensors"))?;
     ensure!(ranks(&file) == [3, 3, 3, 3], "ranks {:?}", ranks(&file));
     peft.load("b", dir.path())?;
     assert_bits("loaded", &logits(&peft, &["b"])?, &logits(&peft, &["a"])?)

@@ -223,7 +223,7 @@ fn both_forms_of_rotary_fields() -> Result<()> {
 #[test]
 fn roberta_counts_words_and_not_padding() -> Result<()> {
     let _serial = serial();
-    let model = hub::open(&golden("roberta/base"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
+    let model = hub::open(golden("roberta/base"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
     let row = Tensor::from_slice(&[5i64, 40, 7, 90, 2]);
     let pads = Tensor::from_slice(&[1i64, 1, 1]);
     let own = model.forward(&Batch::dense(row.unsqueeze(0)), Pass::eval())?;
@@ -264,7 +264,7 @@ fn roberta_gets_a_fresh_head() -> Result<()> {
 
     let out = tempfile::tempdir()?;
     hub::save(&opened.peft, out.path(), None)?;
-    let json = io::read_json(&out.path().join("config.json"))?;
+    let json = io::read_json(out.path().join("config.json"))?;
     ensure!(json["architectures"] == json!(["RobertaForSequenceClassification"]), "{json}");
     ensure!(json["id2label"]["4"] == "LABEL_4" && json["label2id"]["LABEL_4"] == 4, "{json}");
     ensure!(json["dtype"] == "bfloat16", "{json}");
@@ -316,7 +316,7 @@ fn an_untied_model_needs_its_head() -> Result<()> {
 
 /// What is saved is what was there: logits, names, and a configuration that differs where it has to.
 fn saved(family: &str) -> Result<()> {
-    let mut peft = hub::open(&golden(family).join("base"), Device::Cpu, Head::Stored)?.peft;
+    let mut peft = hub::open(golden(family).join("base"), Device::Cpu, Head::Stored)?.peft;
     let random = json!({ "peft_type": "LORA", "init_lora_weights": false });
     peft.add("lora", methods::from_json(random, "a test")?)?;
     let merged = peft.merged(&["lora"])?;
@@ -325,10 +325,10 @@ fn saved(family: &str) -> Result<()> {
     let expected = merged.view(&[])?.forward(&batch(), Pass::eval())?;
     assert_bits("logits", &logits(out.path(), &batch())?, &expected)?;
     let names = |dir: &Path| -> Result<Vec<String>> {
-        Ok(tensors::read(&dir.join("model.safetensors"))?.into_keys().collect())
+        Ok(tensors::read(dir.join("model.safetensors"))?.into_keys().collect())
     };
     ensure!(names(out.path())? == names(&golden(family).join("base"))?, "other tensors");
-    let config = |dir: &Path| io::read_json(&dir.join("config.json"));
+    let config = |dir: &Path| io::read_json(dir.join("config.json"));
     let (ours, theirs) = (config(out.path())?, config(&golden(family).join("base"))?);
     ensure!(ours == theirs, "{ours:#}\nexpected\n{theirs:#}");
     Ok(())
@@ -349,7 +349,7 @@ fn a_saved_base_is_read_again() -> Result<()> {
 #[test]
 fn a_merge_that_unties_the_head_is_saved_untied() -> Result<()> {
     let _serial = serial();
-    let mut peft = hub::open(&golden("qwen2/base"), Device::Cpu, Head::Stored)?.peft;
+    let mut peft = hub::open(golden("qwen2/base"), Device::Cpu, Head::Stored)?.peft;
     let lora = json!({ "peft_type": "LORA", "init_lora_weights": false, "modules_to_save": ["lm_head"] });
     peft.add("lora", methods::from_json(lora, "a test")?)?;
     let (name, head) =
@@ -361,7 +361,7 @@ fn a_merge_that_unties_the_head_is_saved_untied() -> Result<()> {
     hub::save(&peft.merged(&["lora"])?, out.path(), Some(source.path()))?;
     ensure!(std::fs::read(out.path().join("tokenizer.json"))? == b"{}", "no tokenizer");
     ensure!(!out.path().join("generation_config.json").exists(), "made up");
-    ensure!(io::read_json(&out.path().join("config.json"))?["tie_word_embeddings"] == false, "still tied");
+    ensure!(io::read_json(out.path().join("config.json"))?["tie_word_embeddings"] == false, "still tied");
     let expected = peft.view(&["lora"])?.forward(&batch(), Pass::eval())?;
     assert_close("logits", &logits(out.path(), &batch())?, &expected, TOL)
 }
@@ -370,7 +370,7 @@ fn a_merge_that_unties_the_head_is_saved_untied() -> Result<()> {
 fn a_dtype_is_chosen_at_opening() -> Result<()> {
     let _serial = serial();
     let open =
-        |kind| hub::open(&golden("llama/base"), Device::Cpu, hub::Options { kind, ..Head::Stored.into() });
+        |kind| hub::open(golden("llama/base"), Device::Cpu, hub::Options { kind, ..Head::Stored.into() });
     let half = open(Some(Kind::BFloat16))?.peft;
     ensure!(half.base().tensors().values().all(|t| t.kind() == Kind::BFloat16), "not all");
     let single = open(None)?.peft;
@@ -393,7 +393,7 @@ fn classes_keep_their_names() -> Result<()> {
     ensure!(labels(Some(2))?.is_empty(), "names of other classes");
     let out = tempfile::tempdir()?;
     hub::save(&hub::open(dir.path(), Device::Cpu, Head::Stored)?.peft, out.path(), None)?;
-    let json = io::read_json(&out.path().join("config.json"))?;
+    let json = io::read_json(out.path().join("config.json"))?;
     ensure!(json["id2label"] == names["id2label"] && json["label2id"] == names["label2id"], "{json}");
     Ok(())
 }

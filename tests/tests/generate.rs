@@ -59,7 +59,7 @@ fn greedy(case: &Value) -> Result<()> {
     if let Some(settings) = case["settings"].as_object() {
         let mut settings = settings.clone();
         settings.insert("eos_token_id".into(), case["ends"].clone());
-        io::write_json(&dir.path().join("generation_config.json"), &settings.into())?;
+        io::write_json(dir.path().join("generation_config.json"), &settings.into())?;
     }
     let defaults = GenerateConfig { max_new_tokens: 12, ..GenerateConfig::default() };
     let read = GenerationSettings::read(dir.path(), defaults)?;
@@ -78,7 +78,7 @@ fn greedy(case: &Value) -> Result<()> {
 #[test]
 fn greedy_text_is_transformers() -> Result<()> {
     let _serial = serial();
-    let cases = io::read_json(&golden("generate/cases.json"))?;
+    let cases = io::read_json(golden("generate/cases.json"))?;
     for case in cases.as_array().context("cases")? {
         greedy(case).with_context(|| case["name"].to_string())?;
     }
@@ -320,7 +320,7 @@ fn what_cannot_be_generated() -> Result<()> {
     refused("an empty row", generate(&model, &hollow, &config), &["all padding"])?;
     let nothing = Batch::dense(Tensor::zeros([2, 0], (Kind::Int64, Device::Cpu)));
     refused("no ids", generate(&model, &nothing, &config), &["no token"])?;
-    let bert = hub::open(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    let bert = hub::open(golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
     refused("bert", generate(&bert.view(&[])?, &batch, &config), &["not causal"])?;
 
     let gpt2 = base("gpt2", &json!({}))?;

@@ -106,7 +106,7 @@ fn a_base_that_is_broken_is_not_the_adapters_fault() -> Result<()> {
 #[test]
 fn tied_heads_part_when_one_side_changes() -> Result<()> {
     let _serial = serial();
-    let mut peft = hub::open(&golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft;
+    let mut peft = hub::open(golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft;
     let words = "transformer.wte.weight";
     for (name, target) in [("inner", "c_attn"), ("head", "lm_head"), ("words", "wte")] {
         peft.add(name, lora(4, 10.0, &[target]))?;

@@ -36,7 +36,7 @@ fn with(mut peft: Peft, targets: [&[&str]; 3]) -> Result<Peft> {
 }
 
 fn open(family: &str) -> Result<Peft> {
-    Ok(hub::open(&golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
+    Ok(hub::open(golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 const ROWS: [Option<&str>; 5] = [Some("b"), None, Some("a"), Some("c"), Some("b")];

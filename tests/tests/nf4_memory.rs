@@ -22,7 +22,7 @@ const LARGEST: usize = 4 * (HIDDEN * FFN) as usize;
 
 /// The golden's Llama with wider and more layers.
 fn write(dir: &Path) -> Result<()> {
-    let mut json = read_json(&golden("llama/base/config.json"))?;
+    let mut json = read_json(golden("llama/base/config.json"))?;
     for (field, value) in [
         ("hidden_size", HIDDEN),
         ("intermediate_size", FFN),
@@ -32,8 +32,8 @@ fn write(dir: &Path) -> Result<()> {
     ] {
         json[field] = value.into();
     }
-    write_json(&dir.join("config.json"), &json)?;
-    let golden = tensors::read(&golden("llama/base/model.safetensors"))?;
+    write_json(dir.join("config.json"), &json)?;
+    let golden = tensors::read(golden("llama/base/model.safetensors"))?;
     let wide = |name: &str, d: i64, i: usize| match (name, i) {
         _ if d == 96 => 96,
         (n, 0) if n.contains("gate") || n.contains("up_proj") => FFN,
@@ -49,7 +49,7 @@ fn write(dir: &Path) -> Result<()> {
             all.insert(name.replace("layers.0.", &format!("layers.{layer}.")), w);
         }
     }
-    Ok(tensors::write(&dir.join("model.safetensors"), &all)?)
+    Ok(tensors::write(dir.join("model.safetensors"), &all)?)
 }
 
 fn open(dir: &Path, quantise: Option<Nf4Config>) -> Result<(Peft, usize, usize)> {

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use tests::{assert_bits, assert_close, golden, golden_tensors, refused, serial};
 
 fn base() -> Result<Peft> {
-    Ok(hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    Ok(hub::open(golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 /// The golden's adapter.
@@ -36,7 +36,7 @@ fn ours(theirs: &str) -> String {
 }
 
 fn meta() -> Result<Value> {
-    Ok(io::read_json(&golden("llama/x_optim/meta.json"))?)
+    Ok(io::read_json(golden("llama/x_optim/meta.json"))?)
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn bert() -> Result<()> {
 }
 
 fn base() -> Result<Peft> {
-    Ok(hub::open(&golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    Ok(hub::open(golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn all_linear_finds_what_peft_finds() -> Result<()> {
         ..Default::default()
     };
     peft.add("mine", config)?;
-    let theirs = io::tensors::read(&dir.join("adapter_model.safetensors"))?;
+    let theirs = io::tensors::read(dir.join("adapter_model.safetensors"))?;
     let ours: Vec<String> = peft.params("mine")?.tensors().into_keys().collect();
     ensure!(ours.iter().eq(theirs.keys()), "{ours:?}");
     Ok(())

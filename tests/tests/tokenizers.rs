@@ -15,7 +15,7 @@ fn open(dir: &Path) -> peft_core::Result<TextEncoder> {
 
 fn compare(dir: &Path) -> Result<usize> {
     let encoder = open(dir)?;
-    let golden = read_json(&dir.join("ids.json"))?;
+    let golden = read_json(dir.join("ids.json"))?;
     let rows = golden["texts"].as_array().context("no texts")?;
     for row in rows {
         let (text, ids, back) = (row[0].as_str(), row[1].as_array(), row[2].as_str());
@@ -86,7 +86,7 @@ fn wrong(name: &str, files: &[(&str, Option<&str>)], parts: &[&str]) -> Result<(
 fn a_tokenizer_json_wins() -> Result<()> {
     let dir = changed("tokenizers/gpt2", &[("tokenizer.json", Some("{}"))])?;
     refused("broken", open(dir.path()), &["tokenizer.json"])?;
-    ensure!(!TextEncoder::exists(&golden("llama/base")), "the tiny Llama has no tokenizer");
+    ensure!(!TextEncoder::exists(golden("llama/base")), "the tiny Llama has no tokenizer");
     Ok(())
 }
 

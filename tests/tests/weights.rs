@@ -13,7 +13,7 @@ use tests::subject::{Subject, logits};
 use tests::{assert_bits, assert_close, golden, serial};
 
 fn base(family: &str) -> Result<Peft> {
-    Ok(hub::open(&golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
+    Ok(hub::open(golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 fn names(list: &[&str]) -> Option<Names> {
@@ -34,7 +34,7 @@ fn shapes(family: &str, method: impl MethodConfig + 'static, part: &str) -> Resu
 #[test]
 fn veras_projections_come_from_a_generator_of_their_own() -> Result<()> {
     let _serial = serial();
-    let file = tensors::read(&golden("llama/vera/adapter_model.safetensors"))?;
+    let file = tensors::read(golden("llama/vera/adapter_model.safetensors"))?;
     let float = (Kind::Float, Device::Cpu);
     tch::manual_seed(5);
     let expected = Tensor::randn([4], float);

@@ -56,7 +56,7 @@ impl Text {
         };
         let (train, test) = (read("train.jsonl", TRAIN)?, read("test.jsonl", TEST)?);
         let words = vocabulary(&train);
-        write_json(&dir.path().join("tokenizer.json"), &tokenizer(&words))?;
+        write_json(dir.path().join("tokenizer.json"), &tokenizer(&words))?;
         let vocab = words.len() as i64;
         let encoder = TextEncoder::open(dir.path(), Limits { vocab, positions: Some(LONGEST), pad: PAD })?;
         let (sections, colon) = (train.labels().len(), one(&encoder, COLON)?);

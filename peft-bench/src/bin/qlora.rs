@@ -142,13 +142,13 @@ impl Shape {
         }
         add("model.norm.weight".into(), &[s.hidden])?;
         add("lm_head.weight".into(), &[s.vocab, s.hidden])?;
-        tensors::write(&dir.join("model.safetensors"), &all)?;
+        tensors::write(dir.join("model.safetensors"), &all)?;
         let config = json!({
             "model_type": "llama", "vocab_size": s.vocab, "hidden_size": s.hidden, "intermediate_size": s.ffn,
             "num_hidden_layers": s.layers, "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads,
             "tie_word_embeddings": false
         });
-        Ok(write_json(&dir.join("config.json"), &config)?)
+        Ok(write_json(dir.join("config.json"), &config)?)
     }
 }
 

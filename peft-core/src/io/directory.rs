@@ -57,7 +57,7 @@ fn other(dir: &Path) -> String {
         );
     }
     if has(names::ADAPTER) {
-        let mlx = read_json(&dir.join(names::ADAPTER))
+        let mlx = read_json(dir.join(names::ADAPTER))
             .is_ok_and(|json| json.get("peft_type").is_none() && json.get("fine_tune_type").is_some());
         let whose = if mlx {
             "one of MLX's (mlx-lm), which cannot be read"

@@ -212,7 +212,7 @@ mod tests {
         std::fs::write(&path, b"PK\x03\x04 and so on, long enough").unwrap();
         let text = read(&path).unwrap_err().to_string();
         assert!(text.contains("pytorch_model.bin") && text.contains("pickle"), "{text}");
-        let text = read(&dir.path().join("none")).unwrap_err().to_string();
+        let text = read(dir.path().join("none")).unwrap_err().to_string();
         assert!(text.contains("none"), "{text}");
     }
 }

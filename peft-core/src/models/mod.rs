@@ -37,7 +37,7 @@ pub const FAMILIES: &[&Family] =
 /// A `model_type` that is missing, or that is none of [`FAMILIES`].
 pub fn family(json: &Value, place: &str) -> Result<&'static Family> {
     let wrong = |message: String| {
-        let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+        let known: Vec<String> = FAMILIES.iter().map(|family| format!("`{}`", family.model_type)).collect();
         Err(Error::config(place, "model_type", format!("{message} one of {}", known.join(", "))))
     };
     let Some(model_type) = json.get("model_type").and_then(Value::as_str) else {

@@ -25,7 +25,7 @@ use crate::io::IfExists;
 use crate::io::adapter::Files;
 use crate::methods::read::Readers;
 use crate::peft::kept::Kept;
-use crate::run::{Active, Architecture, Carried, Model, Rewrite, Run, Scope};
+use crate::run::{Active, Architecture, Carried, Model, Rewrite, Run, Scope, Tied};
 use crate::seam::{Method, Outline, Params, Resolved};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -287,7 +287,7 @@ impl Peft {
         &self,
         active: Vec<Active<'_>>,
         rewrite: &dyn Rewrite,
-    ) -> Result<(Box<dyn Model>, Vec<(String, String)>)> {
+    ) -> Result<(Box<dyn Model>, Tied)> {
         let run = Run { rewrite: Some(rewrite), ..self.run(active) };
         let view = self.architecture.build(&Scope::root(&run))?;
         Ok((view, run.tied.into_inner()))

@@ -15,6 +15,9 @@ pub use scope::Scope;
 use crate::seam::{Dims, Params, SiteOutline};
 use std::cell::RefCell;
 
+/// Parameters that are another one's tensor: name and the other's name.
+pub(crate) type Tied = Vec<(String, String)>;
+
 /// One run of a constructor.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
@@ -26,7 +29,7 @@ pub(crate) struct Run<'a> {
     /// Those of them that the model asked for by themselves, without a layer.
     pub bare: RefCell<Vec<String>>,
     /// Parameters that are another one's tensor: name and the other's name.
-    pub tied: RefCell<Vec<(String, String)>>,
+    pub tied: RefCell<Tied>,
     /// What may put other adapters in; see [`Rewrite`].
     pub rewrite: Option<&'a dyn Rewrite>,
 }

@@ -40,5 +40,5 @@ fn main() -> Result<()> {
 
 fn write<const N: usize>(out: &Path, named: [(&str, Tensor); N]) -> Result<()> {
     let named: BTreeMap<String, Tensor> = named.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
-    Ok(tensors::write(&out.join("logits.safetensors"), &named)?)
+    Ok(tensors::write(out.join("logits.safetensors"), &named)?)
 }

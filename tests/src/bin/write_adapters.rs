@@ -60,7 +60,7 @@ fn family(dir: &Path, out: &Path) -> Result<()> {
 
 /// Adds an adapter with the configuration of a golden one, and writes it to `out`.
 fn write(peft: &mut Peft, seed: i64, from: &Path, out: &Path) -> Result<()> {
-    let mut config = io::read_json(&from.join("adapter_config.json"))?;
+    let mut config = io::read_json(from.join("adapter_config.json"))?;
     if config["peft_type"] == "ADALORA" {
         config["rank_pattern"] = Value::Null; // the result of its training
     }
@@ -78,5 +78,5 @@ fn write(peft: &mut Peft, seed: i64, from: &Path, out: &Path) -> Result<()> {
     let logits = peft.view(&["a"])?.forward(&batch, Pass::eval())?;
     let named = [("input_ids", ids), ("attention_mask", mask), ("logits", logits)];
     let named: BTreeMap<_, _> = named.into_iter().map(|(name, t)| (name.to_owned(), t)).collect();
-    Ok(tensors::write(&out.join("logits.safetensors"), &named)?)
+    Ok(tensors::write(out.join("logits.safetensors"), &named)?)
 }

@@ -42,9 +42,9 @@ pub(super) fn over_residual(peft: &Peft, dir: &Path, residual: Tensors) -> Resul
     tensors.extend(residual);
     let base = tensors.into_iter().map(|(n, t)| (n, t.detach().copy()));
     let mut over = peft.over(Params::from_tensors("the residual", Device::Cpu, base)?)?;
-    let mut json = io::read_json(&dir.join("adapter_config.json"))?;
+    let mut json = io::read_json(dir.join("adapter_config.json"))?;
     json["init_lora_weights"] = true.into();
-    let tensors = io::tensors::read(&dir.join("adapter_model.safetensors"))?;
+    let tensors = io::tensors::read(dir.join("adapter_model.safetensors"))?;
     over.add_with("golden", from_json(json, "the golden")?, tensors)?;
     Ok(over)
 }

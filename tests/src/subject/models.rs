@@ -80,7 +80,7 @@ impl Subject for Bert {
     const NAME: &'static str = "Bert";
 
     fn base() -> Result<Peft> {
-        Ok(hub::open(&golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
+        Ok(hub::open(golden("bert/base"), Device::Cpu, hub::Head::Stored)?.peft)
     }
 
     /// Those of the golden's `config.json`.
@@ -135,7 +135,7 @@ impl Subject for Llama {
     const NAME: &'static str = "Llama";
 
     fn base() -> Result<Peft> {
-        Ok(hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
+        Ok(hub::open(golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
     }
 
     /// Those of the golden's `config.json`; the head is not tied.
@@ -186,7 +186,7 @@ impl Subject for Gpt2 {
     const NAME: &'static str = "Gpt2";
 
     fn base() -> Result<Peft> {
-        Ok(hub::open(&golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft)
+        Ok(hub::open(golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft)
     }
 
     /// Those of the golden's `config.json`; the head is tied to the word embedding.
@@ -240,7 +240,7 @@ impl Subject for Qwen2 {
     const NAME: &'static str = "Qwen2";
 
     fn base() -> Result<Peft> {
-        let peft = hub::open(&golden("qwen2/base"), Device::Cpu, hub::Head::Stored)?.peft;
+        let peft = hub::open(golden("qwen2/base"), Device::Cpu, hub::Head::Stored)?.peft;
         tch::manual_seed(7);
         Ok(peft.resized(RESIZED, NewRows::Drawn)?)
     }

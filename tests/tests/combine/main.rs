@@ -23,12 +23,12 @@ fn combinations_have_the_numbers_of_peft() -> Result<()> {
     let _serial = serial();
     let dir = golden("llama/x_multi_adapter");
     let g = golden_tensors(&dir)?;
-    let mut peft = hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
+    let mut peft = hub::open(golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft;
     for name in ["a", "b"] {
         peft.load(name, dir.join(name))?;
     }
     let batch = Batch::masked(g["input_ids"].copy(), g["attention_mask"].copy());
-    let meta = io::read_json(&dir.join("meta.json"))?;
+    let meta = io::read_json(dir.join("meta.json"))?;
     let combos = meta["combos"].as_object().context("combos")?;
     for (name, combo) in combos {
         let how = several::how(combo)?;
@@ -43,7 +43,7 @@ fn combinations_have_the_numbers_of_peft() -> Result<()> {
         }
         let out = tempfile::tempdir()?;
         peft.save(name, out.path())?;
-        let config = io::read_json(&out.path().join("adapter_config.json"))?;
+        let config = io::read_json(out.path().join("adapter_config.json"))?;
         ensure!(config["r"] == combo["r"] && config["lora_alpha"] == combo["lora_alpha"], "{name}: {config}");
         ensure!(config["target_modules"] == serde_json::json!(["down_proj", "q_proj"]), "{config}");
         peft.load("again", out.path())?;

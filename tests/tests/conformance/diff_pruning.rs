@@ -253,7 +253,7 @@ fn broken_places_are_refused() -> Result<()> {
     let dir = tempfile::tempdir()?;
     peft.add_with("small", small, tensors)?;
     peft.save("small", dir.path())?;
-    let kinds: Vec<Kind> = io::tensors::read(&dir.path().join("adapter_model.safetensors"))?
+    let kinds: Vec<Kind> = io::tensors::read(dir.path().join("adapter_model.safetensors"))?
         .into_iter()
         .filter(|(name, _)| name.ends_with("indices"))
         .map(|(_, t)| t.kind())

@@ -58,29 +58,29 @@ fn prepare<M: Subject>(root: &Path) -> Result<usize> {
     let (batch, _) = M::batch()?;
     let mut inputs = BTreeMap::from([("ids".to_owned(), batch.ids()?.shallow_clone())]);
     inputs.extend(batch.mask.map(|m| ("mask".to_owned(), m)));
-    tensors::write(&root.join("inputs.safetensors"), &inputs)?;
-    tensors::write(&root.join("base.safetensors"), &M::base()?.base().tensors())?;
+    tensors::write(root.join("inputs.safetensors"), &inputs)?;
+    tensors::write(root.join("base.safetensors"), &M::base()?.base().tensors())?;
     let rows = rows(&M::sizes(), &M::common());
     for (i, row) in (0..).zip(&rows) {
         let (peft, dir) = (moved::<M>(&row.config)?, root.join(format!("{i}")));
         peft.save("a", &dir)?;
         let logits = peft.view(&["a"])?.forward(&M::batch()?.0, Pass::eval())?.detach();
-        tensors::write(&dir.join("logits"), &BTreeMap::from([("logits".into(), logits)]))?;
+        tensors::write(dir.join("logits"), &BTreeMap::from([("logits".into(), logits)]))?;
     }
     Ok(rows.len())
 }
 
 fn compare<M: Subject>(root: &Path) -> Result<()> {
     let root = root.join(M::NAME);
-    let mut inputs = tensors::read(&root.join("inputs.safetensors"))?;
+    let mut inputs = tensors::read(root.join("inputs.safetensors"))?;
     let batch = Batch { mask: inputs.remove("mask"), ..Batch::dense(inputs.remove("ids").context("ids")?) };
     let model = M::base()?;
     for (i, row) in (0..).zip(rows(&M::sizes(), &M::common())) {
-        let base = Params::from_tensors("base", Device::Cpu, tensors::read(&root.join("base.safetensors"))?)?;
+        let base = Params::from_tensors("base", Device::Cpu, tensors::read(root.join("base.safetensors"))?)?;
         let (mut peft, dir) = (model.over(base)?, root.join(format!("{i}")));
         peft.load("a", &dir)?;
         let found = peft.view(&["a"])?.forward(&batch, Pass::eval())?;
-        let expected = &tensors::read(&dir.join("logits"))?["logits"];
+        let expected = &tensors::read(dir.join("logits"))?["logits"];
         assert_bits(&format!("{} · {}", M::NAME, row.name), &found.detach(), expected)?;
         println!("equal: {} · {}", M::NAME, row.name);
     }
@@ -137,7 +137,7 @@ fn load_edited(
 
 /// Up to four tensors of the file, spread over it: every write waits for the disk.
 fn some_of(dir: &Path) -> Result<Vec<(String, Tensor)>> {
-    let tensors = tensors::read(&dir.join(TENSORS))?;
+    let tensors = tensors::read(dir.join(TENSORS))?;
     let step = tensors.len().div_ceil(4);
     Ok(tensors.into_iter().step_by(step).collect())
 }

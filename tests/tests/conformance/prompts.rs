@@ -62,7 +62,7 @@ fn goldens_of_virtual_tokens() -> Result<()> {
 #[test]
 fn fresh_adapters_have_pefts_numbers() -> Result<()> {
     let _serial = serial();
-    let theirs = tensors::read(&golden("llama/starts.safetensors"))?;
+    let theirs = tensors::read(golden("llama/starts.safetensors"))?;
     let mlp = PTuningConfig { encoder_hidden_size: Some(24), ..p_tuning(Reparameterization::Mlp) };
     let lstm = PTuningConfig { encoder_hidden_size: Some(12), ..p_tuning(Reparameterization::Lstm) };
     let projected = PrefixTuningConfig { encoder_hidden_size: Some(24), ..prefix(true) };
@@ -115,7 +115,7 @@ fn encoders_are_for_training() -> Result<()> {
         train(&peft, "a", 2)?;
         let (dir, kept) = (tempfile::tempdir()?, tempfile::tempdir()?);
         peft.save("a", dir.path())?;
-        let written = tensors::read(&dir.path().join("adapter_model.safetensors"))?;
+        let written = tensors::read(dir.path().join("adapter_model.safetensors"))?;
         ensure!(written.keys().eq(["prompt_embeddings"]), "the file has {:?}", written.keys());
 
         let mut other = Bert::base()?;
@@ -127,7 +127,7 @@ fn encoders_are_for_training() -> Result<()> {
 
         let file = kept.path().join("encoder.safetensors");
         tensors::write(&file, &peft.params("a")?.tensors())?;
-        let config = peft_core::io::read_json(&dir.path().join("adapter_config.json"))?;
+        let config = peft_core::io::read_json(dir.path().join("adapter_config.json"))?;
         other.add_with("c", peft_core::methods::from_json(config, "the file")?, tensors::read(&file)?)?;
         let (mut whole, mut resumed) = (vec![], vec![]);
         for _ in 0..2 {
@@ -170,7 +170,7 @@ fn tokenizer() -> Result<TempDir> {
         },
         "model": { "type": "WordLevel", "unk_token": "[UNK]", "vocab": vocab },
     });
-    write_json(&dir.path().join("tokenizer.json"), &all)?;
+    write_json(dir.path().join("tokenizer.json"), &all)?;
     Ok(dir)
 }
 
@@ -202,7 +202,7 @@ fn a_prompt_starts_from_a_text() -> Result<()> {
     let (mut other, expected) = (Bert::base()?, config(2, "other"));
     drop(dir);
     other.load("b", file.path())?;
-    let json = peft_core::io::read_json(&file.path().join("adapter_config.json"))?;
+    let json = peft_core::io::read_json(file.path().join("adapter_config.json"))?;
     for (field, value) in [
         ("prompt_tuning_init", "TEXT"),
         ("prompt_tuning_init_text", "other"),

@@ -26,7 +26,7 @@ fn classes_with_numbers_for_names() -> Result<()> {
     assert_close("logits", &logits(&opened.peft, &short())?, &Tensor::from_slice2(&rows), TOL)?;
     let out = tempfile::tempdir()?;
     hub::save(&opened.peft, out.path(), None)?;
-    let json = io::read_json(&out.path().join("config.json"))?;
+    let json = io::read_json(out.path().join("config.json"))?;
     ensure!(json["id2label"] == json!({ "0": 0, "1": 1, "2": 2 }), "{json:#}");
     Ok(())
 }

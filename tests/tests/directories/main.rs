@@ -53,7 +53,7 @@ fn logits(peft: &Peft, batch: &Batch) -> Result<Tensor> {
 }
 
 fn expected(name: &str) -> Result<Value> {
-    Ok(io::read_json(&golden("cases/cases.json"))?[name].take())
+    Ok(io::read_json(golden("cases/cases.json"))?[name].take())
 }
 
 /// Warnings as a program prints them, with what each must say.
@@ -139,7 +139,7 @@ fn what_is_read_is_saved() -> Result<()> {
         let dir = case(name, "llama")?;
         hub::save_with(&open(dir.path())?.peft, out.path(), None, io::IfExists::Replace)?;
         let path = |dir: &Path| dir.join("config.json");
-        Ok([io::read_json(&path(out.path()))?, io::read_json(&path(dir.path()))?])
+        Ok([io::read_json(path(out.path()))?, io::read_json(path(dir.path()))?])
     };
     let [found, read] = saved("infinity")?;
     ensure!(found == read && read["time_limit"] == json!({ "__float__": "Infinity" }), "{found:#}");
@@ -156,9 +156,9 @@ fn ids_below_zero_are_none() -> Result<()> {
     let _serial = serial();
     let read = |config: Value, generation: Option<Value>| -> Result<TokenIds> {
         let dir = tempfile::tempdir()?;
-        io::write_json(&dir.path().join("config.json"), &config)?;
+        io::write_json(dir.path().join("config.json"), &config)?;
         if let Some(json) = generation {
-            io::write_json(&dir.path().join("generation_config.json"), &json)?;
+            io::write_json(dir.path().join("generation_config.json"), &json)?;
         }
         Ok(TokenIds::read(dir.path())?)
     };

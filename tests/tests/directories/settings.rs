@@ -13,8 +13,8 @@ use tests::{assert_bits, golden, refused, serial};
 /// A directory with a `generation_config.json`.
 fn generation(json: Value, config: Value) -> Result<TempDir> {
     let dir = tempfile::tempdir()?;
-    io::write_json(&dir.path().join("config.json"), &config)?;
-    io::write_json(&dir.path().join("generation_config.json"), &json)?;
+    io::write_json(dir.path().join("config.json"), &config)?;
+    io::write_json(dir.path().join("generation_config.json"), &json)?;
     Ok(dir)
 }
 
@@ -102,14 +102,14 @@ fn settings_of_a_configuration_count_where_they_are_alone() -> Result<()> {
         "num_beams": 3, "hidden_size": 32, "task_specific_params": { "text-generation": { "max_length": 50 } }
     });
     let dir = tempfile::tempdir()?;
-    io::write_json(&dir.path().join("config.json"), &config)?;
+    io::write_json(dir.path().join("config.json"), &config)?;
     let alone = GenerationSettings::read(dir.path(), GenerateConfig::default())?;
     let (c, p) = (&alone.config, &alone.config.processors);
     ensure!((p.repetition_penalty, p.min_length) == (1.7, 12) && p.suppress_tokens == [77], "{p:?}");
     ensure!(c.eos_token_ids == [2, 3] && c.use_cache && c.max_length.is_none(), "{c:?}");
     warned(&alone.warnings, &[&["config.json: num_beams", "not applied"]])?;
 
-    io::write_json(&dir.path().join("generation_config.json"), &json!({ "bos_token_id": 1 }))?;
+    io::write_json(dir.path().join("generation_config.json"), &json!({ "bos_token_id": 1 }))?;
     let beside = GenerationSettings::read(dir.path(), GenerateConfig::default())?;
     ensure!(beside.config == GenerateConfig { pad_token_id: 2, ..Default::default() }, "{beside:?}");
     let passed = |field| [field, "as in transformers", "generation_config.json"];

@@ -16,7 +16,7 @@ use tests::{assert_bits, edited, golden, refused, serial};
 /// The golden Llama in the two shards of an index, one tensor perhaps in both.
 pub fn directory(name: &str, both: Option<&str>) -> Result<TempDir> {
     let dir = edited("llama", &json!({}))?;
-    let all = tensors::read(&dir.path().join("model.safetensors"))?;
+    let all = tensors::read(dir.path().join("model.safetensors"))?;
     let index = dir.path().join("model.safetensors.index.json");
     std::fs::copy(golden("cases").join(name).join("model.safetensors.index.json"), &index)?;
     std::fs::remove_file(dir.path().join("model.safetensors"))?;
@@ -30,7 +30,7 @@ pub fn directory(name: &str, both: Option<&str>) -> Result<TempDir> {
         for tensor in both.into_iter().filter(|_| file.contains("00001")) {
             tensors.insert(tensor.to_owned(), all[tensor].copy());
         }
-        tensors::write(&dir.path().join(file), tensors)?;
+        tensors::write(dir.path().join(file), tensors)?;
     }
     Ok(dir)
 }

@@ -124,7 +124,7 @@ fn what_would_change_the_numbers_is_refused_by_name() -> Result<()> {
         let dir = copy("bert/lora")?;
         edit_json(&dir.path().join(CONFIG), |c| c[field] = value.clone())?;
         let strict =
-            peft_core::methods::from_json(peft_core::io::read_json(&dir.path().join(CONFIG))?, "a user");
+            peft_core::methods::from_json(peft_core::io::read_json(dir.path().join(CONFIG))?, "a user");
         refused(field, strict, &["a user", field, &value.to_string(), "not supported"])?;
         let warnings = bert()?.load("a", dir.path())?;
         let named = warnings.iter().any(|w| w.field == field && w.place.ends_with(CONFIG));
@@ -149,7 +149,7 @@ fn an_unknown_field_that_is_empty_survives() -> Result<()> {
     let mut peft = bert()?;
     peft.load("a", dir.path())?;
     peft.save("a", out.path())?;
-    let written = peft_core::io::read_json(&out.path().join(CONFIG))?;
+    let written = peft_core::io::read_json(out.path().join(CONFIG))?;
     for (field, value) in fields.iter().chain(&described) {
         ensure!(written.get(field) == Some(value), "{field}: {:?}, expected {value}", written.get(field));
     }

@@ -87,7 +87,7 @@ fn a_config_that_does_not_fit_the_weights() -> Result<()> {
 /// The golden base in two shards.
 fn sharded() -> Result<TempDir> {
     let dir = copy("bert/base")?;
-    let all = tensors::read(&dir.path().join(WEIGHTS))?;
+    let all = tensors::read(dir.path().join(WEIGHTS))?;
     let mut shards = [BTreeMap::new(), BTreeMap::new()];
     let mut map = serde_json::Map::new();
     for (i, (name, t)) in (0..).zip(all) {
@@ -95,9 +95,9 @@ fn sharded() -> Result<TempDir> {
         shards[i % 2].insert(name, t);
     }
     for (i, tensors) in (0..).zip(&shards) {
-        peft_core::io::tensors::write(&dir.path().join(shard(i)), tensors)?;
+        peft_core::io::tensors::write(dir.path().join(shard(i)), tensors)?;
     }
-    write_json(&dir.path().join(INDEX), &json!({ "metadata": { "total_size": 97_984 }, "weight_map": map }))?;
+    write_json(dir.path().join(INDEX), &json!({ "metadata": { "total_size": 97_984 }, "weight_map": map }))?;
     std::fs::remove_file(dir.path().join(WEIGHTS))?;
     Ok(dir)
 }

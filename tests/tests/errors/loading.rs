@@ -50,7 +50,7 @@ fn an_adapter_of_another_family() -> Result<()> {
     edit_json(&taskless.path().join(CONFIG), |c| c["task_type"] = Value::Null)?;
     let parts = [TENSORS, "`base_model.classifier.bias`", "is it for another model"];
     refused("without a task", llama()?.load("a", taskless.path()), &parts)?;
-    let mut gpt2 = hub::open(&golden("gpt2/base"), Device::Cpu, Head::Stored)?.peft;
+    let mut gpt2 = hub::open(golden("gpt2/base"), Device::Cpu, Head::Stored)?.peft;
     let parts = [CONFIG, "`v_proj` in target_modules", "did you mean `c_proj`?"];
     refused("llama's on GPT-2", gpt2.load("a", golden("llama/lora")), &parts)?;
     Ok(())

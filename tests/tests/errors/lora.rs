@@ -16,11 +16,11 @@ use tests::{assert_bits, golden, refused, serial};
 const TENSORS: &str = "adapter_model.safetensors";
 
 fn llama() -> Result<Peft> {
-    Ok(hub::open(&golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    Ok(hub::open(golden("llama/base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 fn gpt2() -> Result<Peft> {
-    Ok(hub::open(&golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft)
+    Ok(hub::open(golden("gpt2/base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 fn lora(targets: &[&str]) -> LoraConfig {
@@ -272,7 +272,7 @@ fn fan_in_fan_out_is_the_layers() -> Result<()> {
     let (mut peft, out) = (bert()?, tempfile::tempdir()?);
     peft.load("a", dir.path())?;
     peft.save("a", out.path())?;
-    let written = peft_core::io::read_json(&out.path().join("adapter_config.json"))?;
+    let written = peft_core::io::read_json(out.path().join("adapter_config.json"))?;
     ensure!(written["fan_in_fan_out"] == false, "{written:#}");
     // All of Tiny's biases, whose names differ.
     let mut peft = tiny()?;

@@ -25,7 +25,7 @@ fn files(files: &[(&str, &str)]) -> Result<TempDir> {
 /// Reads `train.jsonl` with these contents.
 fn read(text: &str) -> Result<peft_core::Result<Dataset>> {
     let dir = files(&[("train.jsonl", text)])?;
-    Ok(Dataset::read(&dir.path().join("train.jsonl")))
+    Ok(Dataset::read(dir.path().join("train.jsonl")))
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn tokenizer() -> Result<TempDir> {
         "decoder": null,
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]" }
     });
-    write_json(&dir.path().join("tokenizer.json"), &tokenizer)?;
+    write_json(dir.path().join("tokenizer.json"), &tokenizer)?;
     Ok(dir)
 }
 
@@ -227,7 +227,7 @@ fn texts_of_a_file() -> Result<()> {
         ("b.json", "{\"text\": \"a\"}\n{\"label\": \"a\"}\n"),
         ("c.txt", "\n"),
     ])?;
-    let read = |name: &str| texts(&dir.path().join(name));
+    let read = |name: &str| texts(dir.path().join(name));
     ensure!(read("a.jsonl")? == ["the cat", "a\nmat"], "JSON lines");
     ensure!(read("a.txt")? == ["the cat", " {\"text\""], "lines");
     refused("no text", read("b.json"), &["b.json", "line 2", "no `text`"])?;
@@ -294,7 +294,7 @@ fn family_of(dir: impl AsRef<std::path::Path>) -> peft_core::Result<String> {
 
 #[test]
 fn the_family_of_a_directory() -> Result<()> {
-    ensure!(family_of(&tests::golden("mistral").join("base"))? == "mistral", "mistral");
+    ensure!(family_of(tests::golden("mistral").join("base"))? == "mistral", "mistral");
     let dir = files(&[("config.json", r#"{"model_type": "t5"}"#)])?;
     refused("t5", family_of(dir.path()), &["config.json", "model_type", "`t5`", "llama"])?;
     let dir = files(&[("config.json", r#"{"hidden_size": 32}"#)])?;

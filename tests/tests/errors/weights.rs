@@ -28,7 +28,7 @@ fn names(list: &[&str]) -> Option<Names> {
 }
 
 fn base(family: &str) -> Result<Peft> {
-    Ok(hub::open(&golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
+    Ok(hub::open(golden(family).join("base"), Device::Cpu, hub::Head::Stored)?.peft)
 }
 
 /// Loads a golden of Llama's with its config changed.
@@ -96,7 +96,7 @@ fn adalora_takes_loras_fields_that_mean_nothing_to_it() -> Result<()> {
     let mut peft = base("llama")?;
     peft.load("a", dir.path())?;
     peft.save("a", out.path())?;
-    let written = peft_core::io::read_json(&out.path().join(CONFIG))?;
+    let written = peft_core::io::read_json(out.path().join(CONFIG))?;
     for (field, value) in fields {
         ensure!(written[field] == value, "{field}: {}", written[field]);
     }
@@ -137,7 +137,7 @@ fn beft_is_for_linear_layers_and_merges_where_there_is_a_bias() -> Result<()> {
     let gpt2 = base("gpt2")?.add("a", BeftConfig::default());
     refused("no default", gpt2, &["BEFT", "target_modules", "`gpt2`"])?;
     load_with("llama/beft", |c| c["init_weights"] = json!("zero"), &["init_weights", "zero"])?;
-    let mut excluding = peft_core::io::read_json(&golden("llama/beft").join(CONFIG))?;
+    let mut excluding = peft_core::io::read_json(golden("llama/beft").join(CONFIG))?;
     excluding["exclude_modules"] = json!(["k"]);
     let strict = peft_core::methods::from_json(excluding, "a user");
     refused("exclude", strict, &["a user", "exclude_modules", "not supported"])?;

@@ -62,7 +62,7 @@ fn a_configuration_is_enough() -> Result<()> {
 }
 
 pub fn llama7b() -> Result<(Blueprint, Value)> {
-    let json = read_json(&golden("llama7b_counts.json"))?;
+    let json = read_json(golden("llama7b_counts.json"))?;
     Ok((Blueprint::read(&json["model"], "LLaMA-7B")?, json))
 }
 

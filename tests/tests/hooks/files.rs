@@ -95,11 +95,11 @@ fn export_says_what_is_written() -> Result<()> {
     peft.add("mine", MineConfig { size: 3, ..MineConfig::default() })?;
     shake(peft.params("mine")?)?;
     peft.save("mine", dir.path())?;
-    let config = io::read_json(&dir.path().join(io::adapter::CONFIG))?;
+    let config = io::read_json(dir.path().join(io::adapter::CONFIG))?;
     for (field, value) in [("peft_type", json!("MINE")), ("size", json!(3)), ("tensors", json!(1))] {
         ensure!(config[field] == value, "{field}: {config:#}");
     }
-    let mut written = io::tensors::read(&dir.path().join(io::adapter::TENSORS))?;
+    let mut written = io::tensors::read(dir.path().join(io::adapter::TENSORS))?;
     ensure!(written.keys().eq(["mine.v"]), "{:?}", written.keys());
     let v = written.remove("mine.v").context("v")?;
     assert_bits("v", &v.tr(), &crate::get(peft.params("mine")?, "v"))?;
@@ -141,9 +141,9 @@ fn files_of_a_registered_method_are_read() -> Result<()> {
     }
 
     // Its fields are checked as those of any file.
-    let mut config = io::read_json(&dir.path().join("mine").join(io::adapter::CONFIG))?;
+    let mut config = io::read_json(dir.path().join("mine").join(io::adapter::CONFIG))?;
     config["size"] = json!("three");
-    io::write_json(&dir.path().join("mine").join(io::adapter::CONFIG), &config)?;
+    io::write_json(dir.path().join("mine").join(io::adapter::CONFIG), &config)?;
     refused("a wrong field", other.load("wrong", dir.path().join("mine")), &["size", "\"three\""])?;
     Ok(())
 }

@@ -17,7 +17,7 @@ use tests::{assert_bits, golden, refused, serial};
 const WEIGHT: &str = "model.layers.0.mlp.up_proj.weight";
 
 fn config(dir: &Path) -> Result<Value> {
-    Ok(read_json(&dir.join("config.json"))?)
+    Ok(read_json(dir.join("config.json"))?)
 }
 
 fn same_tensors(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -30,7 +30,7 @@ fn what_transformers_saved_comes_back_byte_by_byte() -> Result<()> {
     let (dir, out) = (golden("nf4/qlora_llama/base"), tempfile::tempdir()?);
     hub::save(&qlora()?.peft, out.path(), None)?;
     ensure!(config(out.path())? == config(&dir)?, "{:#}", config(out.path())?);
-    let read = |d: &Path| tensors::read(&d.join("model.safetensors"));
+    let read = |d: &Path| tensors::read(d.join("model.safetensors"));
     same_tensors(&read(out.path())?, &read(&dir)?)
 }
 
@@ -70,7 +70,7 @@ fn layers_that_stay_dense() -> Result<()> {
         skip_modules: modules.iter().map(|m| (*m).into()).collect(),
         ..DOUBLE
     };
-    let open = |modules: &[&str]| hub::open(&golden("llama/base"), Device::Cpu, quantise(&skip(modules)));
+    let open = |modules: &[&str]| hub::open(golden("llama/base"), Device::Cpu, quantise(&skip(modules)));
     for (modules, quantised) in [
         (&["lm_head"][..], 14),
         (&["up_proj"], 12),
@@ -91,7 +91,7 @@ fn layers_that_stay_dense() -> Result<()> {
     }
     refused("regex", open(&["model.("]), &["skip_modules", "`model.(`"])?;
     let how = Nf4Config { compute: Kind::Double, ..DOUBLE };
-    let opened = hub::open(&golden("llama/base"), Device::Cpu, quantise(&how));
+    let opened = hub::open(golden("llama/base"), Device::Cpu, quantise(&how));
     refused("dtype", opened, &["NF4", "compute", "Double", "BFloat16"])?;
     Ok(())
 }
@@ -102,12 +102,12 @@ fn edited(
     edit: impl FnOnce(&mut BTreeMap<String, Tensor>),
 ) -> Result<TempDir> {
     let (from, dir) = (golden("nf4/qlora_llama/base"), tempfile::tempdir()?);
-    let mut json = read_json(&from.join("config.json"))?;
+    let mut json = read_json(from.join("config.json"))?;
     config(&mut json);
-    write_json(&dir.path().join("config.json"), &json)?;
-    let mut all = tensors::read(&from.join("model.safetensors"))?;
+    write_json(dir.path().join("config.json"), &json)?;
+    let mut all = tensors::read(from.join("model.safetensors"))?;
     edit(&mut all);
-    tensors::write(&dir.path().join("model.safetensors"), &all)?;
+    tensors::write(dir.path().join("model.safetensors"), &all)?;
     Ok(dir)
 }
 
@@ -134,14 +134,14 @@ fn other_kinds_of_quantisation_are_refused_by_name() -> Result<()> {
     let dir = edited(|c| c["quantization_config"] = Value::Null, |_| ())?;
     refuse("silence", &dir, &["config.json", "quantization_config", "missing", "4 bits"])?;
 
-    let opened = hub::open(&golden("nf4/qlora_llama/base"), Device::Cpu, quantise(&DOUBLE));
+    let opened = hub::open(golden("nf4/qlora_llama/base"), Device::Cpu, quantise(&DOUBLE));
     refused("twice", opened, &["config.json", "quantization_config", "already"])?;
     let Err(error) = qlora()?.peft.quantised(&DOUBLE) else { anyhow::bail!("quantised twice") };
     ensure!(error.to_string().contains("4-bit") && error.to_string().contains("exists"), "{error}");
     let dense = tempfile::tempdir()?;
     let mut json = config(&golden("llama/base"))?;
     json["quantization_config"] = config(&golden("nf4/qlora_llama/base"))?["quantization_config"].take();
-    write_json(&dense.path().join("config.json"), &json)?;
+    write_json(dense.path().join("config.json"), &json)?;
     std::fs::copy(golden("llama/base/model.safetensors"), dense.path().join("model.safetensors"))?;
     refuse("a dense file", &dense, &["config.json", "quantization_config", "none of"])?;
     Ok(())
@@ -240,7 +240,7 @@ fn an_embedding_in_four_bits() -> Result<()> {
 fn a_classifier_in_four_bits() -> Result<()> {
     let _serial = serial();
     let (dir, name) = (tempfile::tempdir()?, "classifier.weight");
-    let peft = hub::open(&golden("bert/base"), Device::Cpu, quantise(&DOUBLE))?.peft;
+    let peft = hub::open(golden("bert/base"), Device::Cpu, quantise(&DOUBLE))?.peft;
     hub::save(&peft, dir.path(), None)?;
     let file = dir.path().join("model.safetensors");
     let mut all = tensors::read(&file)?;

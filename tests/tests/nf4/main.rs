@@ -21,7 +21,7 @@ const DOUBLE: Nf4Config = Nf4Config { double_quant: true, compute: Kind::Float, 
 
 /// The base that transformers saved with bitsandbytes.
 fn qlora() -> Result<Opened> {
-    Ok(hub::open(&golden("nf4/qlora_llama/base"), Device::Cpu, Head::Stored)?)
+    Ok(hub::open(golden("nf4/qlora_llama/base"), Device::Cpu, Head::Stored)?)
 }
 
 fn quantise(how: &Nf4Config) -> Options {

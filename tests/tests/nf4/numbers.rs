@@ -24,7 +24,7 @@ const PARTS: [(&str, &str); 6] = [
 
 /// Every case: `f(name, input, the golden's tensors of that case)`.
 fn cases(mut f: impl FnMut(&str, &Tensor, &dyn Fn(&str) -> Result<Tensor>) -> Result<()>) -> Result<()> {
-    let g = read(&golden("nf4/nf4_vectors.safetensors"))?;
+    let g = read(golden("nf4/nf4_vectors.safetensors"))?;
     let names: Vec<&str> = g.keys().filter_map(|k| k.strip_suffix(".input")).collect();
     ensure!(names.len() == 14, "{names:?}");
     for name in names {
@@ -86,7 +86,7 @@ fn reading_a_state_dict() -> Result<()> {
 
 #[test]
 fn linear4bit() -> Result<()> {
-    let g = read(&golden("nf4/linear4bit.safetensors"))?;
+    let g = read(golden("nf4/linear4bit.safetensors"))?;
     let stored: Tensors = g
         .iter()
         .filter_map(|(k, t)| Some((k.strip_prefix("proj.")?.to_owned(), t.shallow_clone())))

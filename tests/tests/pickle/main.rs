@@ -16,7 +16,7 @@ use tests::{assert_bits, golden, refused, serial};
 
 fn same_file(found: &str, expected: &str) -> Result<()> {
     let (found, expected) =
-        (tensors::read(&golden("pickle").join(found))?, tensors::read(&golden("pickle").join(expected))?);
+        (tensors::read(golden("pickle").join(found))?, tensors::read(golden("pickle").join(expected))?);
     ensure!(found.keys().eq(expected.keys()), "{:?}, expected {:?}", found.keys(), expected.keys());
     expected.iter().try_for_each(|(name, t)| {
         ensure!(found[name].is_contiguous(), "{name}: not contiguous");
@@ -31,7 +31,7 @@ fn tensors_are_pythons() -> Result<()> {
     same_file("weights.bin", "weights.safetensors")?;
     same_file("module.bin", "module.safetensors")?;
     let shapes = tensors::phantoms(&golden("pickle/weights.bin"))?;
-    for (name, t) in tensors::read(&golden("pickle/weights.safetensors"))? {
+    for (name, t) in tensors::read(golden("pickle/weights.safetensors"))? {
         ensure!((shapes[&name].size(), shapes[&name].kind()) == (t.size(), t.kind()), "{name}");
     }
     Ok(())
@@ -40,13 +40,13 @@ fn tensors_are_pythons() -> Result<()> {
 #[test]
 fn other_protocols_and_no_checksums() -> Result<()> {
     let _serial = serial();
-    let x = tensors::read(&golden("pickle/weights.safetensors"))?["f32"].narrow(0, 0, 2).narrow(1, 0, 2);
+    let x = tensors::read(golden("pickle/weights.safetensors"))?["f32"].narrow(0, 0, 2).narrow(1, 0, 2);
     for file in ["protocol4.bin", "protocol5.bin"] {
-        let read = tensors::read(&golden("pickle").join(file))?;
+        let read = tensors::read(golden("pickle").join(file))?;
         ensure!(read.len() == 1, "{file}: {read:?}");
         assert_bits(file, &read["w"], &x)?;
     }
-    let read = tensors::read(&golden("pickle/no_crc.bin"))?;
+    let read = tensors::read(golden("pickle/no_crc.bin"))?;
     assert_bits("no checksums", &read["w"], &x)
 }
 
@@ -132,10 +132,10 @@ fn what_is_no_file_of_weights() -> Result<()> {
         ("object.bin", &["data.pkl", "`torch.nn.modules.container.Sequential`"]),
         ("evil.bin", &["data.pkl", "`posix.system`"]),
     ] {
-        let read = tensors::read(&golden("pickle").join(file));
+        let read = tensors::read(golden("pickle").join(file));
         refused(file, read, &[parts, &convert, &[file, "torch.load('", file]].concat())?;
     }
-    let script = tensors::read(&golden("pickle/script.bin"));
+    let script = tensors::read(golden("pickle/script.bin"));
     refused("TorchScript", script, &["script.bin", "TorchScript", "state_dict()"])?;
     ensure!(!Path::new("evil").exists(), "it was run");
     Ok(())

@@ -82,7 +82,7 @@ fn adapters_and_models_are_kept_apart() -> Result<()> {
     kept("beside a model", dir.path(), lora(2, 3.0, 5)?.save("a", dir.path()), &["a model", hub::CONFIG])?;
     let dir = tempfile::tempdir()?;
     lora(2, 3.0, 5)?.save("a", dir.path())?;
-    let base = hub::open(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    let base = hub::open(golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
     kept(
         "beside an adapter",
         dir.path(),
@@ -132,7 +132,7 @@ fn other_files_are_not_overwritten_either() -> Result<()> {
         fs::create_dir(dir)?;
         fs::write(dir.join("tokenizer.json"), text)?;
     }
-    let base = hub::open(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    let base = hub::open(golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
     kept(
         "a tokenizer",
         &dir,
@@ -169,7 +169,7 @@ fn places_are_tried_without_a_trace() -> Result<()> {
 fn an_adapter_and_a_model_are_not_mixed() -> Result<()> {
     let root = tempfile::tempdir()?;
     let (model, adapter) = (root.path().join("model"), root.path().join("adapter"));
-    let mut peft = hub::open(&golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
+    let mut peft = hub::open(golden("bert/base"), Device::Cpu, Head::Stored)?.peft;
     peft.load("a", golden("bert/lora"))?;
     hub::save(&peft, &model, None)?;
     peft.save("a", &adapter)?;

@@ -10,7 +10,7 @@ use tests::limits;
 use tests::refused;
 
 fn template(name: &str) -> Result<ChatTemplate> {
-    ChatTemplate::open(&folder(name))?.with_context(|| format!("{name} has no template"))
+    ChatTemplate::open(folder(name))?.with_context(|| format!("{name} has no template"))
 }
 
 /// Texts and ids are those of `apply_chat_template`.
@@ -29,7 +29,7 @@ fn chats_are_transformers() -> Result<()> {
             "{name}:\n{text}\n--- and transformers\n{}",
             rows::<String>(&case["text"])?
         );
-        let ids = TextEncoder::open(&folder(&name), limits(300, 2000, 0))?.plain(&text)?;
+        let ids = TextEncoder::open(folder(&name), limits(300, 2000, 0))?.plain(&text)?;
         ensure!(ids == rows::<Vec<i64>>(&case["ids"])?, "{name}: {ids:?}");
     }
     Ok(())
@@ -37,7 +37,7 @@ fn chats_are_transformers() -> Result<()> {
 
 #[test]
 fn chats_of_files() -> Result<()> {
-    let corpus = Corpus::read(&case("messages.jsonl"))?;
+    let corpus = Corpus::read(case("messages.jsonl"))?;
     let said =
         [json!({ "role": "user", "content": "the cat" }), json!({ "role": "assistant", "content": "sat" })];
     let chat = Example::Chat { messages: said.to_vec(), given: 0, tools: None };
@@ -109,7 +109,7 @@ fn marks_of_messages() -> Result<()> {
 /// The whole conversation is learned, or what follows the prompt.
 #[test]
 fn what_is_learned_of_a_chat() -> Result<()> {
-    let encoder = TextEncoder::open(&folder("chatml"), limits(300, 2000, 0))?;
+    let encoder = TextEncoder::open(folder("chatml"), limits(300, 2000, 0))?;
     let template = template("chatml")?;
     let messages: Vec<Value> =
         ["user", "assistant"].iter().map(|r| json!({ "role": r, "content": "hi" })).collect();
@@ -134,11 +134,11 @@ fn templates_that_refuse_or_are_none() -> Result<()> {
     let python = template("python")?;
     let odd = json!({ "role": "user", "content": "a", "extra": { "a": true } });
     refused("an object", python.render(&[odd], None, false), &["it prints a map"])?;
-    ensure!(ChatTemplate::open(&folder("llama"))?.is_none(), "a template out of nothing");
+    ensure!(ChatTemplate::open(folder("llama"))?.is_none(), "a template out of nothing");
 
     let dir = |config: Value| -> Result<TempDir> {
         let dir = tempfile::tempdir()?;
-        write_json(&dir.path().join("tokenizer_config.json"), &config)?;
+        write_json(dir.path().join("tokenizer_config.json"), &config)?;
         Ok(dir)
     };
     let opened = |config: Value| -> Result<peft_core::Result<Option<ChatTemplate>>> {

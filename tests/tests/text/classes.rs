@@ -16,7 +16,7 @@ fn read(text: &str) -> Result<peft_core::Result<Dataset>> {
 
 #[test]
 fn labels_by_their_kind() -> Result<()> {
-    let data = Dataset::read(&case("label_float.jsonl"))?;
+    let data = Dataset::read(case("label_float.jsonl"))?;
     ensure!(data.rows[0].label == "1" && data.labels() == ["0", "1"], "{data:?}");
     // Classes keep their numbers where there are ten.
     let rows: Vec<String> = (0..11).rev().map(|n| format!(r#"{{"text": "a", "label": {n}}}"#)).collect();
@@ -46,7 +46,7 @@ fn labels_by_their_kind() -> Result<()> {
 /// An array is no struct by position.
 #[test]
 fn strings_are_no_labelled_rows() -> Result<()> {
-    refused("strings", Dataset::read(&case("strings2.json")), &["strings2.json", "row 1", "no `label`"])?;
+    refused("strings", Dataset::read(case("strings2.json")), &["strings2.json", "row 1", "no `label`"])?;
     refused(
         "a row",
         read(
@@ -60,7 +60,7 @@ fn strings_are_no_labelled_rows() -> Result<()> {
 
 #[test]
 fn pairs_have_glues_names() -> Result<()> {
-    let data = Dataset::read(&case("glue.jsonl"))?;
+    let data = Dataset::read(case("glue.jsonl"))?;
     let row = &data.rows[0];
     let found = (row.text.as_str(), row.pair.as_deref(), row.label.as_str());
     ensure!(found == ("the cat", Some("the dog"), "1") && data.warnings.is_empty(), "{data:?}");
@@ -87,14 +87,14 @@ fn pairs_have_glues_names() -> Result<()> {
 #[test]
 fn pairs_are_transformers() -> Result<()> {
     let _serial = serial();
-    let mut peft = hub::open(&tests::golden("bert").join("base"), Device::Cpu, Head::Stored)?.peft;
+    let mut peft = hub::open(tests::golden("bert").join("base"), Device::Cpu, Head::Stored)?.peft;
     for adapter in ["lora", "prompt", "ptuning", "prefix"] {
         peft.load(adapter, tests::golden("bert").join(adapter))?;
     }
     for case in reference("pairs")?.as_array().context("cases")? {
         let pairs: Vec<(String, String)> = rows(&case["rows"])?;
         let longest: i64 = rows(&case["longest"])?;
-        let inputs = TextEncoder::open(&folder("bert"), limits(96, longest, 0))?.pairs(&pairs)?;
+        let inputs = TextEncoder::open(folder("bert"), limits(96, longest, 0))?.pairs(&pairs)?;
         ensure!(inputs.ids == rows::<Vec<Vec<i64>>>(&case["ids"])?, "{longest}: {:?}", inputs.ids);
         let types = inputs.token_types.as_ref().context("no types")?;
         ensure!(*types == rows::<Vec<Vec<i64>>>(&case["token_types"])?, "{longest}: {types:?}");
@@ -117,7 +117,7 @@ fn pairs_are_transformers() -> Result<()> {
 /// Labels go with the types, and texts alone have none.
 #[test]
 fn a_data_set_of_pairs() -> Result<()> {
-    let encoder = TextEncoder::open(&folder("bert"), limits(96, 64, 0))?;
+    let encoder = TextEncoder::open(folder("bert"), limits(96, 64, 0))?;
     let data = read(
         "{\"premise\": \"the cat\", \"hypothesis\": \"a dog\", \"label\": 1}\n{\"premise\": \"a\", \"hypothesis\": \"\", \"label\": 0}",
     )??;
@@ -132,11 +132,11 @@ fn a_data_set_of_pairs() -> Result<()> {
     let dir = tempfile::tempdir()?;
     std::fs::copy(folder("bert").join("tokenizer.json"), dir.path().join("tokenizer.json"))?;
     let settings = serde_json::json!({ "model_input_names": ["input_ids", "attention_mask"] });
-    peft_core::io::write_json(&dir.path().join("tokenizer_config.json"), &settings)?;
+    peft_core::io::write_json(dir.path().join("tokenizer_config.json"), &settings)?;
     let inputs = TextEncoder::open(dir.path(), limits(96, 64, 0))?.pairs(&[("a", "the")])?;
     ensure!(inputs.token_types.is_none(), "{inputs:?}");
     for longest in [3, 2] {
-        let pairs = TextEncoder::open(&folder("bert"), limits(96, longest, 0))
+        let pairs = TextEncoder::open(folder("bert"), limits(96, longest, 0))
             .and_then(|e| e.pairs(&[("a", "the cat")]));
         refused("no room", pairs, &["tokenizer.json", "tokens to every"])?;
     }
@@ -149,11 +149,11 @@ fn token_types_that_do_not_fit() -> Result<()> {
     let batch = |types: &[i64]| Batch::dense(ids()).typed(&[types.to_vec()]);
     let base = |family: &str| tests::golden(family).join("base");
     refused("too few", batch(&[0, 1]), &["[1, 2]", "[1, 3]"])?;
-    let bert = hub::open(&base("bert"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
+    let bert = hub::open(base("bert"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
     refused("type 2", bert.forward(&batch(&[0, 1, 2])?, Pass::eval()), &["token type 2", "has 2"])?;
-    let roberta = hub::open(&base("roberta"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
+    let roberta = hub::open(base("roberta"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
     refused("below 0", roberta.forward(&batch(&[0, -1, 1])?, Pass::eval()), &["token type -1", "has 2"])?;
-    let llama = hub::open(&base("llama"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
+    let llama = hub::open(base("llama"), Device::Cpu, Head::Stored)?.peft.view(&[])?;
     refused("llama", llama.forward(&batch(&[0, 1, 1])?, Pass::eval()), &["token types", "none"])?;
     Ok(())
 }

@@ -21,14 +21,14 @@ fn completion(prompt: impl Into<String>, completion: &str) -> Example {
 
 #[test]
 fn two_strings_are_two_texts() -> Result<()> {
-    let corpus = Corpus::read(&case("strings2.json"))?;
+    let corpus = Corpus::read(case("strings2.json"))?;
     ensure!(corpus.form == Form::Text && texts(&corpus) == ["the cat", "the dog"], "{corpus:?}");
     Ok(())
 }
 
 #[test]
 fn arrays_objects_over_lines_and_lines_are_the_same() -> Result<()> {
-    let expected = Corpus::read(&case("array.json"))?.rows;
+    let expected = Corpus::read(case("array.json"))?.rows;
     ensure!(expected == ["the cat sat", "the dog ran"].map(|t| Example::Text(t.into())), "{expected:?}");
     for (name, text) in [
         ("lines.jsonl", "{\"text\": \"the cat sat\"}\r\n\r\n{\"text\": \"the dog ran\"}"),
@@ -53,7 +53,7 @@ fn arrays_objects_over_lines_and_lines_are_the_same() -> Result<()> {
 
 #[test]
 fn alpaca_has_its_prompts() -> Result<()> {
-    let corpus = Corpus::read(&case("alpaca.json"))?;
+    let corpus = Corpus::read(case("alpaca.json"))?;
     let bare = PROMPT.replace("{instruction}", "the cat");
     let full = PROMPT_WITH_INPUT.replace("{instruction}", "the dog").replace("{input}", "is");
     ensure!(bare.ends_with("### Instruction:\nthe cat\n\n### Response:\n"), "{bare}");
@@ -70,7 +70,7 @@ fn alpaca_has_its_prompts() -> Result<()> {
 
 #[test]
 fn prompts_and_completions_are_joined_as_they_are() -> Result<()> {
-    let corpus = Corpus::read(&case("prompt_completion.jsonl"))?;
+    let corpus = Corpus::read(case("prompt_completion.jsonl"))?;
     ensure!(corpus.rows == [completion("the cat", "sat")], "{corpus:?}");
     let said = corpus.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
     ensure!(said.len() == 1 && said[0].contains("`the catsat`"), "{said:?}");
@@ -141,7 +141,7 @@ fn a_prompt_is_not_learned() -> Result<()> {
     let expected = reference("completions")?;
     let pairs: Vec<[String; 2]> = rows(&expected["rows"])?;
     let examples: Vec<Example> = pairs.iter().map(|[p, c]| completion(p, c)).collect();
-    let encoder = TextEncoder::open(&folder("llama"), limits(96, 64, 0))?;
+    let encoder = TextEncoder::open(folder("llama"), limits(96, 64, 0))?;
     let data = encoder.examples(&examples, Some(2), None)?;
     let (ids, labels): (Vec<Vec<i64>>, Vec<Vec<i64>>) = (rows(&expected["ids"])?, rows(&expected["labels"])?);
     ensure!(data.ids == ids && (data.truncated, data.dropped) == (0, 0), "{data:?}");
@@ -151,7 +151,7 @@ fn a_prompt_is_not_learned() -> Result<()> {
         // The first label is that of no prediction.
         ensure!(own[1..] == labels[1..] && padding.iter().all(|l| *l == -100), "{row:?}, not {labels:?}");
     }
-    let peft = hub::open(&tests::golden("llama").join("base"), Device::Cpu, Head::Stored)?.peft;
+    let peft = hub::open(tests::golden("llama").join("base"), Device::Cpu, Head::Stored)?.peft;
     let logits = peft.view(&[])?.forward(&batch, Pass::eval())?;
     let loss = f64::try_from(next_token_loss(&logits, &found)?)?;
     let python: f64 = rows(&expected["loss"])?;
@@ -162,7 +162,7 @@ fn a_prompt_is_not_learned() -> Result<()> {
 #[test]
 fn completions_that_are_cut() -> Result<()> {
     let encode = |longest, examples: &[Example]| -> Result<peft_core::Result<Sequences>> {
-        Ok(TextEncoder::open(&folder("llama"), limits(96, longest, 0))?.examples(examples, Some(2), None))
+        Ok(TextEncoder::open(folder("llama"), limits(96, longest, 0))?.examples(examples, Some(2), None))
     };
     let examples =
         [completion("the cat sat on", " a mat"), completion("the", " dog ran"), Example::Text("a".into())];
@@ -174,7 +174,7 @@ fn completions_that_are_cut() -> Result<()> {
     ensure!((data.truncated, data.dropped, data.len()) == (1, 1, 2), "{data:?}");
     ensure!(data.ids[0] == [1, 3, 5, 7, 2], "{data:?}");
     refused("nothing", encode(5, &examples[..1])?, &["all 1 texts", "5 tokens", "nothing to learn"])?;
-    let empty = TextEncoder::open(&folder("llama"), limits(96, 5, 0))?.examples(
+    let empty = TextEncoder::open(folder("llama"), limits(96, 5, 0))?.examples(
         &[completion("the cat", "")],
         None,
         None,

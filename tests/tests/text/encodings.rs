@@ -7,9 +7,9 @@ use tests::refused;
 
 #[test]
 fn a_byte_order_mark_is_no_text() -> Result<()> {
-    ensure!(texts(&case("bom.txt"))? == ["the cat sat", "the dog ran"], "{:?}", texts(&case("bom.txt"))?);
-    ensure!(texts(&case("bom.jsonl"))? == ["the cat sat", "the dog ran"], "{:?}", texts(&case("bom.jsonl"))?);
-    let data = Dataset::read(&case("bom.jsonl"))?;
+    ensure!(texts(case("bom.txt"))? == ["the cat sat", "the dog ran"], "{:?}", texts(case("bom.txt"))?);
+    ensure!(texts(case("bom.jsonl"))? == ["the cat sat", "the dog ran"], "{:?}", texts(case("bom.jsonl"))?);
+    let data = Dataset::read(case("bom.jsonl"))?;
     ensure!(data.labels() == ["bad", "good"] && data.rows[0].text == "the cat sat", "{data:?}");
     // Of files that were joined, every one may have had one.
     let joined = given("a.jsonl", "\u{feff}{\"text\": \"a\"}\n\u{feff}{\"text\": \"b\"}\n")?;

@@ -23,7 +23,7 @@ fn folder(name: &str) -> PathBuf {
 
 /// What transformers made, by `make_text.py`.
 fn reference(part: &str) -> Result<Value> {
-    let cases = peft_core::io::read_json(&tests::golden("text").join("cases.json"))?;
+    let cases = peft_core::io::read_json(tests::golden("text").join("cases.json"))?;
     cases.get(part).cloned().with_context(|| part.to_owned())
 }
 

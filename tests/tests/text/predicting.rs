@@ -14,7 +14,7 @@ use tests::{assert_close, refused, serial};
 #[test]
 fn long_texts_are_judged() -> Result<()> {
     let _serial = serial();
-    let peft = hub::open(&tests::golden("bert").join("base"), Device::Cpu, Head::Stored)?.peft;
+    let peft = hub::open(tests::golden("bert").join("base"), Device::Cpu, Head::Stored)?.peft;
     let encoder = hub::encoder(folder("bert"), &peft)?;
     let long = "the cat sat on a mat ".repeat(20);
     let file = given("new.txt", format!("the cat\n{long}\nis it red\n"))?;
@@ -54,7 +54,7 @@ fn labels_need_not_be_there() -> Result<()> {
 fn a_text_without_a_token() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("tokenizer.json");
-    let mut json = peft_core::io::read_json(&folder("bert").join("tokenizer.json"))?;
+    let mut json = peft_core::io::read_json(folder("bert").join("tokenizer.json"))?;
     json.as_object_mut().context("fields")?.insert("post_processor".into(), serde_json::Value::Null);
     peft_core::io::write_json(&path, &json)?;
     let inputs: peft_core::Result<Inputs> =

@@ -89,7 +89,7 @@ fn sorted(bytes: &[u8]) -> Vec<u8> {
 
 /// The same fields with the same values; lists are sets.
 fn same_config(one: &Path, two: &Path) -> Result<()> {
-    let read = |dir: &Path| io::read_json(&dir.join(CONFIG));
+    let read = |dir: &Path| io::read_json(dir.join(CONFIG));
     let (one, two) = (read(one)?, read(two)?);
     let (one, two) = (one.as_object().context("object")?, two.as_object().context("object")?);
     let set = |v: &Value| match v {
@@ -154,7 +154,7 @@ fn what_is_tied_is_written_as_peft_writes_it() -> Result<()> {
         peft.load("a", &folder)?;
         let dir = tempfile::tempdir()?;
         peft.save("a", dir.path())?;
-        let (one, two) = (tensors::read(&folder.join(TENSORS))?, tensors::read(&dir.path().join(TENSORS))?);
+        let (one, two) = (tensors::read(folder.join(TENSORS))?, tensors::read(dir.path().join(TENSORS))?);
         ensure!(one.keys().eq(two.keys()), "{name}: {:?}", two.keys());
         one.iter().try_for_each(|(key, t)| assert_bits(key, &two[key], t))?;
         // And trained, it stays tied: merged, there is one tensor.
@@ -190,7 +190,7 @@ fn adding_is_strict_where_loading_is_not() -> Result<()> {
         ("init_kinds_future_field", "runtime_config"),
         ("init_kinds_dora_null", "use_dora"),
     ] {
-        let json = io::read_json(&case(name).join(CONFIG))?;
+        let json = io::read_json(case(name).join(CONFIG))?;
         let strict = |json| -> peft_core::Result<()> {
             let method: Box<dyn MethodConfig> = peft_core::methods::from_json(json, "a user")?;
             llama().map_err(|e| peft_core::Error::Input(e.to_string()))?.add("a", method)
@@ -252,7 +252,7 @@ fn nulls() -> Result<()> {
         let out = tempfile::tempdir()?;
         peft.save("a", out.path())?;
         ensure!(
-            field == "peft_version" || io::read_json(&out.path().join(CONFIG))?[field].is_null(),
+            field == "peft_version" || io::read_json(out.path().join(CONFIG))?[field].is_null(),
             "{field}"
         );
     }
@@ -275,7 +275,7 @@ fn absent_names_in_other_methods() -> Result<()> {
     ] {
         let from = tests::golden("llama").join(folder);
         let dir = tests::copied(&from)?;
-        let mut json = io::read_json(&from.join(CONFIG))?;
+        let mut json = io::read_json(from.join(CONFIG))?;
         for field in [field, "feedforward_modules"] {
             match json.get_mut(field) {
                 Some(Value::Array(all)) => all.push(value.into()),
@@ -283,7 +283,7 @@ fn absent_names_in_other_methods() -> Result<()> {
                 _ => {}
             }
         }
-        io::write_json(&dir.path().join(CONFIG), &json)?;
+        io::write_json(dir.path().join(CONFIG), &json)?;
         let mut peft = llama()?;
         let said = text(&peft.load("a", dir.path())?);
         ensure!(said.contains(field) && said.contains(value), "{folder}: {said}");

@@ -16,18 +16,18 @@ const CASE: &str = "init_kinds_orthogonal";
 /// An adapter with tensors of the base beside its own, changed by `change`.
 fn with_base(change: impl Fn(&str, &Tensor) -> Option<Tensor>) -> Result<TempDir> {
     let dir = tests::copied(&case(CASE))?;
-    let mut all = tensors::read(&dir.path().join(TENSORS))?;
+    let mut all = tensors::read(dir.path().join(TENSORS))?;
     for (name, t) in llama()?.base().tensors() {
         let adapted = ["q_proj", "v_proj"].iter().any(|leaf| name.contains(leaf));
         let name_in_file = if adapted { name.replace(".weight", ".base_layer.weight") } else { name.clone() };
         all.extend(change(&name, &t).map(|t| (format!("base_model.model.{name_in_file}"), t)));
     }
-    tensors::write(&dir.path().join(TENSORS), &all)?;
+    tensors::write(dir.path().join(TENSORS), &all)?;
     Ok(dir)
 }
 
 fn read(dir: &Path) -> Result<BTreeMap<String, Tensor>> {
-    Ok(tensors::read(&dir.join(TENSORS))?)
+    Ok(tensors::read(dir.join(TENSORS))?)
 }
 
 /// A whole model beside the adapter, as the base has it: nothing but the embedding and the head is kept.

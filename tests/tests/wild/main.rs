@@ -21,7 +21,7 @@ pub fn case(name: &str) -> PathBuf {
 }
 
 pub fn open(family: &str) -> Result<Peft> {
-    Ok(hub::open(&golden(family).join("base"), Device::Cpu, Head::Stored)?.peft)
+    Ok(hub::open(golden(family).join("base"), Device::Cpu, Head::Stored)?.peft)
 }
 
 pub fn llama() -> Result<Peft> {

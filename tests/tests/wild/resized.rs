@@ -15,7 +15,7 @@ const CASE: &str = "resized_vocab_auto_saved";
 #[test]
 fn rows_are_drawn_as_transformers_draws_them() -> Result<()> {
     let _serial = serial();
-    let golden = tensors::read(&case("resized.safetensors"))?;
+    let golden = tensors::read(case("resized.safetensors"))?;
     for (name, base) in [("llama", llama()?), ("tied", tied()?)] {
         tch::manual_seed(3);
         let peft = base.resized(101, NewRows::Drawn)?;
@@ -56,7 +56,7 @@ fn an_adapter_that_was_trained_on_a_larger_vocabulary() -> Result<()> {
         let dir = tempfile::tempdir()?;
         peft.save("a", dir.path())?;
         let keys = |dir: &std::path::Path| -> Result<Vec<String>> {
-            Ok(tensors::read(&dir.join("adapter_model.safetensors"))?.into_keys().collect())
+            Ok(tensors::read(dir.join("adapter_model.safetensors"))?.into_keys().collect())
         };
         ensure!(keys(dir.path())? == keys(&case(CASE))?, "{:?}", keys(dir.path())?);
         let mut other = llama()?.resized_for(dir.path())?;
@@ -81,7 +81,7 @@ fn travels(family: &str, vocab: i64) -> Result<()> {
     assert_close("old tokens", &old(&after), &before, 1e-6)?;
     let dir = tempfile::tempdir()?;
     hub::save(&larger, dir.path(), None)?;
-    let config = io::read_json(&dir.path().join("config.json"))?;
+    let config = io::read_json(dir.path().join("config.json"))?;
     ensure!(config["vocab_size"] == vocab, "{config}");
     let opened = hub::open(dir.path(), Device::Cpu, hub::Head::Stored)?.peft;
     assert_bits("from its file", &logits(&opened, &[], &batch)?, &after)?;

@@ -21,9 +21,9 @@ const CONFIG: &str = "adapter_config.json";
 /// The case's files with other tensors.
 fn changed(name: &str, change: impl FnOnce(&mut BTreeMap<String, Tensor>)) -> Result<TempDir> {
     let dir = copied(&case(name))?;
-    let mut all = tensors::read(&dir.path().join(TENSORS))?;
+    let mut all = tensors::read(dir.path().join(TENSORS))?;
     change(&mut all);
-    tensors::write(&dir.path().join(TENSORS), &all)?;
+    tensors::write(dir.path().join(TENSORS), &all)?;
     Ok(dir)
 }
 
@@ -117,7 +117,7 @@ fn adalora_keeps_a_copy_tied() -> Result<()> {
     let out = tempfile::tempdir()?;
     peft.save("a", out.path())?;
     let [one, two] = [case("wrapped_tied_adalora"), out.path().to_owned()]
-        .map(|dir| tensors::read(&dir.join(TENSORS)).map(|all| all.into_keys().collect::<Vec<_>>()));
+        .map(|dir| tensors::read(dir.join(TENSORS)).map(|all| all.into_keys().collect::<Vec<_>>()));
     ensure!(one? == two?, "the files differ");
     move_trained(peft.params("a")?, 3)?;
     ensure!(peft.merged(&["a"])?.base().find("lm_head.weight").is_none(), "the head was untied");
@@ -234,10 +234,10 @@ fn ia3_with_weights_beside_is_combined() -> Result<()> {
     move_trained(peft.params("a")?, 3)?;
     let dir = tempfile::tempdir()?;
     peft.save("a", dir.path())?;
-    let mut all = tensors::read(&dir.path().join(TENSORS))?;
+    let mut all = tensors::read(dir.path().join(TENSORS))?;
     let head = peft.base().find("lm_head.weight").context("head")?;
     all.insert("base_model.model.lm_head.base_layer.weight".into(), head.copy());
-    tensors::write(&dir.path().join(TENSORS), &all)?;
+    tensors::write(dir.path().join(TENSORS), &all)?;
     peft.load("b", dir.path())?;
     peft.combine("c", &[("b", 1.0)], Combination::named("linear", Settings::default())?)?;
     let batch = Batch::dense(Tensor::from_slice(&[5i64, 17, 2, 60]).view([1, 4]));
@@ -251,9 +251,9 @@ fn the_number_of_submodules_may_be_null() -> Result<()> {
     for method in ["prompt", "prefix", "ptuning"] {
         let from = golden("llama").join(method);
         let dir = copied(&from)?;
-        let mut json = io::read_json(&from.join(CONFIG))?;
+        let mut json = io::read_json(from.join(CONFIG))?;
         json["num_transformer_submodules"] = serde_json::Value::Null;
-        io::write_json(&dir.path().join(CONFIG), &json)?;
+        io::write_json(dir.path().join(CONFIG), &json)?;
         let mut peft = llama()?;
         ensure!(peft.load("a", dir.path())?.is_empty(), "{method}: something was said");
         let g = golden_tensors(&from)?;

@@ -1,8 +1,8 @@
 //! LoRA at an embedding.
 
 use crate::error::Result;
-use crate::methods::lora::start::InitLora;
 use crate::methods::lora::LoraConfig;
+use crate::methods::lora::start::InitLora;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{Adapter, Init, Inner, LowRank, Params, Site, Weights};
 use tch::Tensor;
