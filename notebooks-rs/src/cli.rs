@@ -3,8 +3,9 @@
 use crate::{Page, Section, find};
 use anyhow::{Context, Result};
 use clap::{CommandFactory, FromArgMatches, Parser};
-use peft_core::device::DeviceChoice;
-use std::io::{self, ErrorKind};
+use peft_core::device::{DeviceChoice, Threads};
+use peft_core::program::exit;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tch::Device;
@@ -20,6 +21,9 @@ pub struct Options {
     /// Where to compute: cpu, cuda, cuda:N or auto; the lesson's bits belong to the cpu
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
+
+    #[arg(long, default_value_t, help = Threads::HELP)]
+    pub threads: Threads,
 
     /// Write each figure to this directory, as SVG and as PNG
     #[arg(long, value_name = "DIR")]
@@ -45,7 +49,7 @@ impl Default for Setting {
 
 /// Runs the section of the program `name` as its command line says.
 pub fn main(name: &str) -> ExitCode {
-    exit(command(name).and_then(|(section, options)| run(section, &options)))
+    exit(command(name).and_then(|(section, options)| run(section, &options)).map(|()| true))
 }
 
 fn command(name: &str) -> Result<(&'static Section, Options)> {
@@ -66,29 +70,9 @@ fn run(section: &Section, options: &Options) -> Result<()> {
     if let Some(dir) = &options.plots {
         peft_plot::make_directory(dir)?;
     }
-    pin_threads();
+    options.threads.set(0);
     let mut page = Page::new(io::stdout(), options.json, options.plots.clone());
     let seed = options.seed.unwrap_or(section.seed);
     (section.run)(Setting { seed, device }, &mut page)?;
     page.finish()
-}
-
-/// How a program ends: quietly where the reader of a pipe has seen enough, with one line where something failed.
-pub fn exit(result: Result<()>) -> ExitCode {
-    let is_closed = |e: &(dyn std::error::Error + 'static)| {
-        e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) if e.chain().any(is_closed) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// One thread: the models are so small that a second one spins more than it helps, and sums have the recorded bits.
-pub fn pin_threads() {
-    tch::set_num_threads(1);
 }

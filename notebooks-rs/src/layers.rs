@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use peft_core::build::{Architecture, Scope};
 use peft_core::quant::Nf4Config;
 use peft_core::seam::{
-    Attention, Block, Body, Dims, Heads, Init, Input, Layer, Prompt, Role, Softmax, Transformer,
+    Attention, Block, Body, Dims, Heads, Init, Input, Layer, Numerics, Prompt, Role, Transformer,
 };
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -152,6 +152,11 @@ impl Architecture for LayersConfig {
             ..Dims::default()
         }
     }
+
+    /// The lessons' layers are PyTorch's.
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
+    }
 }
 
 /// The parts with their adapters; a view of them is [`Layers`], and not a model alone.
@@ -287,7 +292,7 @@ impl SelfAttention {
         let [q, k, v, o] = PROJECTIONS;
         Ok(Self {
             projections: [linear(q)?, linear(k)?, linear(v)?, linear(o)?],
-            core: s.attention("", Softmax::Explicit, 0.0)?,
+            core: s.multihead_attention("", 0.0)?,
             heads: c.heads,
             head_dim: c.head_dim(),
         })

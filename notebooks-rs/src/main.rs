@@ -1,9 +1,9 @@
 //! The table of contents: every lesson, every section, and the program that runs it.
 
 use clap::Parser;
-use notebooks_rs::cli::exit;
 use notebooks_rs::page::{Table, grid};
 use notebooks_rs::{DOCUMENTS, Document};
+use peft_core::program::exit;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    exit(list(&Options::parse()))
+    exit(list(&Options::parse()).map(|()| true))
 }
 
 fn list(options: &Options) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ use notebooks_rs::lesson000::{compare, task};
 use notebooks_rs::{Page, Setting};
 use peft_bench::record::{Job, Message, Outcome, Work};
 use peft_bench::sweep::{On, Sweep};
+use peft_core::device::Threads;
 use peft_plot::Panel;
 use std::io::Write;
 use std::process::Stdio;
@@ -226,7 +227,7 @@ fn the_program_is_its_own_worker() -> Result<()> {
     let base = tempfile::tempdir()?;
     let base = base.path().join("base.safetensors");
     let work = Work::Pretrain { base: base.clone(), steps: 2 };
-    let job = Job { seed: 0, device: "cpu".into(), threads: None, work };
+    let job = Job { seed: 0, device: "cpu".into(), threads: Threads::default(), work };
     let mut child = program("comparison")?;
     let mut child = child.arg("--worker").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     child.stdin.take().context("stdin")?.write_all(&serde_json::to_vec(&job)?)?;

@@ -3,7 +3,7 @@
 use crate::cases::{CASES, Case};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use peft_core::device::DeviceChoice;
+use peft_core::device::{DeviceChoice, Threads};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -37,9 +37,8 @@ pub struct Options {
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
 
-    /// CPU threads a run [default: 1 on the synthetic task, whose model is tiny; all cores on text]
-    #[arg(long)]
-    pub threads: Option<i32>,
+    #[arg(long, default_value_t, help = Threads::HELP)]
+    pub threads: Threads,
 
     /// Peak learning rate, for all methods [default: each method's own, see --list]
     #[arg(long)]

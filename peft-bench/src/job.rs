@@ -20,7 +20,7 @@ const PARTS: usize = 50;
 pub type Say<'a> = &'a mut dyn FnMut(Message) -> Result<()>;
 
 impl Job {
-    /// Runs the job in this process, which gets the job's number of threads. libtorch has one generator a process:
+    /// Runs the job in this process, which gets the job's number of threads (of `auto`, one on the synthetic task). libtorch has one generator a process:
     /// one job at a time.
     ///
     /// # Errors
@@ -28,9 +28,8 @@ impl Job {
     pub fn run(&self, say: Say<'_>) -> Result<Outcome> {
         let device = self.device.parse::<DeviceChoice>()?.open()?;
         let text = matches!(self.work, Work::Case { data: Data::Text(_), .. });
-        // The synthetic task's model is so small that a second thread is in its way.
-        if let Some(threads) = self.threads.or((!text).then_some(1)) {
-            tch::set_num_threads(threads.max(1));
+        if !text {
+            self.threads.set(0);
         }
         let (case, data, steps, batch, lr) = match &self.work {
             Work::Pretrain { base, steps } => {
@@ -51,7 +50,8 @@ impl Job {
             }
             Data::Text(source) => {
                 let note = |text| say(Message::Note(text));
-                let task = Text::open(source, self.seed, device, case, batch, note)?;
+                let mut task = Text::open(source, self.seed, device, case, batch, note)?;
+                self.threads.set(task.peft().report(&[])?.all);
                 let lr = lr.unwrap_or_else(|| task.lr(case));
                 train(task, device, steps, lr, say)?
             }
@@ -73,7 +73,7 @@ fn progress(step: u64, total: u64, say: Say<'_>) -> Result<()> {
 fn train<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64, say: Say<'_>) -> Result<Figures> {
     let total = steps.unwrap_or_else(|| task.steps());
     let (adam, schedule) = (task.adam(), task.schedule(total));
-    let mut trainer = Trainer::for_adapters(task.peft(), &[ADAPTER], adam, lr, schedule)?;
+    let mut trainer = Trainer::new(task.peft(), &[ADAPTER], adam, lr, schedule)?;
     let model = task.peft().view(&[ADAPTER])?;
     reset_peak_memory(device)?;
     let (mut times, mut losses, mut tokens) = (Vec::new(), Vec::new(), 0);
@@ -81,7 +81,7 @@ fn train<T: Task>(mut task: T, device: Device, steps: Option<u64>, lr: f64, say:
         let start = Instant::now();
         let (batch, y, real) = task.next()?;
         let loss = cross_entropy(&model.forward(&batch, Pass::train())?, &y)?;
-        let report = trainer.step_adapters(task.peft(), &[ADAPTER], &loss)?;
+        let report = trainer.step(&loss)?;
         synchronize(device)?;
         times.push(start.elapsed().as_secs_f64());
         losses.push(report.loss);

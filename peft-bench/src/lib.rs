@@ -17,20 +17,3 @@ pub mod table;
 pub mod task;
 pub mod text;
 pub mod worker;
-
-/// Ends a program as its result says; a reader of a pipe that has seen enough is no error.
-pub fn exit(result: anyhow::Result<bool>) -> std::process::ExitCode {
-    use std::io::{Error, ErrorKind};
-    use std::process::ExitCode;
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(e) if e.downcast_ref::<Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) => {
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("error: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
-}

@@ -1,7 +1,8 @@
 //! Runs every method on identical data and prints one table.
 
 use clap::Parser;
-use peft_bench::{cli::Options, driver, exit, worker};
+use peft_bench::{cli::Options, driver, worker};
+use peft_core::program::exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -1,6 +1,7 @@
 //! Serving several adapters over one base: what each way costs.
 
 use anyhow::{Context, Result, ensure};
+use peft_core::device::Threads;
 use peft_core::generate::KvCache;
 use peft_core::methods::LoraConfig;
 use peft_core::models::llama;
@@ -31,6 +32,8 @@ pub struct Job {
     /// Tokens a row.
     pub tokens: i64,
     pub rounds: usize,
+    /// CPU threads.
+    pub threads: Threads,
     /// Tokens decoded in a round.
     pub steps: i64,
 }
@@ -106,6 +109,7 @@ impl Way {
 pub fn measure(job: &Job) -> Result<Vec<Measured>> {
     let _guard = tch::no_grad_guard();
     let mut peft = job.shape.model()?;
+    job.threads.set(peft.report(&[])?.all);
     let names: Vec<String> = (0..job.rows).map(|i| format!("adapter {i}")).collect();
     for name in &names {
         let targets = TARGETS.into();

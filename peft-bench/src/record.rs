@@ -1,6 +1,7 @@
 //! What passes between driver and worker, and what is written to the JSON-lines file.
 
 use crate::text::Source;
+use peft_core::device::Threads;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ pub struct Job {
     pub seed: i64,
     /// As on the command line.
     pub device: String,
-    pub threads: Option<i32>,
+    pub threads: Threads,
     pub work: Work,
 }
 

@@ -8,6 +8,7 @@ use crate::synthetic::{PRETRAIN_STEPS, STEPS};
 use crate::text::Source;
 use crate::worker;
 use anyhow::{Result, anyhow};
+use peft_core::device::Threads;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -21,8 +22,8 @@ pub struct Sweep {
     pub on: On,
     /// As on the command line.
     pub device: String,
-    /// CPU threads of a run; one on the synthetic task if nothing else is asked for.
-    pub threads: Option<i32>,
+    /// CPU threads of a run.
+    pub threads: Threads,
     /// Instead of the task's own.
     pub steps: Option<u64>,
     pub batch: Option<usize>,
@@ -76,7 +77,8 @@ impl Sweep {
     /// Cases over seeds on the synthetic task, with all settings of the task's own.
     pub fn synthetic(cases: Vec<&'static Case>, seeds: Vec<i64>) -> Self {
         let on = On::Synthetic { pretrain_steps: PRETRAIN_STEPS, scratch: false };
-        Self { cases, seeds, on, device: "cpu".into(), threads: None, steps: None, batch: None, lr: None }
+        let (device, threads) = ("cpu".into(), Threads::default());
+        Self { cases, seeds, on, device, threads, steps: None, batch: None, lr: None }
     }
 
     /// Steps of all jobs together, pre-training included; unknown on text, which nobody has read yet.

@@ -7,7 +7,7 @@
 
 use crate::cases::{ADAPTER, Case};
 use crate::record;
-use crate::task::{Shuffle, Task};
+use crate::task::{Task, TorchShuffle};
 use anyhow::Result;
 use peft_core::io::tensors;
 use peft_core::models::TinyConfig;
@@ -117,9 +117,8 @@ pub fn pretrain(
     let peft = Peft::new(config.init(device)?, config)?;
     peft.base().set_trainable(|_| true)?;
     let schedule = Schedule::Cosine { total: PRETRAIN_STEPS };
-    let adam = AdamConfig::adam().exact();
-    let mut trainer = Trainer::new(peft.base().trainable(), adam, PRETRAIN_LR, schedule)?;
-    let mut shuffle = Shuffle::new(PRETRAIN_ROWS as usize, BATCH, false);
+    let mut trainer = Trainer::for_base(&peft, AdamConfig::adam(), PRETRAIN_LR, schedule)?;
+    let mut shuffle = TorchShuffle::new(PRETRAIN_ROWS as usize, BATCH);
     let model = peft.view(&[])?;
     for step in 0..steps {
         let (batch, y) = rows.select(&shuffle.rows()?)?;
@@ -145,7 +144,7 @@ pub struct Synthetic {
     peft: Peft,
     train: Rows,
     test: Rows,
-    shuffle: Shuffle,
+    shuffle: TorchShuffle,
 }
 
 impl Synthetic {
@@ -167,7 +166,7 @@ impl Synthetic {
         };
         let mut peft = Peft::new(base, config)?;
         peft.add(ADAPTER, (case.tiny)())?;
-        let shuffle = Shuffle::new(TRAIN_ROWS as usize, batch.unwrap_or(BATCH), false);
+        let shuffle = TorchShuffle::new(TRAIN_ROWS as usize, batch.unwrap_or(BATCH));
         Ok(Self { peft, train: data.train.to(device)?, test: data.test.to(device)?, shuffle })
     }
 }

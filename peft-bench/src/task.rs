@@ -23,32 +23,26 @@ pub trait Task {
     fn lr(&self, case: &crate::cases::Case) -> f64;
 }
 
-/// Row numbers in random order, pass after pass, drawn from libtorch's generator.
+/// Batches of row numbers in random order, pass after pass, drawn from libtorch's generator as the recorded runs in Python
+/// drew them; a last, smaller batch of a pass is left out. What has no such record has
+/// [`peft_core::train::Shuffle`].
 #[derive(Debug)]
-pub struct Shuffle {
+pub struct TorchShuffle {
     order: Vec<i64>,
     at: usize,
     rows: usize,
     batch: usize,
-    /// Whether the last, smaller batch of a pass is used.
-    keep_last: bool,
 }
 
-impl Shuffle {
-    pub fn new(rows: usize, batch: usize, keep_last: bool) -> Self {
-        Self { order: Vec::new(), at: 0, rows, batch, keep_last }
-    }
-
-    /// Steps of one pass.
-    pub fn pass(&self) -> u64 {
-        let steps = if self.keep_last { self.rows.div_ceil(self.batch) } else { self.rows / self.batch };
-        steps.max(1) as u64
+impl TorchShuffle {
+    pub fn new(rows: usize, batch: usize) -> Self {
+        Self { order: Vec::new(), at: 0, rows, batch }
     }
 
     /// The next batch of row numbers.
     pub fn rows(&mut self) -> Result<Vec<i64>> {
         let left = self.order.len() - self.at;
-        if left == 0 || (left < self.batch && !self.keep_last) {
+        if left == 0 || left < self.batch {
             let order = Tensor::f_randperm(self.rows as i64, (Kind::Int64, tch::Device::Cpu))?;
             self.order = Vec::<i64>::try_from(order)?;
             self.at = 0;

@@ -1,12 +1,12 @@
 //! Fine-tuning a Hub model on labelled text.
 
 use crate::cases::{ADAPTER, Case};
-use crate::task::{Shuffle, Task};
+use crate::task::Task;
 use anyhow::{Context, Result, ensure};
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::text::{Dataset, Encoded, Limits, TextEncoder};
-use peft_core::train::{AdamConfig, Schedule};
+use peft_core::train::{AdamConfig, Schedule, Shuffle};
 use peft_core::{Batch, Peft, TaskType};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,10 @@ pub struct Text {
     train: Encoded,
     test: Encoded,
     shuffle: Shuffle,
+    /// The epoch that is next, and the rows that are left of the one before.
+    epoch: u64,
+    left: Vec<usize>,
+    batch: usize,
     epochs: u64,
     device: Device,
 }
@@ -111,8 +115,9 @@ impl Text {
             }
         }
         peft.add(ADAPTER, (case.bert)())?;
-        let shuffle = Shuffle::new(train.len(), batch.unwrap_or(BATCH), true);
-        Ok(Self { peft, train, test, shuffle, epochs: source.epochs, device })
+        let shuffle = Shuffle::new(train.len(), seed.cast_unsigned());
+        let (batch, epochs) = (batch.unwrap_or(BATCH), source.epochs);
+        Ok(Self { peft, train, test, shuffle, epoch: 0, left: Vec::new(), batch, epochs, device })
     }
 }
 
@@ -122,11 +127,15 @@ impl Task for Text {
     }
 
     fn steps(&self) -> u64 {
-        self.shuffle.pass() * self.epochs
+        self.train.len().div_ceil(self.batch) as u64 * self.epochs
     }
 
     fn next(&mut self) -> Result<(Batch, Tensor, u64)> {
-        let rows: Vec<usize> = self.shuffle.rows()?.into_iter().map(|r| r as usize).collect();
+        if self.left.is_empty() {
+            self.left = self.shuffle.epoch(self.epoch);
+            self.epoch += 1;
+        }
+        let rows: Vec<usize> = self.left.drain(..self.batch.min(self.left.len())).collect();
         let (batch, y) = self.train.batch(&rows, self.device)?;
         let tokens = rows.iter().map(|r| self.train.ids[*r].len() as u64).sum();
         Ok((batch, y, tokens))

@@ -110,12 +110,13 @@ mod tests {
     use super::*;
     use crate::record::{Base, Work};
     use anyhow::bail;
+    use peft_core::device::Threads;
 
     fn shell(script: &str, said: Say<'_>) -> std::result::Result<Outcome, String> {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let work = Work::Pretrain { base: "unused".into(), steps: 1 };
-        supervise(command, &Job { seed: 0, device: "cpu".into(), threads: None, work }, said)
+        supervise(command, &Job { seed: 0, device: "cpu".into(), threads: Threads::default(), work }, said)
     }
 
     #[test]

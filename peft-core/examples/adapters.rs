@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::Given;
 use peft_core::combine::{Combination, Settings};
+use peft_core::device::Threads;
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter};
@@ -53,6 +54,8 @@ struct Options {
     /// Replace adapters and a model that are there
     #[arg(long)]
     overwrite: bool,
+    #[arg(long, default_value_t, help = Threads::HELP)]
+    threads: Threads,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -82,6 +85,7 @@ impl Options {
         let head = self.classes.map_or(Head::Stored, Head::Classes);
         let hub::Opened { mut peft, warnings, .. } = hub::open(&self.model, tch::Device::Cpu, head)?;
         common::warn(warnings);
+        self.threads.set(peft.report(&[])?.all);
         ensure!(
             self.classes.is_none() || !peft.outline().dims.causal(),
             "--classes: {} is a causal model, and no classifier",

@@ -1,8 +1,9 @@
 //! A text classifier: trains an adapter on labelled texts, saves it with the names of its classes, and judges texts.
+
 use clap::Parser;
 use peft_core::hub::{self, Options};
-use peft_core::tch::{Device, Kind, Tensor};
-use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
+use peft_core::tch::{self, Device};
+use peft_core::train::{AdamConfig, Schedule, Shuffle, Trainer, cross_entropy};
 use peft_core::{Model, Pass, Result, TaskType, io::adapter, methods::LoraConfig, text::Dataset};
 use std::path::{Path, PathBuf};
 
@@ -25,20 +26,19 @@ struct Args {
 
 fn train(args: &Args, file: &Path) -> Result<()> {
     let data = Dataset::read(file)?;
+    tch::manual_seed(0);
     let mut peft = hub::open(&args.model, Device::Cpu, Options::named(data.labels()))?.peft;
     peft.add("mine", LoraConfig::new(8).task(TaskType::SeqCls))?; // its task says that the head is trained as well
     let rows = hub::encoder(&args.model, &peft)?.encode(&data, &data.labels())?;
     let schedule = Schedule::Linear { warmup: 0, total: args.epochs * rows.len().div_ceil(32) as u64 };
-    let mut trainer = Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), 2e-3, schedule)?;
+    let mut trainer = Trainer::new(&peft, &["mine"], AdamConfig::default(), 2e-3, schedule)?;
     let view = peft.view(&["mine"])?;
     for epoch in 1..=args.epochs {
-        let order = Vec::<i64>::try_from(Tensor::f_randperm(rows.len() as i64, (Kind::Int64, Device::Cpu))?)?;
-        let order: Vec<usize> = order.into_iter().map(|row| row as usize).collect();
         let mut last = 0.0;
-        for rows_of_step in order.chunks(32) {
+        for rows_of_step in Shuffle::new(rows.len(), 0).epoch(epoch).chunks(32) {
             let (batch, classes) = rows.batch(rows_of_step, Device::Cpu)?;
             let loss = cross_entropy(&view.forward(&batch, Pass::train())?, &classes)?;
-            last = trainer.step_adapters(&peft, &["mine"], &loss)?.loss;
+            last = trainer.step(&loss)?.loss;
         }
         println!("epoch {epoch}: loss {last:.3}");
     }

@@ -5,7 +5,7 @@ mod common;
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use peft_core::device::DeviceChoice;
+use peft_core::device::{DeviceChoice, Threads};
 use peft_core::hub;
 use peft_core::hub::{Head, TokenIds};
 use peft_core::io::{IfExists, adapter};
@@ -13,10 +13,9 @@ use peft_core::methods::{Common, Ia3Config, LoraConfig, PrefixTuningConfig, Prom
 use peft_core::quant::Nf4Config;
 use peft_core::seam::MethodConfig;
 use peft_core::text::{ChatTemplate, Corpus, Limits, TextEncoder};
-use peft_core::train::{AdamConfig, Schedule, Trainer, next_token_loss};
+use peft_core::train::{AdamConfig, Schedule, Shuffle, Trainer, next_token_loss};
 use peft_core::{Pass, TaskType};
 use std::path::PathBuf;
-use tch::{Device, Kind, Tensor};
 
 /// Fine-tunes a causal language model (Llama, Mistral, Qwen2, GPT-2) on texts with an adapter
 #[derive(Debug, Parser)]
@@ -60,6 +59,8 @@ struct Options {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    #[arg(long, default_value_t, help = Threads::HELP)]
+    threads: Threads,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -136,6 +137,7 @@ impl Options {
         let options = hub::Options { quantise, ..Head::Stored.into() };
         let hub::Opened { mut peft, warnings, .. } = hub::open(&self.model, device, options)?;
         common::warn(warnings);
+        self.threads.set(peft.report(&[])?.all);
         tch::manual_seed(self.seed);
         peft.add("mine", self.adapter())?;
         println!("{}", peft.report(&["mine"])?);
@@ -144,19 +146,17 @@ impl Options {
         let total = self.epochs * steps as u64;
         let schedule = Schedule::Linear { warmup: total / 20, total };
         let lr = self.lr.unwrap_or(if matches!(self.method, Name::Lora | Name::Dora) { 1e-3 } else { 1e-2 });
-        let mut trainer =
-            Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), lr, schedule)?.clip(1.0);
+        let mut trainer = Trainer::new(&peft, &["mine"], AdamConfig::default(), lr, schedule)?.clip(1.0);
+        let shuffle = Shuffle::new(data.len(), self.seed.cast_unsigned());
         let model = peft.view(&["mine"])?;
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} left, {msg}")?;
         let bar = ProgressBar::new(total).with_style(style);
         for epoch in 1..=self.epochs {
-            let order = Tensor::f_randperm(data.len() as i64, (Kind::Int64, Device::Cpu))?;
-            let order: Vec<usize> = Vec::<i64>::try_from(order)?.into_iter().map(|i| i as usize).collect();
             let mut sum = 0.0;
-            for rows in order.chunks(batch) {
+            for rows in shuffle.epoch(epoch).chunks(batch) {
                 let (rows, labels) = data.batch(rows, device)?;
                 let loss = next_token_loss(&model.forward(&rows, Pass::train())?, &labels)?;
-                let done = trainer.step_adapters(&peft, &["mine"], &loss)?;
+                let done = trainer.step(&loss)?;
                 sum += done.loss;
                 bar.set_message(format!("loss {:.3}", done.loss));
                 bar.inc(1);

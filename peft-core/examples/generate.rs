@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::Given;
 use peft_core::Batch;
-use peft_core::device::DeviceChoice;
+use peft_core::device::{DeviceChoice, Threads};
 use peft_core::generate::{GenerateConfig, GenerationSettings, Sampling, generate};
 use peft_core::hub;
 use peft_core::hub::Head;
@@ -50,6 +50,8 @@ struct Options {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
+    #[arg(long, default_value_t, help = Threads::HELP)]
+    threads: Threads,
     /// Print one JSON object a prompt
     #[arg(long)]
     json: bool,
@@ -88,6 +90,7 @@ impl Options {
         let config = self.settings()?;
         let hub::Opened { mut peft, warnings, .. } = hub::open(&self.model, device, Head::Stored)?;
         common::warn(warnings);
+        self.threads.set(peft.report(&[])?.all);
         let loaded = common::load(&mut peft, &self.adapters)?;
         let encoder =
             TextEncoder::exists(&self.model).then(|| hub::encoder(&self.model, &peft)).transpose()?;

@@ -28,10 +28,10 @@ fn main() -> Result<()> {
     let x = Tensor::f_randn([256, 4], floats)?;
     let classes = x.f_narrow(1, 0, 2)?.f_prod_dim_int(1, false, None)?.f_gt(0)?.f_to_kind(Kind::Int64)?;
     let (batch, view) = (Batch::of_features(x), peft.view(&["mine"])?);
-    let mut adam = Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), 1e-2, Schedule::Constant)?;
+    let mut adam = Trainer::new(&peft, &["mine"], AdamConfig::default(), 1e-2, Schedule::Constant)?;
     for _ in 0..200 {
         let loss = cross_entropy(&view.forward(&batch, Pass::train())?, &classes)?;
-        adam.step_adapters(&peft, &["mine"], &loss)?;
+        adam.step(&loss)?;
     }
     peft.save_with("mine", &dir, IfExists::Replace)?;
     peft.load("saved", &dir)?;

@@ -26,10 +26,10 @@
 //! let batch = Batch::dense(Tensor::f_randint(100, [16, 10], (Kind::Int64, Device::Cpu))?);
 //! let classes = Tensor::f_randint(4, [16], (Kind::Int64, Device::Cpu))?;
 //! let model = peft.view(&["mine"])?;
-//! let mut trainer = Trainer::for_adapters(&peft, &["mine"], AdamConfig::default(), 1e-2, Schedule::Constant)?;
+//! let mut trainer = Trainer::new(&peft, &["mine"], AdamConfig::default(), 1e-2, Schedule::Constant)?;
 //! for _ in 0..10 {
 //!     let loss = cross_entropy(&model.forward(&batch, Pass::train())?, &classes)?;
-//!     trainer.step_adapters(&peft, &["mine"], &loss)?;
+//!     trainer.step(&loss)?;
 //! }
 //!
 //! let dir = tempfile::tempdir()?;
@@ -80,6 +80,7 @@ pub mod io;
 pub mod methods;
 pub mod models;
 mod peft;
+pub mod program;
 pub mod quant;
 mod run;
 pub mod seam;
@@ -93,7 +94,7 @@ pub mod build {
     pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
-        Attention, Block, Body, Heads, Init, Layer, Project, Role, Softmax, Weights, causal_mask,
+        Attention, Block, Body, Heads, Init, Layer, Numerics, Project, Role, Weights, causal_mask,
     };
 }
 

@@ -65,12 +65,13 @@ pub struct Nested<'a> {
     pub offset: f64,
 }
 
-/// Which code [`dequantise`] runs.
+/// Which code [`dequantise`] runs. Both have the same bits, so this is nobody's choice: the portable code is what runs where
+/// there is no kernel, and can be named so that a test compares the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
-    /// The kernel on the CPU, libtorch's operations elsewhere.
+    /// The kernel where there is one, on the CPU, and the portable code elsewhere.
     Fastest,
-    /// libtorch's operations.
+    /// The portable code alone: operations of libtorch, on every device.
     Portable,
 }
 

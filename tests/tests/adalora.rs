@@ -102,9 +102,9 @@ fn trained(config: AdaLoraConfig, steps: usize) -> Result<Peft> {
 
 fn train(peft: &Peft, steps: usize) -> Result<()> {
     let adam = AdamConfig::default();
-    let mut trainer = Trainer::for_adapters(peft, &["a"], adam, 1e-2, Schedule::Constant)?;
+    let mut trainer = Trainer::new(peft, &["a"], adam, 1e-2, Schedule::Constant)?;
     for _ in 0..steps {
-        trainer.step_adapters(peft, &["a"], &loss(peft, &["a"])?)?;
+        trainer.step(&loss(peft, &["a"])?)?;
     }
     Ok(())
 }

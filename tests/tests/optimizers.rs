@@ -1,9 +1,10 @@
 //! LoRA+ and LoRA-FA against PEFT's (`tests/golden/llama/x_optim`), and what groups of parameters add to a trainer.
 
 use anyhow::{Context, Result, ensure};
-use peft_core::methods::{Common, LoraConfig, TrainableTokensConfig};
+use peft_core::methods::{Common, InitLora, LoraConfig, TrainableTokensConfig};
+use peft_core::seam::Numerics;
 use peft_core::train::{
-    Adam, AdamConfig, Decay, Group, LoraFa, LoraPlus, Product, Schedule, Trainer, next_token_loss,
+    Adam, AdamConfig, Decay, Group, LoraFa, LoraPlus, Optim, Product, Schedule, Trainer, next_token_loss,
 };
 use peft_core::{Batch, Model, Pass, Peft};
 use peft_core::{hub, io};
@@ -43,8 +44,8 @@ fn meta() -> Result<Value> {
 fn lora_plus_groups_are_pefts() -> Result<()> {
     let _serial = serial();
     let (peft, lr) = (adapted(&["q_proj", "embed_tokens"])?, 1e-3);
-    let plus = LoraPlus { weight_decay: 0.01, ..LoraPlus::new(16.0, lr) };
-    let groups = plus.groups(&peft, &["a"])?;
+    let plus = LoraPlus { adam: AdamConfig::default(), ..LoraPlus::new(16.0) };
+    let groups = plus.groups(&peft, &["a"], lr)?;
     let meta = meta()?;
     let expected = meta["loraplus_groups"].as_array().context("no groups")?;
     ensure!(groups.len() == expected.len(), "{} groups", groups.len());
@@ -66,16 +67,15 @@ fn lora_fa_takes_pefts_steps() -> Result<()> {
     let _serial = serial();
     let g = golden_tensors(&golden("llama/x_optim"))?;
     for (product, tol) in [(Product::Peft, 1e-6), (Product::F32, 5e-2)] {
-        let peft = adapted(&["q_proj"])?;
+        let peft = adapted(&["q_proj"])?.with_numerics(Numerics::Exact);
         let params = peft.params("a")?;
         for (key, t) in g.iter().filter_map(|(k, t)| Some((k.strip_prefix("init.")?, t))) {
             params.assign(&ours(key), t)?;
         }
-        let lora_fa = LoraFa::new(&peft, &["a"], product)?;
-        let (meta, config) = (meta()?, LoraFa::adam(0.1));
+        let (meta, default) = (meta()?, LoraFa::default());
+        let fa = LoraFa { adam: AdamConfig { weight_decay: 0.1, ..default.adam }, product };
         let lr = meta["lorafa"]["lr"].as_f64().context("lr")?;
-        let mut trainer =
-            Trainer::for_adapters(&peft, &["a"], config.exact(), lr, Schedule::Constant)?.lora_fa(lora_fa);
+        let mut trainer = Trainer::new(&peft, &["a"], fa, lr, Schedule::Constant)?;
         ensure!(peft.trainable(&["a"])?.iter().all(|(n, _)| !n.contains("lora_A")), "A is trained");
         for step in 1..=3 {
             let grads =
@@ -103,11 +103,66 @@ fn lora_fa_is_for_lora() -> Result<()> {
     let _serial = serial();
     let mut peft = base()?;
     peft.add("a", TrainableTokensConfig { token_indices: vec![1], ..Default::default() })?;
-    refused("no factors", LoraFa::new(&peft, &["a"], Product::F32).map(drop), &["LoRA-FA", "low-rank"])?;
-    refused("unknown", LoraFa::new(&peft, &["b"], Product::F32).map(drop), &["`b`", "`a`"])?;
+    let trainer = |name: &str, optim: Optim| Trainer::new(&peft, &[name], optim, 1e-3, Schedule::Constant);
+    let fa = LoraFa::default();
+    refused("no factors", trainer("a", fa.into()), &["LoRA-FA", "low-rank"])?;
+    refused("unknown", trainer("b", fa.into()), &["`b`", "`a`"])?;
     for ratio in [0.0, -1.0, f64::NAN] {
-        let groups = LoraPlus::new(ratio, 1e-3).groups(&peft, &["a"]);
-        refused("ratio", groups.map(drop), &["LoRA+", "ratio", "positive"])?;
+        refused("ratio", trainer("a", LoraPlus::new(ratio).into()), &["LoRA+", "ratio", "positive"])?;
+    }
+    Ok(())
+}
+
+/// What LoRA-FA freezes, another trainer trains again, whichever is made first; and an adapter goes on being trained under
+/// another name.
+#[test]
+fn no_order_of_trainers_matters() -> Result<()> {
+    let _serial = serial();
+    let mut peft = adapted(&["q_proj"])?;
+    let a = |peft: &Peft, name: &str| -> Result<Vec<Tensor>> {
+        let all = peft.params(name)?.tensors().into_iter();
+        Ok(all.filter(|(n, _)| n.contains("lora_A")).map(|(_, t)| t.detach().copy()).collect())
+    };
+    let start = a(&peft, "a")?;
+    let trainer = |peft: &Peft, optim: Optim| Trainer::new(peft, &["a"], optim, 1e-2, Schedule::Constant);
+    for step in 0..2 {
+        // B is zero at first, and A has no gradient then.
+        trainer(&peft, LoraFa::default().into())?.step(&loss(&peft, step)?)?;
+    }
+    ensure!(a(&peft, "a")? == start && peft.trainable(&["a"])?.iter().all(|(n, _)| !n.contains("lora_A")));
+    let mut second = trainer(&peft, AdamConfig::default().into())?;
+    let loss = loss(&peft, 2)?;
+    peft.rename("a", "b")?;
+    second.step(&loss)?;
+    ensure!(a(&peft, "b")?.iter().zip(&start).all(|(now, then)| now != then), "A is not trained");
+    Ok(())
+}
+
+/// Tensors by the ends of their names: each group its rate, the rest that of the trainer.
+#[test]
+fn rates_are_those_of_endings() -> Result<()> {
+    let _serial = serial();
+    let mut peft = base()?;
+    let init_lora_weights = InitLora::Flag(false); // B is not zero, so that A has a gradient
+    peft.add("a", LoraConfig { targets: ["q_proj"].into(), init_lora_weights, ..LoraConfig::default() })?;
+    let copies = |peft: &Peft| -> Result<BTreeMap<String, Tensor>> {
+        let all = peft.trainable(&["a"])?.into_iter();
+        Ok(all.map(|(n, t)| (n, t.detach().copy())).collect())
+    };
+    let before = copies(&peft)?;
+    let rates = |ending: &str| Optim::Rates { adam: AdamConfig::adam(), rates: vec![(ending.into(), 25.0)] };
+    let trainer = |optim| Trainer::new(&peft, &["a"], optim, 1e-3, Schedule::Constant);
+    refused(
+        "ending",
+        trainer(rates(".lora_C.weight")),
+        &["rates", "`.lora_C.weight`", "none of the", "lora_A"],
+    )?;
+    trainer(rates(".lora_B.weight"))?.step(&loss(&peft, 0)?)?;
+    for (name, now) in copies(&peft)? {
+        // The first step of Adam is the learning rate, wherever there is a gradient.
+        let moved = f64::try_from((now - &before[&name]).abs().max())?;
+        let rate = if name.ends_with(".lora_B.weight") { 25e-3 } else { 1e-3 };
+        ensure!((moved / rate - 1.0).abs() < 1e-2, "{name}: {moved} for {rate}");
     }
     Ok(())
 }
@@ -123,8 +178,9 @@ fn loss(peft: &Peft, seed: i64) -> Result<Tensor> {
 fn a_state_with_groups_resumes() -> Result<()> {
     let _serial = serial();
     let trainer = |peft: &Peft| -> Result<Trainer> {
-        let groups = LoraPlus { weight_decay: 0.1, ..LoraPlus::new(8.0, 1e-2) }.groups(peft, &["a"])?;
-        Ok(Trainer::grouped(groups, AdamConfig::default(), 1e-2, Schedule::Cosine { total: 20 })?)
+        let adam = AdamConfig { weight_decay: 0.1, ..AdamConfig::default() };
+        let plus = LoraPlus { adam, ..LoraPlus::new(8.0) };
+        Ok(Trainer::new(peft, &["a"], plus, 1e-2, Schedule::Cosine { total: 20 })?)
     };
     let start = || -> Result<Peft> {
         tch::manual_seed(3);
@@ -132,8 +188,7 @@ fn a_state_with_groups_resumes() -> Result<()> {
     };
     let (straight, halves, single) = (start()?, start()?, start()?);
     let mut whole = trainer(&straight)?;
-    let mut one =
-        Trainer::for_adapters(&single, &["a"], AdamConfig::default(), 1e-2, Schedule::Cosine { total: 20 })?;
+    let mut one = Trainer::new(&single, &["a"], AdamConfig::default(), 1e-2, Schedule::Cosine { total: 20 })?;
     let mut first = trainer(&halves)?;
     for step in 0..10 {
         whole.step(&loss(&straight, step)?)?;
@@ -166,7 +221,7 @@ fn groups_have_rates_of_their_own() -> Result<()> {
             weight_decay,
         };
         let groups = vec![group(&slow, "slow", 0.5, 0.0), group(&fast, "fast", 4.0, 0.2)];
-        let mut adam = Adam::grouped(groups, AdamConfig { decay, ..AdamConfig::default() })?;
+        let mut adam = Adam::grouped(groups, AdamConfig { decay, ..AdamConfig::default() }, Numerics::Fast)?;
         (&slow + &fast).sum(Kind::Double).backward();
         adam.step(0.1)?;
         // The first step of Adam is the learning rate.

@@ -38,11 +38,11 @@ fn loss(peft: &Peft, step: i64) -> Result<Tensor> {
 }
 
 fn run(peft: &Peft, trainer: &mut Trainer, steps: std::ops::Range<i64>) -> Result<Vec<f64>> {
-    steps.map(|i| Ok(trainer.step_adapters(peft, &["a"], &loss(peft, i)?)?.loss)).collect()
+    steps.map(|i| Ok(trainer.step(&loss(peft, i)?)?.loss)).collect()
 }
 
 fn trainer(peft: &Peft) -> Result<Trainer> {
-    Ok(Trainer::for_adapters(peft, &["a"], AdamConfig::default(), 0.05, SCHEDULE)?.clip(0.5))
+    Ok(Trainer::new(peft, &["a"], AdamConfig::default(), 0.05, SCHEDULE)?.clip(0.5))
 }
 
 /// Adapter and optimizer state, written to files and read again, go on as if nothing had happened.
@@ -87,9 +87,8 @@ fn clipping_scales_all_gradients_by_one_factor() -> Result<()> {
         .sum::<f64>()
         .sqrt();
     for max in [norm / 3.0, norm * 3.0] {
-        let mut trainer =
-            Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.0, SCHEDULE)?.clip(max);
-        let report = trainer.step_adapters(&peft, &["a"], &loss(&peft, 0)?)?;
+        let mut trainer = Trainer::new(&peft, &["a"], AdamConfig::default(), 0.0, SCHEDULE)?.clip(max);
+        let report = trainer.step(&loss(&peft, 0)?)?;
         ensure!(
             report.grad_norm.is_some_and(|n| (n - norm).abs() < 1e-5 * norm),
             "{report:?}, by hand {norm}"
@@ -109,7 +108,7 @@ fn the_schedule_is_that_of_the_report() -> Result<()> {
     peft.add("a", lora())?;
     let mut trainer = trainer(&peft)?;
     for step in 0..12 {
-        let report = trainer.step_adapters(&peft, &["a"], &loss(&peft, step)?)?;
+        let report = trainer.step(&loss(&peft, step)?)?;
         let expected = 0.05 * SCHEDULE.factor(step as u64);
         ensure!(report.lr == expected, "step {step}: {} for {expected}", report.lr);
     }
@@ -138,9 +137,9 @@ fn accumulated_parts_are_one_batch() -> Result<()> {
         parted.load("a", dir.path())?;
         let [mut at_once, mut in_parts] = [trainer(&whole)?, trainer(&parted)?];
         for step in 0..6 {
-            let expected = at_once.step_adapters(&whole, &["a"], &loss(&whole, step)?)?;
+            let expected = at_once.step(&loss(&whole, step)?)?;
             let parts = [(0, 4), (4, 3), (7, 1)].map(|rows| part(&parted, step, rows));
-            let found = in_parts.step_adapters_accumulated(&parted, &["a"], parts)?;
+            let found = in_parts.step_accumulated(parts)?;
             ensure!((found.loss - expected.loss).abs() < 1e-6 * expected.loss, "{found:?} {expected:?}");
             let norms = found.grad_norm.zip(expected.grad_norm);
             ensure!(norms.is_some_and(|(f, e)| (f - e).abs() < 1e-5 * e), "{found:?} {expected:?}");

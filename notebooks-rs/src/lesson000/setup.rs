@@ -139,15 +139,15 @@ impl Lesson {
     fn pretrain(&mut self) -> Result<()> {
         let base: &Params = self.peft.base();
         base.set_trainable(|_| true)?;
-        let trainer = Trainer::new(base.trainable(), AdamConfig::adam().exact(), LR, Schedule::Constant)?;
+        let trainer = Trainer::for_base(&self.peft, AdamConfig::adam(), LR, Schedule::Constant)?;
         self.losses = self.run(&self.peft.view(&[])?, trainer, EPOCHS)?;
         Ok(base.freeze()?)
     }
 
     /// Trains one technique on the whole training split at once, as the lesson does; the loss of every step.
     pub fn fit(&self, technique: &Technique) -> Result<Vec<f64>> {
-        let trainable = self.peft.trainable(&[technique.key])?;
-        let trainer = Trainer::new(trainable, AdamConfig::adam().exact(), technique.lr, Schedule::Constant)?;
+        let (adam, schedule) = (AdamConfig::adam(), Schedule::Constant);
+        let trainer = Trainer::new(&self.peft, &[technique.key], adam, technique.lr, schedule)?;
         self.run(&self.peft.view(&[technique.key])?, trainer, technique.epochs)
     }
 

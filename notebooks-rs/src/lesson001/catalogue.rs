@@ -60,7 +60,7 @@ fn pretrained(text: &Text, device: Device, mut read: impl FnMut()) -> Result<Pef
     peft.base().set_trainable(|_| true)?;
     let model = peft.view(&[])?;
     let schedule = Schedule::Linear { warmup: PRETRAINING / 10, total: PRETRAINING };
-    let mut trainer = Trainer::new(peft.base().trainable(), AdamConfig::default(), 5e-3, schedule)?;
+    let mut trainer = Trainer::for_base(&peft, AdamConfig::default(), 5e-3, schedule)?;
     while trainer.steps() < PRETRAINING {
         let left = (PRETRAINING - trainer.steps()) as usize;
         for entries in shuffled(&text.train)?.chunks_exact(2 * ROWS).take(left) {
@@ -130,7 +130,7 @@ pub fn train(
     let schedule = args.schedule(rows.len());
     // What transformers' TrainingArguments have otherwise: AdamW without decay, gradients clipped at 1.
     let adam = AdamConfig { weight_decay: 0.0, ..AdamConfig::default() };
-    let mut trainer = Trainer::for_adapters(peft, &[name], adam, args.lr, schedule)?.clip(1.0);
+    let mut trainer = Trainer::new(peft, &[name], adam, args.lr, schedule)?.clip(1.0);
     let mut losses = Vec::new();
     for number in 1..=args.epochs {
         for step in shuffled(rows)?.chunks(args.batch * args.accumulation) {
@@ -139,7 +139,7 @@ pub fn train(
                 let loss = next_token_loss(&model.forward(&batch, Pass::train())?, &labels)?;
                 Ok((loss, part.len() as f64))
             });
-            losses.push(trainer.step_adapters_accumulated(peft, &[name], parts)?.loss);
+            losses.push(trainer.step_accumulated(parts)?.loss);
         }
         epoch(number)?;
     }

@@ -58,7 +58,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<String> {
     let (mut losses, mut paths, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for name in ["LoRA", "DoRA", "DoRA, m = 1 at the start"] {
         let schedule = Schedule::Cosine { total: STEPS };
-        let mut trainer = Trainer::for_adapters(&peft, &[name], AdamConfig::adam(), LR, schedule)?;
+        let mut trainer = Trainer::new(&peft, &[name], AdamConfig::adam(), LR, schedule)?;
         let (mut loss, mut path) = (Vec::new(), Vec::new());
         for step in 0..=STEPS {
             let y = linear(&peft, &[name], "linear", &x)?.f_sub(&bias)?;

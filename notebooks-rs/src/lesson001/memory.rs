@@ -166,8 +166,7 @@ impl Small {
         let mut peft = catalogue::fresh(&config, Device::Cpu)?;
         peft.add("lora", lora())?;
         let model = peft.view(&["lora"])?;
-        let mut trainer =
-            Trainer::for_adapters(&peft, &["lora"], AdamConfig::default(), 1e-3, Schedule::Constant)?;
+        let mut trainer = Trainer::new(&peft, &["lora"], AdamConfig::default(), 1e-3, Schedule::Constant)?;
         let rows: Vec<&Example> = text.train.iter().take(16).collect();
         for _ in 0..2 {
             counter::reset_peak();

@@ -81,12 +81,11 @@ pub fn loss(peft: &Peft, active: &[&str], text: &Batch) -> Result<f64> {
 
 /// Trains an adapter; the loss before each step.
 pub fn train(peft: &Peft, name: &str, text: &Batch, steps: u64, lr: f64) -> Result<Vec<f64>> {
-    let mut trainer =
-        Trainer::for_adapters(peft, &[name], AdamConfig::adam(), lr, Schedule::Cosine { total: steps })?;
+    let mut trainer = Trainer::new(peft, &[name], AdamConfig::adam(), lr, Schedule::Cosine { total: steps })?;
     let model = peft.view(&[name])?;
     let step = |_| {
         let loss = next_token_loss(&model.forward(text, Pass::train())?, text.ids()?)?;
-        Ok(trainer.step_adapters(peft, &[name], &loss)?.loss)
+        Ok(trainer.step(&loss)?.loss)
     };
     (0..steps).map(step).collect()
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use peft_core::methods::DiffPruningConfig;
 use peft_core::models::TinyConfig;
 use peft_core::quant::Nf4Config;
-use peft_core::train::{AdamConfig, Group, Schedule, Trainer, cross_entropy};
+use peft_core::train::{AdamConfig, Optim, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft, Report};
 use tch::{Device, Kind, Tensor};
 
@@ -14,7 +14,8 @@ use tch::{Device, Kind, Tensor};
 const ROWS: i64 = 128;
 const LENGTH: i64 = 8;
 const PRETRAINING: u64 = 60;
-/// Gates of diff pruning move that much faster than the differences.
+/// Gates of diff pruning, by the end of their names, move that much faster than the differences.
+const GATES: &str = ".log_alpha";
 const GATE_RATE: f64 = 25.0;
 
 /// The data, the base, and the same base in 4 bits. A row's class is the one with the greatest sum of its tokens' scores;
@@ -107,7 +108,7 @@ impl Task {
         let model = peft.view(&[entry.name])?;
         for _ in 0..STEPS {
             let logits = model.forward(&self.batch, Pass::train())?;
-            trainer.step_adapters(peft, &[entry.name], &cross_entropy(&logits, &self.classes)?)?;
+            trainer.step(&cross_entropy(&logits, &self.classes)?)?;
         }
         Ok(Fitted {
             report: peft.report(&[entry.name])?,
@@ -132,7 +133,7 @@ fn pretrained(peft: Peft, batch: &Batch, classes: &Tensor) -> Result<Peft> {
     let base = peft.base();
     base.set_trainable(|_| true)?;
     let schedule = Schedule::Cosine { total: PRETRAINING };
-    let mut trainer = Trainer::new(base.trainable(), AdamConfig::adam(), 5e-3, schedule)?;
+    let mut trainer = Trainer::for_base(&peft, AdamConfig::adam(), 5e-3, schedule)?;
     let model = peft.view(&[])?;
     for _ in 0..PRETRAINING {
         trainer.step(&cross_entropy(&model.forward(batch, Pass::train())?, classes)?)?;
@@ -143,12 +144,13 @@ fn pretrained(peft: Peft, batch: &Batch, classes: &Tensor) -> Result<Peft> {
 
 /// Adam over the method's tensors; gates have a rate of their own.
 fn trainer(peft: &Peft, entry: &Entry) -> Result<Trainer> {
-    let (gates, params) =
-        peft.trainable(&[entry.name])?.into_iter().partition::<Vec<_>, _>(|(n, _)| n.ends_with(".log_alpha"));
-    let groups =
-        [(params, 1.0), (gates, GATE_RATE)].map(|(params, rate)| Group { params, rate, weight_decay: 0.0 });
-    let groups = groups.into_iter().filter(|g| !g.params.is_empty()).collect();
-    Ok(Trainer::grouped(groups, AdamConfig::adam(), entry.lr, Schedule::Cosine { total: STEPS })?)
+    let adam = AdamConfig::adam();
+    let gated = peft.trainable(&[entry.name])?.iter().any(|(name, _)| name.ends_with(GATES));
+    let optim = match gated {
+        true => Optim::Rates { adam, rates: vec![(GATES.into(), GATE_RATE)] },
+        false => adam.into(),
+    };
+    Ok(Trainer::new(peft, &[entry.name], optim, entry.lr, Schedule::Cosine { total: STEPS })?)
 }
 
 /// The ranks that AdaLoRA left, layer by layer, from the tensors that would be written.
@@ -162,7 +164,7 @@ pub fn ranks(peft: &Peft, name: &str) -> Result<Vec<i64>> {
 pub fn open_gates(peft: &Peft, name: &str) -> Result<[i64; 2]> {
     let tensors = peft.params(name)?.tensors();
     let mut gates = [0, 0];
-    for (_, log_alpha) in tensors.iter().filter(|(name, _)| name.ends_with(".log_alpha")) {
+    for (_, log_alpha) in tensors.iter().filter(|(name, _)| name.ends_with(GATES)) {
         gates[0] += log_alpha.numel() as i64;
         gates[1] += log_alpha.f_gt(0.0)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
     }

@@ -47,7 +47,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
             commas(text.train.len() as i64)
         ),
         format!(
-            "{ROWS} rows in parts of {}, {} parts an update: {updates} updates in {} epochs. `step_adapters_accumulated` \
+            "{ROWS} rows in parts of {}, {} parts an update: {updates} updates in {} epochs. `step_accumulated` \
              takes the parts one by one, and holds the activations of one.",
             LESSONS.batch, LESSONS.accumulation, LESSONS.epochs
         ),

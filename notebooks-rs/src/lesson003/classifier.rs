@@ -40,8 +40,7 @@ impl Classifier {
         lesson.peft.add(GATED, config)?;
         let classes = TinyConfig::default().classes;
         let next = lesson.train.classes.f_add_scalar(1)?.f_remainder(classes)?;
-        let mut trainer =
-            Trainer::for_adapters(&lesson.peft, &[GATED], AdamConfig::adam(), LR, Schedule::Constant)?;
+        let mut trainer = Trainer::new(&lesson.peft, &[GATED], AdamConfig::adam(), LR, Schedule::Constant)?;
         let model = lesson.peft.view(&[GATED])?;
         let before = right(&model.forward(&lesson.train.batch, Pass::eval())?, &next)?;
         let bar = page.progress("training a prefix", STEPS);

@@ -84,7 +84,7 @@ pub fn lesson_gradients(peft: &LayersPeft, ids: &Tensor) -> Result<(Tensor, Grad
 
 /// With attention and LoRA alone: the gradients at the start, where B = 0 stops those of A, and one step later.
 fn attention_gradients(peft: &LayersPeft, ids: &Tensor) -> Result<[Gradients; 2]> {
-    let mut trainer = Trainer::for_adapters(peft, &[LORA], AdamConfig::adam(), 1e-3, Schedule::Constant)?;
+    let mut trainer = Trainer::new(peft, &[LORA], AdamConfig::adam(), 1e-3, Schedule::Constant)?;
     trainer.optimizer().zero_grad();
     let model = peft.view(&[LORA])?;
     trainer.step(&loss(&with_attention(&model, ids)?)?)?;

@@ -174,7 +174,7 @@ fn learned(m: &Tensor, r: i64) -> Result<Tensor> {
     let base = peft.view(&[])?.linear("w")?.forward(&x, Pass::eval())?;
     let target = base.f_add(&m.f_tr()?.f_to_kind(Kind::Float)?)?;
     let schedule = Schedule::Cosine { total: LEARN };
-    let mut trainer = Trainer::for_adapters(&peft, &["lora"], AdamConfig::adam(), LEARN_LR, schedule)?;
+    let mut trainer = Trainer::new(&peft, &["lora"], AdamConfig::adam(), LEARN_LR, schedule)?;
     for _ in 0..LEARN {
         let y = view.linear("w")?.forward(&x, Pass::train())?;
         trainer.step(&y.f_mse_loss(&target, Reduction::Sum)?)?;

@@ -160,8 +160,7 @@ fn follow(test: &Test, title: &'static str, target: &Tensor) -> Result<Start> {
         let found = trainable.iter().find(|(name, _)| name.contains(leaf));
         Ok(found.with_context(|| format!("no {leaf}"))?.1.f_grad()?)
     };
-    let mut trainer =
-        Trainer::new(test.peft.trainable(&[title])?, AdamConfig::adam(), LR, Schedule::Constant)?;
+    let mut trainer = Trainer::new(&test.peft, &[title], AdamConfig::adam(), LR, Schedule::Constant)?;
     let view = test.peft.view(&[title])?;
     let mut start = Start { title, std, grad_a: 0.0, grad_b: 0.0, adam: 0.0, sgd: 0.0, losses: Vec::new() };
     for step in 0..STEPS {

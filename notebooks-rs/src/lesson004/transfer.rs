@@ -7,7 +7,7 @@ use super::gaussian_start;
 use crate::{Page, Setting};
 use anyhow::{Context, Result};
 use peft_bench::synthetic::{Rows, draw};
-use peft_bench::task::Shuffle;
+use peft_bench::task::TorchShuffle;
 use peft_core::methods::{FullConfig, LoraConfig};
 use peft_core::models::TinyConfig;
 use peft_core::seam::PREFIX;
@@ -72,7 +72,7 @@ impl Transfer {
         let peft = Peft::new(config.init(device)?, config)?;
         peft.base().set_trainable(|_| true)?;
         let run = Run { lr: PRETRAIN_LR, steps: steps.pretrain, title: "pre-training" };
-        fit(&peft.view(&[])?, peft.base().trainable(), &on(data.pretrain, i64::MAX)?, run, page)?;
+        fit(&peft, None, &on(data.pretrain, i64::MAX)?, run, page)?;
         peft.base().freeze()?;
         let pretrained = accuracy(&peft.view(&[])?, &on(data.pretrain_test, TEST_ROWS)?)?;
         Ok(Self {
@@ -114,7 +114,7 @@ impl Transfer {
     fn tune(&self, name: &str, lr: f64, draw: i64, page: &Page) -> Result<()> {
         tch::manual_seed(30_000 + self.seed + 1_000 * draw);
         let run = Run { lr, steps: self.steps, title: name };
-        fit(&self.peft.view(&[name])?, self.peft.trainable(&[name])?, &self.train, run, page)
+        fit(&self.peft, Some(name), &self.train, run, page)
     }
 
     /// Share of the new task's test rows that the model with these adapters gets right.
@@ -170,16 +170,15 @@ struct Run<'a> {
     title: &'a str,
 }
 
-fn fit(
-    model: &dyn Model,
-    trainable: Vec<(String, Tensor)>,
-    rows: &Rows,
-    run: Run<'_>,
-    page: &Page,
-) -> Result<()> {
-    let schedule = Schedule::Cosine { total: run.steps };
-    let mut trainer = Trainer::new(trainable, AdamConfig::adam(), run.lr, schedule)?;
-    let mut shuffle = Shuffle::new(rows.y.numel(), BATCH, false);
+/// Trains the adapter, or the base where there is none.
+fn fit(peft: &Peft, adapter: Option<&str>, rows: &Rows, run: Run<'_>, page: &Page) -> Result<()> {
+    let (adam, schedule) = (AdamConfig::adam(), Schedule::Cosine { total: run.steps });
+    let mut trainer = match adapter {
+        Some(name) => Trainer::new(peft, &[name], adam, run.lr, schedule)?,
+        None => Trainer::for_base(peft, adam, run.lr, schedule)?,
+    };
+    let model = peft.view(adapter.as_slice())?;
+    let mut shuffle = TorchShuffle::new(rows.y.numel(), BATCH);
     let bar = page.progress(run.title, run.steps);
     for _ in 0..run.steps {
         let chosen = Tensor::f_from_slice(&shuffle.rows()?)?.f_to(rows.x.device())?;

@@ -5,7 +5,6 @@
 mod pages;
 
 use anyhow::{Context, Result, ensure};
-use notebooks_rs::cli::pin_threads;
 use notebooks_rs::{Page, Setting, find};
 use peft_plot::{Figure, Panel};
 use serde_json::Value;
@@ -23,7 +22,7 @@ pub const PORTABLE: f64 = 2e-5;
 pub fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    pin_threads();
+    tch::set_num_threads(1);
     guard
 }
 

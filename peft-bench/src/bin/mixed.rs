@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use peft_bench::mixed::{Job, Measured, Shape, measure};
+use peft_core::device::Threads;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Times a batch with an adapter for each row, merged, one for all, and row by row, against the base.
@@ -44,9 +46,8 @@ struct Options {
     ffn: i64,
     #[arg(long, default_value_t = 32000, value_parser = clap::value_parser!(i64).range(1..))]
     vocab: i64,
-    /// CPU threads
-    #[arg(long, default_value_t = 1)]
-    threads: i32,
+    #[arg(long, default_value_t = Threads::ONE, help = Threads::HELP)]
+    threads: Threads,
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(1..))]
     seed: i64,
     /// Print one JSON object a measurement instead of a table
@@ -55,11 +56,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    peft_bench::exit(run(&Options::parse()).map(|()| true))
+    peft_core::program::exit(run(&Options::parse()).map(|()| true))
 }
 
 fn run(o: &Options) -> Result<()> {
-    tch::set_num_threads(o.threads);
     tch::manual_seed(o.seed);
     let job = Job {
         shape: Shape {
@@ -74,12 +74,13 @@ fn run(o: &Options) -> Result<()> {
         rank: o.rank,
         tokens: o.tokens,
         rounds: o.rounds,
+        threads: o.threads,
         steps: o.steps,
     };
     let measured = measure(&job)?;
     if o.json {
         for m in &measured {
-            println!("{}", serde_json::to_string(m)?);
+            writeln!(std::io::stdout(), "{}", serde_json::to_string(m)?)?;
         }
         return Ok(());
     }
@@ -102,6 +103,5 @@ fn print_table(measured: &[Measured]) -> Result<()> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
-    Ok(())
+    Ok(writeln!(std::io::stdout(), "{table}")?)
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use peft_bench::results::median;
-use peft_core::device::{DeviceChoice, peak_memory, reset_peak_memory, synchronize};
+use peft_core::device::{DeviceChoice, Threads, peak_memory, reset_peak_memory, synchronize};
 use peft_core::hub;
 use peft_core::hub::{Head, Options as Open};
 use peft_core::io::{tensors, write_json};
@@ -44,9 +44,8 @@ struct Options {
     /// Timed steps of each, after one that is not
     #[arg(long, default_value_t = 7)]
     steps: usize,
-    /// CPU threads
-    #[arg(long, default_value_t = 1)]
-    threads: i32,
+    #[arg(long, default_value_t = Threads::ONE, help = Threads::HELP)]
+    threads: Threads,
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
@@ -179,8 +178,7 @@ impl Side {
         tch::manual_seed(1);
         let targets = "all-linear".into();
         peft.add(ADAPTER, LoraConfig { r: 16, lora_alpha: 32.0, targets, ..LoraConfig::default() })?;
-        let trainer =
-            Trainer::for_adapters(&peft, &[ADAPTER], AdamConfig::default(), 1e-4, Schedule::Constant)?;
+        let trainer = Trainer::new(&peft, &[ADAPTER], AdamConfig::default(), 1e-4, Schedule::Constant)?;
         let (wall, cpu) = (Vec::new(), Vec::new());
         Ok(Self { peft, trainer, base, opening, beyond: 0, wall, cpu, loss: 0.0 })
     }
@@ -191,7 +189,7 @@ impl Side {
         let logits = self.peft.view(&[ADAPTER])?.forward(batch, Pass::train())?;
         let loss = next_token_loss(&logits, batch.ids()?)?;
         drop(logits);
-        self.loss = self.trainer.step_adapters(&self.peft, &[ADAPTER], &loss)?.loss;
+        self.loss = self.trainer.step(&loss)?.loss;
         synchronize(device)?;
         self.wall.push(wall.elapsed().as_secs_f64());
         self.cpu.push(peft_sys::cpu_seconds() - cpu);
@@ -217,13 +215,12 @@ fn held(device: Device) -> Result<i64> {
 }
 
 fn main() -> ExitCode {
-    peft_bench::exit(run(&Options::parse()).map(|()| true))
+    peft_core::program::exit(run(&Options::parse()).map(|()| true))
 }
 
 fn run(o: &Options) -> Result<()> {
     let device = o.device.open()?;
     peft_sys::memory::install();
-    tch::set_num_threads(o.threads.max(1));
     ensure!(o.batch > 0 && o.length > 1 && o.steps > 0, "--batch, --length and --steps should be positive");
     for size in &o.size {
         let line = measure(size.shape(), o, device)?;
@@ -242,6 +239,7 @@ fn measure(shape: Shape, o: &Options, device: Device) -> Result<Value> {
     shape.write(dir.path(), o.dtype.kind())?;
     let how = Nf4Config { double_quant: !o.single, compute: o.dtype.kind(), ..Nf4Config::default() };
     let mut sides = [Side::open(dir.path(), device, None)?, Side::open(dir.path(), device, Some(how))?];
+    o.threads.set(sides[0].peft.report(&[])?.all);
     let ids = Tensor::f_randint(shape.vocab, [o.batch, o.length], (Kind::Int64, Device::Cpu))?;
     let batch = Batch::dense(ids.f_to(device)?);
     for step in 0..=o.steps {

@@ -10,7 +10,7 @@ use crate::models::causal::Stream;
 use crate::models::hub_model::{Described, Family, HubModel};
 use crate::models::rope::{Rope, RopeConfig};
 use crate::run::{Architecture, Model, Scope};
-use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, Softmax, Transformer};
+use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, Transformer};
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -256,7 +256,7 @@ impl DecoderLayer {
                     k: own.linear("k_proj", d, kv, c.qkv_bias)?,
                     v: own.linear("v_proj", d, kv, c.qkv_bias)?,
                 },
-                core: own.attention("", Softmax::Fused, c.attention_dropout)?,
+                core: own.attention("", c.attention_dropout)?,
                 output: own.linear("o_proj", q, d, c.output_bias)?,
                 output_dropout: 0.0,
                 heads: c.num_attention_heads,

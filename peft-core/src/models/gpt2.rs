@@ -10,7 +10,7 @@ use crate::models::attention::{Projections, SelfAttention};
 use crate::models::causal::Stream;
 use crate::models::hub_model::{Family, HubModel};
 use crate::run::{Architecture, Model, Scope};
-use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, Softmax, TaskType, Transformer};
+use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, TaskType, Transformer};
 use serde_json::Value;
 use std::sync::Arc;
 use tch::Tensor;
@@ -222,7 +222,7 @@ impl Gpt2Layer {
             attention_block: s.block("attn", Role::Attention, d)?,
             attention: SelfAttention {
                 projections: Projections::Packed(attn.conv1d("c_attn", d, d.saturating_mul(3))?),
-                core: attn.attention("", Softmax::Fused, c.attn_pdrop)?,
+                core: attn.attention("", c.attn_pdrop)?,
                 output: attn.conv1d("c_proj", d, d)?,
                 output_dropout: c.resid_pdrop,
                 heads: c.n_head,

@@ -7,7 +7,7 @@
 use crate::error::{Error, Result};
 use crate::run::{Architecture, Model, Scope};
 use crate::seam::{
-    Attention, Batch, Block, Dims, Heads, Init, Input, Layer, Params, Pass, Prompt, Role, Softmax, TaskType,
+    Attention, Batch, Block, Dims, Heads, Init, Input, Layer, Numerics, Params, Pass, Prompt, Role, TaskType,
     Transformer,
 };
 use tch::{Device, Kind, Tensor};
@@ -99,6 +99,10 @@ impl Architecture for TinyConfig {
                 pad: None,
             }),
         }
+    }
+
+    fn numerics(&self) -> Numerics {
+        Numerics::Exact
     }
 
     fn resized(&self, vocab: i64) -> Option<Box<dyn Architecture>> {
@@ -197,7 +201,7 @@ impl SelfAttention {
     fn new(s: &Scope<'_>, c: &TinyConfig) -> Result<Self> {
         Ok(Self {
             in_proj: s.packed_linear("in_proj", c.hidden, c.hidden.saturating_mul(3))?,
-            core: s.attention("core", Softmax::Explicit, 0.0)?,
+            core: s.multihead_attention("core", 0.0)?,
             out_proj: s.linear("out_proj", c.hidden, c.hidden, true)?,
             heads: c.heads,
             head_dim: c.head_dim(),

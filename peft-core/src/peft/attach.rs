@@ -122,17 +122,13 @@ impl Peft {
     fn attach(&mut self, name: &str, method: Resolved, params: Params) -> Result<()> {
         let mut adapted = self.complete(name, Adapted::fresh(method, params))?;
         adapted.classes = self.classes_for(&adapted);
-        self.adapters.insert(name.to_owned(), adapted);
+        self.adapters.insert(name.to_owned(), adapted.into());
         Ok(())
     }
 
     /// Runs the constructor with the one adapter: that makes or checks its tensors.
     pub(crate) fn complete(&self, name: &str, mut adapted: Adapted) -> Result<Adapted> {
-        let trainable = |adapted: &Adapted| {
-            let active = adapted.active(name);
-            adapted.params.set_trainable(|key| !active.frozen(key))
-        };
-        trainable(&adapted)?;
+        adapted.train(|_| true)?;
         let run = self.run(vec![adapted.active(name)]);
         self.architecture().build(&Scope::root(&run))?;
         if run.active.iter().any(|a| a.hits.get() == 0) {
@@ -144,7 +140,7 @@ impl Peft {
         if !unread.is_empty() {
             return Err(Error::Unread { place: adapted.params.place().to_owned(), names: unread });
         }
-        trainable(&adapted)?;
+        adapted.train(|_| true)?;
         adapted.params.seal();
         Ok(adapted)
     }

@@ -26,7 +26,7 @@ use crate::io::adapter::Files;
 use crate::methods::read::Readers;
 use crate::peft::kept::Kept;
 use crate::run::{Active, Architecture, Carried, Model, Rewrite, Run, Scope, Tied};
-use crate::seam::{Method, Outline, Params, Resolved};
+use crate::seam::{Method, Numerics, Outline, Params, Resolved};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +44,21 @@ pub struct Peft {
     architecture: Arc<dyn Architecture>,
     outline: Outline,
     readers: Readers,
-    pub(crate) adapters: BTreeMap<String, Adapted>,
+    numerics: Numerics,
+    /// Shared with the trainers: those go on with their adapter, whatever becomes of its name.
+    pub(crate) adapters: BTreeMap<String, Arc<Adapted>>,
+}
+
+/// The sum of the terms that adapters add to the loss, if any of them does.
+pub(crate) fn penalty<'a>(
+    adapters: impl IntoIterator<Item = (&'a dyn Method, &'a Params)>,
+) -> Result<Option<Tensor>> {
+    adapters.into_iter().try_fold(None, |sum: Option<Tensor>, (method, params)| {
+        Ok(match (sum, method.penalty(params)?) {
+            (Some(sum), Some(term)) => Some(sum.f_add(&term)?),
+            (sum, term) => sum.or(term),
+        })
+    })
 }
 
 /// An adapter: its configuration, completed from the model, and its tensors.
@@ -87,6 +101,12 @@ impl Adapted {
         Ok(tensors)
     }
 
+    /// Has gradients computed for what the method trains and `wanted` accepts, whatever had them before.
+    pub fn train(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let active = self.active("");
+        self.params.set_trainable(|key| !active.frozen(key) && wanted(key)).map(drop)
+    }
+
     /// As an adapter of a view.
     pub fn active<'a>(&'a self, name: &'a str) -> Active<'a> {
         Active { carried: Some(&self.carried), ..Active::new(name, &self.resolved, &self.params) }
@@ -106,7 +126,8 @@ impl Peft {
     pub(crate) fn of(base: Params, architecture: Arc<dyn Architecture>) -> Result<Self> {
         base.freeze()?;
         let dims = architecture.dims();
-        let run = Run::new(&base, &dims, vec![]);
+        let numerics = architecture.numerics();
+        let run = Run::new(&base, &dims, numerics, vec![]);
         architecture.build(&Scope::root(&run))?;
         let tied: BTreeMap<String, String> = run.tied.into_inner().into_iter().collect();
         let (sites, params, bare) = (run.sites.into_inner(), run.params.into_inner(), run.bare.into_inner());
@@ -123,12 +144,15 @@ impl Peft {
         if !unread.is_empty() {
             return Err(Error::Unread { place: base.place().to_owned(), names: unread });
         }
-        Ok(Self { base, architecture, outline, readers: Readers::default(), adapters: BTreeMap::new() })
+        let readers = Readers::default();
+        Ok(Self { base, architecture, outline, readers, numerics, adapters: BTreeMap::new() })
     }
 
-    /// A model made of this one, without adapters. It reads the files of the same methods.
+    /// A model made of this one, without adapters. It reads the files of the same methods, and computes with the same
+    /// numerics.
     pub(crate) fn remade(&self, base: Params, architecture: Arc<dyn Architecture>) -> Result<Self> {
-        Ok(Self { readers: self.readers.clone(), ..Self::of(base, architecture)? })
+        let (readers, numerics) = (self.readers.clone(), self.numerics);
+        Ok(Self { readers, numerics, ..Self::of(base, architecture)? })
     }
 
     /// The base's tensors.
@@ -152,6 +176,29 @@ impl Peft {
     /// As [`Peft::new`].
     pub fn over(&self, base: Params) -> Result<Self> {
         self.remade(base, self.architecture.clone())
+    }
+
+    /// The same model, whose views and trainers compute with other [`Numerics`] from now on.
+    ///
+    /// ```
+    /// # use peft_core::{Peft, models::TinyConfig, seam::Numerics};
+    /// # fn main() -> peft_core::Result<()> {
+    /// let config = TinyConfig::default();
+    /// let peft = Peft::new(config.init(peft_core::tch::Device::Cpu)?, config)?;
+    /// assert_eq!(peft.numerics(), Numerics::Exact); // of the tiny model, which has the bits of a Python program
+    /// let peft = peft.with_numerics(Numerics::Fast);
+    /// # assert_eq!(peft.numerics(), Numerics::Fast);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_numerics(self, numerics: Numerics) -> Self {
+        Self { numerics, ..self }
+    }
+
+    /// What views and trainers compute with; the architecture's, unless [`Peft::with_numerics`] has said otherwise.
+    pub fn numerics(&self) -> Numerics {
+        self.numerics
     }
 
     /// The model's sites and parameters.
@@ -208,11 +255,17 @@ impl Peft {
     }
 
     pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
-        self.adapters.get(name).ok_or_else(|| self.unknown(name))
+        self.adapters.get(name).map(Arc::as_ref).ok_or_else(|| self.unknown(name))
     }
 
     fn unknown(&self, name: &str) -> Error {
         Error::UnknownAdapter { name: name.to_owned(), known: self.adapters.keys().cloned().collect() }
+    }
+
+    /// The named adapters, to be held beside this.
+    pub(crate) fn adapted(&self, names: &[&str]) -> Result<Vec<Arc<Adapted>>> {
+        self.active(names)?;
+        names.iter().map(|name| self.adapters.get(*name).cloned().ok_or_else(|| self.unknown(name))).collect()
     }
 
     pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
@@ -278,7 +331,7 @@ impl Peft {
 
     /// A run of the constructor that is yet to be made.
     pub(crate) fn run<'a>(&'a self, active: Vec<Active<'a>>) -> Run<'a> {
-        Run::new(&self.base, &self.outline.dims, active)
+        Run::new(&self.base, &self.outline.dims, self.numerics, active)
     }
 
     /// Runs the constructor with the adapters while `rewrite` sees every layer; gives the view, and the parameters that
@@ -300,16 +353,7 @@ impl Peft {
 
     /// Extra loss of the named adapters, if they have any.
     pub fn penalty(&self, active: &[&str]) -> Result<Option<Tensor>> {
-        let mut sum: Option<Tensor> = None;
-        for a in self.active(active)? {
-            if let Some(term) = a.method().penalty(a.params)? {
-                sum = Some(match sum {
-                    Some(s) => s.f_add(&term)?,
-                    None => term,
-                });
-            }
-        }
-        Ok(sum)
+        penalty(self.active(active)?.iter().map(|a| (a.method(), a.params)))
     }
 
     /// Tells the named adapters that optimizer step `step` (from 1) is done.

@@ -12,7 +12,7 @@ pub use model::{Architecture, Model};
 pub(crate) use rewrite::{Copied, Origin, Rewrite};
 pub use scope::Scope;
 
-use crate::seam::{Dims, Params, SiteOutline};
+use crate::seam::{Dims, Numerics, Params, SiteOutline};
 use std::cell::RefCell;
 
 /// Parameters that are another one's tensor: name and the other's name.
@@ -23,22 +23,23 @@ pub(crate) type Tied = Vec<(String, String)>;
 pub(crate) struct Run<'a> {
     pub base: &'a Params,
     pub dims: &'a Dims,
+    pub numerics: Numerics,
     pub active: Vec<Active<'a>>,
     pub sites: RefCell<Vec<SiteOutline>>,
     pub params: RefCell<Vec<String>>,
     /// Those of them that the model asked for by themselves, without a layer.
     pub bare: RefCell<Vec<String>>,
-    /// Parameters that are another one's tensor: name and the other's name.
     pub tied: RefCell<Tied>,
     /// What may put other adapters in; see [`Rewrite`].
     pub rewrite: Option<&'a dyn Rewrite>,
 }
 
 impl<'a> Run<'a> {
-    pub fn new(base: &'a Params, dims: &'a Dims, active: Vec<Active<'a>>) -> Self {
+    pub fn new(base: &'a Params, dims: &'a Dims, numerics: Numerics, active: Vec<Active<'a>>) -> Self {
         Self {
             base,
             dims,
+            numerics,
             active,
             sites: RefCell::default(),
             params: RefCell::default(),

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::run::scope::Scope;
-use crate::seam::{Batch, Dims, Pass};
+use crate::seam::{Batch, Dims, Numerics, Pass};
 use serde_json::Value;
 use std::fmt::Debug;
 use tch::Tensor;
@@ -93,6 +93,12 @@ pub trait Architecture: Debug + Send + Sync {
     /// What methods ask of the model beyond its sites; nothing by default.
     fn dims(&self) -> Dims {
         Dims::default()
+    }
+
+    /// What the model computes with where nobody says otherwise: fast kernels, or for a model that stands for a Python
+    /// program's bits, its order of operations. Fast by default.
+    fn numerics(&self) -> Numerics {
+        Numerics::default()
     }
 
     /// The same for a model whose head is no longer tied to its word embedding; `None` where it is not.

@@ -2,6 +2,7 @@
 //! around it, as an [`Adapter`](crate::seam::layer::Adapter) is around a layer.
 
 use crate::error::{Error, Result};
+use crate::seam::numerics::Numerics;
 use crate::seam::pass::Pass;
 use std::fmt::Debug;
 use tch::{Device, Kind, Tensor};
@@ -142,20 +143,11 @@ impl Attended {
     }
 }
 
-/// How the softmax is computed. Both give the same numbers up to rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Softmax {
-    /// libtorch's fused kernel, the fastest it has for the case.
-    Fused,
-    /// Step by step in the order of PyTorch's `nn.MultiheadAttention`, whose bits it has.
-    Explicit,
-}
-
 /// The attention core of one layer, with the adapters that are active there.
 #[derive(Debug)]
 pub struct Attention {
     pub(crate) name: String,
-    pub(crate) softmax: Softmax,
+    pub(crate) numerics: Numerics,
     pub(crate) dropout: f64,
     /// Index of the model's layer, for the cache.
     pub(crate) layer: i64,
@@ -204,24 +196,24 @@ impl AttentionInner<'_> {
 
     fn core(&self, h: &Heads) -> Result<Tensor> {
         let dropout = if self.pass.train { self.attention.dropout } else { 0.0 };
-        match self.attention.softmax {
-            Softmax::Fused => {
+        match self.attention.numerics {
+            Numerics::Fast => {
                 let grouped = h.q.size4()?.1 != h.k.size4()?.1;
                 let mask = h.mask.as_ref();
                 Ok(Tensor::f_scaled_dot_product_attention(
                     &h.q, &h.k, &h.v, mask, dropout, h.causal, None, grouped,
                 )?)
             }
-            Softmax::Explicit => explicit(h, dropout),
+            Numerics::Exact => by_steps(h, dropout),
         }
     }
 }
 
-/// Scale q, multiply, add the mask, softmax, dropout, multiply.
-fn explicit(h: &Heads, dropout: f64) -> Result<Tensor> {
+/// `nn.MultiheadAttention`'s order: scale q, multiply, add the mask, softmax, dropout, multiply.
+fn by_steps(h: &Heads, dropout: f64) -> Result<Tensor> {
     let (heads, d) = (h.q.size4()?.1, h.q.size4()?.3);
     if heads != h.k.size4()?.1 {
-        return Err(Error::Input("explicit attention needs as many key heads as query heads".into()));
+        return Err(Error::Input("attention step by step needs as many key heads as query heads".into()));
     }
     let mut scores = h.q.f_mul_scalar((1.0 / d as f64).sqrt())?.f_matmul(&h.k.f_transpose(-2, -1)?)?;
     if h.causal {

@@ -15,13 +15,14 @@ pub(crate) mod layer;
 pub(crate) mod low_rank;
 pub(crate) mod method;
 mod naming;
+pub(crate) mod numerics;
 pub(crate) mod params;
 pub(crate) mod pass;
 pub(crate) mod site;
 pub(crate) mod twin;
 
 pub use attention::{
-    Attended, Attention, AttentionAdapter, AttentionInner, Heads, Project, Softmax, causal_mask, open_keys,
+    Attended, Attention, AttentionAdapter, AttentionInner, Heads, Project, causal_mask, open_keys,
 };
 pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
@@ -31,6 +32,7 @@ pub use kernel::{Base, Kernel, OwnKernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
 pub use method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
+pub use numerics::Numerics;
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};

@@ -5,24 +5,44 @@
 //! `g ← s⁻² · g (A Aᵀ + 10⁻⁸ I)⁺`
 
 use crate::error::{Error, Result};
-use crate::peft::Peft;
+use crate::peft::Adapted;
 use crate::train::{AdamConfig, Decay};
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// What LoRA-FA does to gradients before each update.
-#[derive(Debug)]
+/// LoRA-FA: A of every LoRA is frozen, so that its layer's input need not be kept for the gradients, and B's gradient `g`
+/// becomes `s⁻² · g (A Aᵀ + 10⁻⁸ I)⁺` before AdamW uses it. The default is PEFT's `create_lorafa_optimizer`.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoraFa {
-    pairs: Vec<Pair>,
-    product: Product,
+    /// The constants of AdamW; by default ε is 10⁻⁶, and weights decay after the step, by 0.
+    pub adam: AdamConfig,
+    /// The precision of the product with B's gradient.
+    pub product: Product,
 }
 
-/// The precision of `g (A Aᵀ)⁺`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The precision of `g (A Aᵀ + 10⁻⁸ I)⁺` in LoRA-FA. It is no matter of [`Numerics`](crate::seam::Numerics): the two differ by
+/// a percent, and not by rounding at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Product {
-    /// PEFT computes it under bf16 autocast, whatever the model's dtype.
+    /// In bfloat16, as PEFT computes it whatever the model's dtype.
+    #[default]
     Peft,
+    /// In the dtype of the gradient.
     F32,
+}
+
+impl Default for LoraFa {
+    fn default() -> Self {
+        let adam = AdamConfig { eps: 1e-6, weight_decay: 0.0, decay: Decay::After, ..AdamConfig::default() };
+        Self { adam, product: Product::default() }
+    }
+}
+
+/// What LoRA-FA does to the gradients of some adapters.
+#[derive(Debug)]
+pub(super) struct Projection {
+    pairs: Vec<Pair>,
+    product: Product,
 }
 
 #[derive(Debug)]
@@ -32,19 +52,20 @@ struct Pair {
     scaling: f64,
 }
 
-impl LoraFa {
-    /// Freezes A of every pair of factors of the named adapters. It stays frozen when this is dropped.
+impl Projection {
+    /// Finds the pairs of factors of the adapters, and freezes A of each.
     ///
     /// # Errors
     /// [`Error::Input`] where there is no such pair.
-    pub fn new(peft: &Peft, active: &[&str], product: Product) -> Result<Self> {
+    pub fn new(product: Product, adapters: &[Arc<Adapted>]) -> Result<Self> {
         let mut pairs = Vec::new();
-        for name in active {
-            let (params, method) = (peft.params(name)?, peft.method(name)?);
-            let tensors: BTreeMap<String, Tensor> = params.tensors();
-            for pair in method.factors() {
+        for adapted in adapters {
+            let tensors = adapted.params.tensors();
+            let mut factors = adapted.resolved.method.factors();
+            factors.retain(|pair| tensors.contains_key(&pair.a) && tensors.contains_key(&pair.b));
+            adapted.train(|key| factors.iter().all(|pair| pair.a != key))?;
+            for pair in factors {
                 let (Some(a), Some(b)) = (tensors.get(&pair.a), tensors.get(&pair.b)) else { continue };
-                let _ = a.f_set_requires_grad(false)?;
                 pairs.push(Pair { a: a.shallow_clone(), b: b.shallow_clone(), scaling: pair.scaling });
             }
         }
@@ -54,13 +75,8 @@ impl LoraFa {
         Ok(Self { pairs, product })
     }
 
-    /// The constants that go with it: PEFT's.
-    pub fn adam(weight_decay: f64) -> AdamConfig {
-        AdamConfig { eps: 1e-6, weight_decay, decay: Decay::After, ..AdamConfig::default() }
-    }
-
-    /// Projects the gradients.
-    pub(super) fn project(&self) -> Result<()> {
+    /// Projects the gradients there are.
+    pub fn apply(&self) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for Pair { a, b, scaling } in &self.pairs {
             let mut grad = b.f_grad()?;

@@ -4,43 +4,46 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::seam::{Outline, PREFIX, SiteKind};
-use crate::train::Group;
-use crate::train::optimizer::not_negative;
+use crate::train::adam::not_negative;
+use crate::train::{AdamConfig, Group};
 use tch::Tensor;
 
-/// Rates of LoRA+; the defaults are PEFT's.
+/// LoRA+: B learns `ratio` times as fast as A, whose learning rate is the trainer's. `LoraPlus::new(16.0)` is PEFT's
+/// `create_loraplus_optimizer` over AdamW.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoraPlus {
     /// Learning rate of B in multiples of A's, 1 or more.
     pub ratio: f64,
-    /// Learning rate of an embedding's A and B, in multiples of A's.
-    pub embedding: f64,
-    /// Of all but biases and layer norms.
-    pub weight_decay: f64,
+    /// Learning rate of an embedding's A and B, as it is and not as a multiple.
+    pub embedding_lr: f64,
+    /// The constants of AdamW. Its weight decay is that of all but biases and layer norms.
+    pub adam: AdamConfig,
 }
 
 impl LoraPlus {
-    /// With B at `ratio` times the learning rate `lr`, and embeddings at 1e-6.
-    pub fn new(ratio: f64, lr: f64) -> Self {
-        Self { ratio, embedding: 1e-6 / lr, weight_decay: 0.0 }
+    /// LoRA+ with B at `ratio` times A's learning rate, embeddings at 10⁻⁶, and no weight decay.
+    pub fn new(ratio: f64) -> Self {
+        Self { ratio, embedding_lr: 1e-6, adam: AdamConfig { weight_decay: 0.0, ..AdamConfig::default() } }
     }
 
     /// The trainable tensors of the named adapters in four groups, some of them empty: A and what else there is,
-    /// embeddings, B with decay, B without. Every vector counts as B.
+    /// embeddings, B with decay, B without. Every vector counts as B. The rates are multiples of `lr`, A's learning rate.
     ///
     /// # Errors
     /// Rates that are not positive numbers, a weight decay that is negative.
-    pub fn groups(&self, peft: &Peft, active: &[&str]) -> Result<Vec<Group>> {
-        for (field, rate) in [("ratio", self.ratio), ("embedding", self.embedding)] {
+    pub fn groups(&self, peft: &Peft, active: &[&str], lr: f64) -> Result<Vec<Group>> {
+        for (field, rate) in [("ratio", self.ratio), ("embedding_lr", self.embedding_lr)] {
             if !(rate > 0.0 && rate.is_finite()) {
                 return Err(Error::config("LoRA+", field, format!("should be positive, is {rate}")));
             }
         }
-        not_negative("LoRA+", "weight_decay", self.weight_decay)?;
+        let weight_decay = self.adam.weight_decay;
+        not_negative("LoRA+", "weight_decay", weight_decay)?;
         let group = |rate, weight_decay| Group { params: Vec::new(), rate, weight_decay };
-        let mut a = group(1.0, self.weight_decay);
-        let mut embedding = group(self.embedding, self.weight_decay);
-        let mut b = group(self.ratio, self.weight_decay);
+        let mut a = group(1.0, weight_decay);
+        // A trainer at rate 0 changes nothing, these neither.
+        let mut embedding = group(if lr > 0.0 { self.embedding_lr / lr } else { 0.0 }, weight_decay);
+        let mut b = group(self.ratio, weight_decay);
         let mut b_plain = group(self.ratio, 0.0);
         for (name, p) in peft.trainable(active)? {
             let group = if name.contains("lora_embedding_") {

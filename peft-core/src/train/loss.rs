@@ -1,4 +1,4 @@
-//! What is minimised.
+//! Losses: what a training makes small.
 
 use crate::error::{Error, Result};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -6,7 +6,7 @@ use tch::{Device, Kind, Reduction, Tensor};
 /// The label of what does not count.
 const MASKED: i64 = -100;
 
-/// Mean cross entropy of `logits` `[batch, classes]` against class numbers `[batch]`; −100 counts nothing.
+/// Mean cross entropy of `logits` `[batch, classes]` against class numbers `[batch]`; rows of the class −100 do not count.
 ///
 /// # Errors
 /// Classes that the logits do not have, and none that counts. On the CPU alone: elsewhere looking would make the device
@@ -17,7 +17,7 @@ pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
 }
 
 /// Mean cross entropy of a causal model: `logits` `[batch, virtual tokens + length, vocab]` at each token against the
-/// next one of `labels` `[batch, length]`; a label of −100 counts nothing, and so do a prompt's virtual tokens.
+/// next one of `labels` `[batch, length]`. Labels of −100 do not count, nor do a prompt's virtual tokens.
 ///
 /// # Errors
 /// As [`cross_entropy`]; labels of another length than the logits'.

@@ -1,16 +1,25 @@
-//! Learning rates by step.
+//! How the learning rate changes from step to step.
 
 use crate::error::{Error, Result};
 
-/// The factor on the peak learning rate.
+/// How the learning rate changes during a training: each step's is the trainer's learning rate, the peak, times the factor
+/// of the schedule, which is between 0 and 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Schedule {
-    /// 1.
+    /// The peak learning rate at every step.
     Constant,
-    /// From 0 up to 1 over `warmup` steps, then down to 0 at `total`: transformers' `linear`.
-    Linear { warmup: u64, total: u64 },
-    /// `½ (1 + cos(π · step/total))`.
-    Cosine { total: u64 },
+    /// The learning rate rises from 0 to its peak in equal steps, and then falls to 0: transformers' `linear`.
+    Linear {
+        /// How many steps it rises; 0 to begin at the peak.
+        warmup: u64,
+        /// After how many steps, those of the rise included, it is 0.
+        total: u64,
+    },
+    /// The learning rate falls from its peak to 0 along half a cosine: its factor is `½ (1 + cos(π · step / total))`.
+    Cosine {
+        /// After how many steps it is 0.
+        total: u64,
+    },
 }
 
 impl Schedule {
@@ -29,7 +38,7 @@ impl Schedule {
         }
     }
 
-    /// The factor at `step`, which counts from 0.
+    /// What the peak learning rate is multiplied with at `step`; the first step is 0.
     pub fn factor(self, step: u64) -> f64 {
         let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
         match self {

@@ -1,25 +1,51 @@
 //! One training step: backward, clip, schedule, update, with every way of going wrong reported.
 
 use crate::error::{Error, Result};
-use crate::peft::Peft;
-use crate::train::optimizer::not_negative;
-use crate::train::{Adam, AdamConfig, Group, LoraFa, Schedule};
+use crate::peft::{Adapted, Peft, penalty};
+use crate::seam::numerics::Numerics;
+use crate::train::adam::not_negative;
+use crate::train::lora_fa::Projection;
+use crate::train::{Adam, AdamConfig, Group, Optim, Schedule};
+use std::sync::Arc;
 use tch::Tensor;
 
-/// An optimizer with its schedule.
+/// Trains the adapters that it is made for: an optimizer, a learning rate with its schedule, and what the adapters' methods
+/// do at each step (terms of the loss, pruning).
+///
+/// ```
+/// # use peft_core::{Batch, Pass, Peft, methods::LoraConfig, models::TinyConfig, target::Names};
+/// # use peft_core::tch::{Device, Kind, Tensor};
+/// use peft_core::train::{LoraPlus, Schedule, Trainer, cross_entropy};
+/// # fn main() -> peft_core::Result<()> {
+/// # let config = TinyConfig::default();
+/// # let mut peft = Peft::new(config.init(Device::Cpu)?, config)?;
+/// # let target_modules = Some(Names::list(["ff.0"]));
+/// # peft.add("mine", LoraConfig { target_modules, ..Default::default() })?;
+/// # let (ids, classes) = (Tensor::f_ones([2, 5], (Kind::Int64, Device::Cpu))?, Tensor::f_from_slice(&[0i64, 3])?);
+/// # let batch = Batch::dense(ids);
+/// let schedule = Schedule::Linear { warmup: 1, total: 10 };
+/// let mut trainer = Trainer::new(&peft, &["mine"], LoraPlus::new(16.0), 1e-3, schedule)?.clip(1.0);
+/// let model = peft.view(&["mine"])?;
+/// for _ in 0..10 {
+///     trainer.step(&cross_entropy(&model.forward(&batch, Pass::train())?, &classes)?)?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Trainer {
+    adapters: Vec<Arc<Adapted>>,
     adam: Adam,
+    projection: Option<Projection>,
     lr: f64,
     schedule: Schedule,
     max_grad_norm: Option<f64>,
-    lora_fa: Option<LoraFa>,
 }
 
-/// What one step did.
+/// What one step of a [`Trainer`] did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
-    /// Loss before the update.
+    /// The loss before the update, with what the adapters' methods add to it.
     pub loss: f64,
     /// Learning rate of the update.
     pub lr: f64,
@@ -28,58 +54,61 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// Over the given tensors, at peak learning rate `lr`.
+    /// A trainer of the named adapters: of all that their methods train, but for what the optimizer freezes (A of a LoRA,
+    /// for [`LoraFa`](super::LoraFa)). What an earlier trainer froze is trained again. `lr` is the learning rate at the
+    /// schedule's peak.
     ///
     /// # Errors
-    /// No tensor; a learning rate or a constant that is negative or no number; a schedule that never reaches its peak.
+    /// A name that is unknown or there twice; nothing to train; a learning rate or a constant that is negative or no
+    /// number; a schedule that never reaches its peak; an optimizer that is not for these adapters.
     pub fn new(
-        params: Vec<(String, Tensor)>,
-        config: AdamConfig,
-        lr: f64,
-        schedule: Schedule,
-    ) -> Result<Self> {
-        Self::grouped(
-            vec![Group { params, rate: 1.0, weight_decay: config.weight_decay }],
-            config,
-            lr,
-            schedule,
-        )
-    }
-
-    /// Over groups with rates of their own ([`super::LoraPlus::groups`]); `lr` is what their rates multiply.
-    pub fn grouped(groups: Vec<Group>, config: AdamConfig, lr: f64, schedule: Schedule) -> Result<Self> {
-        not_negative("trainer", "lr", lr)?;
-        schedule.check()?;
-        let adam = Adam::grouped(groups, config)?;
-        Ok(Self { adam, lr, schedule, max_grad_norm: None, lora_fa: None })
-    }
-
-    /// Over the trainable tensors of the named adapters.
-    pub fn for_adapters(
         peft: &Peft,
         active: &[&str],
-        config: AdamConfig,
+        optim: impl Into<Optim>,
         lr: f64,
         schedule: Schedule,
     ) -> Result<Self> {
-        Self::new(peft.trainable(active)?, config, lr, schedule)
+        let (optim, adapters) = (optim.into(), peft.adapted(active)?);
+        check(&optim.adam(), lr, schedule)?;
+        adapters.iter().try_for_each(|adapted| adapted.train(|_| true))?;
+        let projection = match &optim {
+            Optim::LoraFa(fa) => Some(Projection::new(fa.product, &adapters)?),
+            _ => None,
+        };
+        let groups = optim.groups(peft, active, lr)?;
+        let trainer = Self::of(groups, optim.adam(), peft.numerics(), lr, schedule)?;
+        Ok(Self { adapters, projection, ..trainer })
     }
 
-    /// Scales the gradients down whenever their norm exceeds `max_norm`, as `clip_grad_norm_` does. One that is not above
-    /// 0 is refused by the first step.
+    /// A trainer of the base itself, of those of its parameters that were made trainable
+    /// ([`Params::set_trainable`](crate::Params::set_trainable)): for a base that is yet to be pre-trained.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn for_base(peft: &Peft, adam: AdamConfig, lr: f64, schedule: Schedule) -> Result<Self> {
+        check(&adam, lr, schedule)?;
+        Self::of(vec![adam.group(peft.base().trainable())], adam, peft.numerics(), lr, schedule)
+    }
+
+    fn of(
+        groups: Vec<Group>,
+        adam: AdamConfig,
+        numerics: Numerics,
+        lr: f64,
+        schedule: Schedule,
+    ) -> Result<Self> {
+        let adam = Adam::grouped(groups, adam, numerics)?;
+        Ok(Self { adapters: Vec::new(), adam, projection: None, lr, schedule, max_grad_norm: None })
+    }
+
+    /// Scales the gradients down whenever their norm exceeds `max_norm`, as `clip_grad_norm_` does. A `max_norm` that is not
+    /// above 0 is refused by the first step.
     #[must_use]
     pub fn clip(self, max_norm: f64) -> Self {
         Self { max_grad_norm: Some(max_norm), ..self }
     }
 
-    /// Projects the gradients of LoRA's factors before every update, as LoRA-FA does. Make it before the trainer: what
-    /// it freezes is not trained.
-    #[must_use]
-    pub fn lora_fa(self, lora_fa: LoraFa) -> Self {
-        Self { lora_fa: Some(lora_fa), ..self }
-    }
-
-    /// Number of steps taken.
+    /// How many steps were taken, those of a state that was loaded included.
     pub fn steps(&self) -> u64 {
         self.adam.steps()
     }
@@ -89,27 +118,22 @@ impl Trainer {
         &mut self.adam
     }
 
-    /// Differentiates `loss` and updates.
+    /// One update: adds to `loss` what the adapters' methods ask for, differentiates, clips, updates, and tells the methods
+    /// that the step is done.
     ///
     /// # Errors
     /// [`Error::NonFinite`] when the loss or the gradients' norm is not a number; nothing is updated then.
     pub fn step(&mut self, loss: &Tensor) -> Result<StepReport> {
         self.start()?;
-        let loss = self.differentiate(loss, 1.0)?;
+        let penalised = self.penalty()?.map(|p| loss.f_add(&p)).transpose()?;
+        let loss = self.differentiate(penalised.as_ref().unwrap_or(loss), 1.0)?;
         self.update(loss)
-    }
-
-    /// As [`Trainer::step`] for adapters: adds their penalties to the loss and tells them that the step is done.
-    pub fn step_adapters(&mut self, peft: &Peft, active: &[&str], loss: &Tensor) -> Result<StepReport> {
-        let penalised = peft.penalty(active)?.map(|p| loss.f_add(&p)).transpose()?;
-        let report = self.step(penalised.as_ref().unwrap_or(loss))?;
-        peft.after_step(active, self.adam.steps())?;
-        Ok(report)
     }
 
     /// One update from the parts of a batch that is too large to be computed at once: gradient accumulation. Each part is
     /// its mean loss and its weight, how many rows or tokens that is the mean of; the step's loss is their weighted mean,
-    /// as of the whole batch at once. A part is differentiated, and what it holds let go, before the next is asked for.
+    /// as of the whole batch at once, and what the adapters' methods add counts once. A part is differentiated, and what it
+    /// holds let go, before the next is asked for.
     ///
     /// # Errors
     /// As [`Trainer::step`], and what a part says; no part, and weights that are not positive.
@@ -117,24 +141,16 @@ impl Trainer {
         &mut self,
         parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
     ) -> std::result::Result<StepReport, E> {
-        let loss = self.accumulate(parts)?;
+        let mut loss = self.accumulate(parts)?;
+        if let Some(penalty) = self.penalty()? {
+            loss += self.differentiate(&penalty, 1.0)?;
+        }
         Ok(self.update(loss)?)
     }
 
-    /// As [`Trainer::step_accumulated`] for adapters; their penalties count once a step, whatever the parts.
-    pub fn step_adapters_accumulated<E: From<Error>>(
-        &mut self,
-        peft: &Peft,
-        active: &[&str],
-        parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
-    ) -> std::result::Result<StepReport, E> {
-        let mut loss = self.accumulate(parts)?;
-        if let Some(penalty) = peft.penalty(active)? {
-            loss += self.differentiate(&penalty, 1.0)?;
-        }
-        let report = self.update(loss)?;
-        peft.after_step(active, self.adam.steps())?;
-        Ok(report)
+    /// What the adapters' methods add to the loss, if anything.
+    fn penalty(&self) -> Result<Option<Tensor>> {
+        penalty(self.adapters.iter().map(|a| (a.resolved.method.as_ref(), &a.params)))
     }
 
     /// Forgets the gradients of the step before.
@@ -187,16 +203,18 @@ impl Trainer {
         Ok(value)
     }
 
-    /// Updates with the gradients there are.
+    /// Updates with the gradients there are, and tells the methods.
     fn update(&mut self, loss: f64) -> Result<StepReport> {
         let done = self.adam.steps();
         let grad_norm =
             self.max_grad_norm.map(|max| self.clip_grads(max, done.saturating_add(1))).transpose()?;
-        if let Some(lora_fa) = &self.lora_fa {
-            lora_fa.project()?;
+        if let Some(projection) = &self.projection {
+            projection.apply()?;
         }
         let lr = self.lr * self.schedule.factor(done);
         self.adam.step(lr)?;
+        let step = self.adam.steps();
+        self.adapters.iter().try_for_each(|a| a.resolved.method.after_step(&a.params, step))?;
         Ok(StepReport { loss, lr, grad_norm })
     }
 
@@ -212,4 +230,11 @@ impl Trainer {
         }
         Ok(norm)
     }
+}
+
+/// What can be said of a training before anything is frozen for it.
+fn check(adam: &AdamConfig, lr: f64, schedule: Schedule) -> Result<()> {
+    not_negative("trainer", "lr", lr)?;
+    schedule.check()?;
+    adam.check()
 }

@@ -10,7 +10,7 @@ use notebooks_rs::lesson000::{Lesson, TECHNIQUES};
 use peft_bench::cases::{ADAPTER, Case};
 use peft_bench::task::Task;
 use peft_bench::text::{Source, Text};
-use peft_core::device::DeviceChoice;
+use peft_core::device::{DeviceChoice, Threads};
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Model, Pass};
 use std::io::{BufRead, Write};
@@ -23,9 +23,8 @@ use std::time::Instant;
 struct Options {
     #[command(subcommand)]
     what: What,
-    /// CPU threads
-    #[arg(long, global = true)]
-    threads: Option<i32>,
+    #[arg(long, global = true, default_value_t, help = Threads::HELP)]
+    threads: Threads,
     #[arg(long, global = true, default_value_t = 0)]
     seed: i64,
     /// cpu, cuda, cuda:N or auto
@@ -55,21 +54,18 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    peft_bench::exit(run(&Options::parse()).map(|()| true))
+    peft_core::program::exit(run(&Options::parse()).map(|()| true))
 }
 
 fn run(options: &Options) -> Result<()> {
     let device = options.device.open()?;
-    if let Some(threads) = options.threads {
-        tch::set_num_threads(threads.max(1));
-    }
     match &options.what {
         What::Lesson => {
+            options.threads.set(0);
             let lesson = Lesson::new(Setting { seed: options.seed, device })?;
             let lora = TECHNIQUES.iter().find(|t| t.key == "lora").context("lora")?;
-            let trainable = lesson.peft.trainable(&[lora.key])?;
-            let mut trainer =
-                Trainer::new(trainable, AdamConfig::adam().exact(), lora.lr, Schedule::Constant)?;
+            let (adam, schedule) = (AdamConfig::adam(), Schedule::Constant);
+            let mut trainer = Trainer::new(&lesson.peft, &[lora.key], adam, lora.lr, schedule)?;
             let model = lesson.peft.view(&[lora.key])?;
             serve(|| {
                 let logits = model.forward(&lesson.train.batch, Pass::train())?;
@@ -84,13 +80,14 @@ fn run(options: &Options) -> Result<()> {
                 eprintln!("note: {note}");
                 Ok(())
             })?;
+            options.threads.set(task.peft().report(&[])?.all);
             let (adam, schedule, lr) = (task.adam(), task.schedule(task.steps()), task.lr(case));
-            let mut trainer = Trainer::for_adapters(task.peft(), &[ADAPTER], adam, lr, schedule)?;
+            let mut trainer = Trainer::new(task.peft(), &[ADAPTER], adam, lr, schedule)?;
             let model = task.peft().view(&[ADAPTER])?;
             serve(|| {
                 let (batch, y, _) = task.next()?;
                 let loss = cross_entropy(&model.forward(&batch, Pass::train())?, &y)?;
-                Ok(trainer.step_adapters(task.peft(), &[ADAPTER], &loss)?.loss)
+                Ok(trainer.step(&loss)?.loss)
             })
         }
     }

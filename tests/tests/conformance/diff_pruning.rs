@@ -128,9 +128,9 @@ fn the_penalty_is_the_expected_number_of_differences() -> Result<()> {
     let density = config.expected_density(peft.params("a")?)?.context("no density")?;
     ensure!((density / (open / all as f64) - 1.0).abs() < 1e-5, "{density}");
 
-    let mut trainer = Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.2, Schedule::Constant)?;
+    let mut trainer = Trainer::new(&peft, &["a"], AdamConfig::default(), 0.2, Schedule::Constant)?;
     for _ in 0..15 {
-        trainer.step_adapters(&peft, &["a"], &loss(&peft, &["a"])?)?;
+        trainer.step(&loss(&peft, &["a"])?)?;
     }
     let after = config.expected_density(peft.params("a")?)?.context("no density")?;
     ensure!(after < 0.5 * density, "a density of {density} became {after}");
@@ -194,10 +194,9 @@ fn a_pruned_adapter_trains_and_travels() -> Result<()> {
         Ok(tensors.into_iter().map(|(name, t)| (name, t.detach().copy())).collect())
     };
     let (before, plain) = (copies(&peft)?, logits(&peft, &[])?);
-    let mut trainer =
-        Trainer::for_adapters(&peft, &["small"], AdamConfig::default(), 0.1, Schedule::Constant)?;
+    let mut trainer = Trainer::new(&peft, &["small"], AdamConfig::default(), 0.1, Schedule::Constant)?;
     for _ in 0..2 {
-        trainer.step_adapters(&peft, &["small"], &loss(&peft, &["small"])?)?;
+        trainer.step(&loss(&peft, &["small"])?)?;
     }
     for (name, t) in copies(&peft)? {
         let same = t.equal(&before[&name]);

@@ -95,9 +95,9 @@ fn fresh_adapters_have_pefts_numbers() -> Result<()> {
 
 /// Training steps of adapter `name`.
 fn train(peft: &Peft, name: &str, steps: usize) -> Result<()> {
-    let mut trainer = Trainer::for_adapters(peft, &[name], AdamConfig::default(), 1e-2, Schedule::Constant)?;
+    let mut trainer = Trainer::new(peft, &[name], AdamConfig::default(), 1e-2, Schedule::Constant)?;
     for _ in 0..steps {
-        trainer.step_adapters(peft, &[name], &loss(peft, &[name])?)?;
+        trainer.step(&loss(peft, &[name])?)?;
     }
     Ok(())
 }

@@ -24,10 +24,9 @@ fn assert_all_bits(what: &str, found: &Params, expected: &BTreeMap<String, Tenso
 }
 
 fn train(peft: &Peft, name: &str, steps: usize) -> Result<()> {
-    let mut trainer =
-        Trainer::for_adapters(peft, &[name], AdamConfig::default(), 1e-2, Schedule::Constant)?.clip(1.0);
+    let mut trainer = Trainer::new(peft, &[name], AdamConfig::default(), 1e-2, Schedule::Constant)?.clip(1.0);
     for _ in 0..steps {
-        trainer.step_adapters(peft, &[name], &loss(peft, &[name])?)?;
+        trainer.step(&loss(peft, &[name])?)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use crate::{TINY, bert, dense, ids, tiny};
 use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::models::TinyConfig;
+use peft_core::seam::Numerics;
 use peft_core::train::{Adam, AdamConfig, Schedule, Trainer};
 use peft_core::{Batch, Error, Model, Params, Pass, Peft};
 use std::collections::BTreeMap;
@@ -146,7 +147,7 @@ fn a_row_of_padding_is_refused_or_finite() -> Result<()> {
 
 #[test]
 fn nothing_to_train() -> Result<()> {
-    let none = Adam::new(vec![], AdamConfig::default());
+    let none = Adam::new(vec![], AdamConfig::default(), Numerics::Fast);
     refused("no parameters", none, &["nothing to train"])?;
     Ok(())
 }
@@ -157,7 +158,7 @@ fn a_loss_that_is_not_a_number() -> Result<()> {
     let _serial = serial();
     let mut peft = tiny()?;
     peft.add("a", LoraConfig { targets: ["ff.0"].into(), ..LoraConfig::default() })?;
-    let mut trainer = Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.1, Schedule::Constant)?;
+    let mut trainer = Trainer::new(&peft, &["a"], AdamConfig::default(), 0.1, Schedule::Constant)?;
     let copies = || -> Result<Vec<Tensor>> {
         Ok(peft.params("a")?.tensors().values().map(|t| t.detach().copy()).collect())
     };

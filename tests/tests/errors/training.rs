@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use peft_core::methods::{LoraConfig, OftConfig};
 use peft_core::models::TinyConfig;
+use peft_core::seam::Numerics;
 use peft_core::train::{
     Adam, AdamConfig, Group, LoraPlus, Schedule, Trainer, cross_entropy, next_token_loss,
 };
@@ -30,8 +31,7 @@ const NONE: [f64; 4] = [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
 #[test]
 fn rates_that_would_train_uphill_or_nowhere() -> Result<()> {
     let peft = tuned()?;
-    let trainer =
-        |config: AdamConfig, lr| Trainer::for_adapters(&peft, &["a"], config, lr, Schedule::Constant);
+    let trainer = |config: AdamConfig, lr| Trainer::new(&peft, &["a"], config, lr, Schedule::Constant);
     let default = AdamConfig::default();
     for value in NONE {
         let said = value.to_string();
@@ -43,14 +43,21 @@ fn rates_that_would_train_uphill_or_nowhere() -> Result<()> {
         config_error("decay", trainer(decay, 0.1), &["weight_decay", &said])?;
         for (rate, weight_decay, field) in [(value, 0.0, "rate"), (1.0, value, "weight_decay")] {
             let group = Group { params: peft.trainable(&["a"])?, rate, weight_decay };
-            config_error(field, Adam::grouped(vec![group], default), &["group", field, &said])?;
+            config_error(
+                field,
+                Adam::grouped(vec![group], default, Numerics::Fast),
+                &["group", field, &said],
+            )?;
         }
-        config_error("LoRA+", LoraPlus::new(value, 0.1).groups(&peft, &["a"]), &["LoRA+", "ratio", &said])?;
-        let plus = LoraPlus { weight_decay: value, ..LoraPlus::new(16.0, 0.1) };
-        config_error("LoRA+", plus.groups(&peft, &["a"]), &["LoRA+", "weight_decay", &said])?;
+        let groups = |plus: LoraPlus| plus.groups(&peft, &["a"], 0.1);
+        config_error("LoRA+", groups(LoraPlus::new(value)), &["LoRA+", "ratio", &said])?;
+        let plus = LoraPlus { embedding_lr: value, ..LoraPlus::new(16.0) };
+        config_error("LoRA+", groups(plus), &["LoRA+", "embedding_lr", &said])?;
+        let plus = LoraPlus { adam: decay, ..LoraPlus::new(16.0) };
+        config_error("LoRA+", groups(plus), &["LoRA+", "weight_decay", &said])?;
         let copied = |(name, t): (String, Tensor)| (name, t.detach().copy());
         let before: BTreeMap<_, _> = peft.params("a")?.tensors().into_iter().map(copied).collect();
-        let mut adam = Adam::new(peft.trainable(&["a"])?, default)?;
+        let mut adam = Adam::new(peft.trainable(&["a"])?, default, Numerics::Fast)?;
         config_error("a step", adam.step(value), &["lr", &said])?;
         ensure!(adam.steps() == 0, "a step was counted");
         for (name, tensor) in peft.params("a")?.tensors() {
@@ -77,7 +84,7 @@ fn schedules_without_a_peak() -> Result<()> {
         (Schedule::Linear { warmup: 0, total: 0 }, ["total", "is 0"]),
         (Schedule::Cosine { total: 0 }, ["total", "is 0"]),
     ] {
-        let trainer = Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.1, schedule);
+        let trainer = Trainer::new(&peft, &["a"], AdamConfig::default(), 0.1, schedule);
         config_error("schedule", trainer, &parts)?;
     }
     Ok(())
@@ -117,7 +124,7 @@ fn labels_without_a_loss() -> Result<()> {
 #[test]
 fn parts_without_a_loss() -> Result<()> {
     let peft = tuned()?;
-    let mut trainer = Trainer::for_adapters(&peft, &["a"], AdamConfig::default(), 0.1, Schedule::Constant)?;
+    let mut trainer = Trainer::new(&peft, &["a"], AdamConfig::default(), 0.1, Schedule::Constant)?;
     let weight = peft.trainable(&["a"])?[0].1.shallow_clone();
     let masked = cross_entropy(&weight, &Tensor::full([weight.size()[0]], -100, (Kind::Int64, Device::Cpu)));
     let parts = vec![Ok((weight.sum(Kind::Float), 1.0)), masked.map(|loss| (loss, 1.0))];

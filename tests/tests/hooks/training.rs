@@ -74,7 +74,7 @@ impl Prompt for Shift {
 }
 
 fn trainer(peft: &Peft, active: &[&str]) -> Result<Trainer> {
-    Ok(Trainer::for_adapters(peft, active, AdamConfig::adam(), 0.05, Schedule::Constant)?)
+    Ok(Trainer::new(peft, active, AdamConfig::adam(), 0.05, Schedule::Constant)?)
 }
 
 fn loss(peft: &Peft, active: &[&str], batch: &Batch) -> Result<Tensor> {
@@ -96,7 +96,7 @@ fn a_penalty_is_part_of_the_loss() -> Result<()> {
     let expected = v.grad().copy() + &before * 0.6;
     let sum = f64::try_from(&plain)? + 0.3 * f64::try_from(before.square().sum(Kind::Double))?;
 
-    let report = trainer(&peft, &["b"])?.step_adapters(&peft, &["b"], &loss(&peft, &["b"], &batch)?)?;
+    let report = trainer(&peft, &["b"])?.step(&loss(&peft, &["b"], &batch)?)?;
     ensure!((report.loss - sum).abs() < 1e-5 * sum, "loss {}, expected {sum}", report.loss);
     assert_close("gradient", &v.grad(), &expected, 1e-5)?;
     Ok(())
@@ -136,7 +136,7 @@ fn after_step_is_called_once_a_step() -> Result<()> {
     peft.add("other", other.clone())?;
     let mut trainer = trainer(&peft, &["b"])?;
     for _ in 0..3 {
-        trainer.step_adapters(&peft, &["b"], &loss(&peft, &["b"], &batch)?)?;
+        trainer.step(&loss(&peft, &["b"], &batch)?)?;
         let most = f64::try_from(get(peft.params("b")?, "v").abs().max())?;
         ensure!(most <= 0.01f32.into(), "{most} after clamping");
     }
@@ -147,7 +147,7 @@ fn after_step_is_called_once_a_step() -> Result<()> {
 
     // A step that is refused is no step.
     let diverged = Tensor::from(f64::NAN);
-    tests::refused("a loss that is not a number", trainer.step_adapters(&peft, &["b"], &diverged), &["NaN"])?;
+    tests::refused("a loss that is not a number", trainer.step(&diverged), &["NaN"])?;
     ensure!(method.seen().len() == 3 && trainer.steps() == 3, "a refused step was counted");
     Ok(())
 }
@@ -192,7 +192,7 @@ fn bitfit_is_an_overlay() -> Result<()> {
     assert_bits("fresh", &logits(&peft, &["bitfit"], &batch)?, &plain)?;
     let mut trainer = trainer(&peft, &["bitfit"])?;
     for _ in 0..3 {
-        trainer.step_adapters(&peft, &["bitfit"], &loss(&peft, &["bitfit"], &batch)?)?;
+        trainer.step(&loss(&peft, &["bitfit"], &batch)?)?;
     }
     for ((name, t), before) in peft.base().tensors().iter().zip(&base) {
         assert_bits(name, t, before)?;

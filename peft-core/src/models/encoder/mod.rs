@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
 use crate::run::{Model, Scope};
-use crate::seam::{Batch, Block, Input, Layer, Pass, Prompt, Role, Softmax};
+use crate::seam::{Batch, Block, Input, Layer, Pass, Prompt, Role};
 use tch::{Kind, Tensor};
 
 /// A view of an encoder with its classifier.
@@ -141,7 +141,7 @@ impl EncoderLayer {
                     k: own.linear("key", d, d, true)?,
                     v: own.linear("value", d, d, true)?,
                 },
-                core: own.attention("", Softmax::Fused, c.attention_probs_dropout_prob)?,
+                core: own.attention("", c.attention_probs_dropout_prob)?,
                 output: attention.at("output").linear("dense", d, d, true)?,
                 output_dropout: c.hidden_dropout_prob,
                 heads: c.num_attention_heads,

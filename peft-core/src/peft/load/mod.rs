@@ -91,7 +91,7 @@ impl Peft {
         tensors.extend(carried.tensors);
         self.check_classes(&classes, &places.config)?;
         let adapted = self.read(name, method, tensors, (kept, carried.own), place)?;
-        self.adapters.insert(name.to_owned(), Adapted { classes, ..adapted });
+        self.adapters.insert(name.to_owned(), Adapted { classes, ..adapted }.into());
         Ok(warnings)
     }
 }

@@ -10,8 +10,8 @@ use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
 use crate::seam::layer::Placed;
 use crate::seam::{
-    Attention, Block, Kernel, Layer, Method, OwnKernel, Params, Place, Prompt, Role, Site, SiteKind,
-    SiteOutline, Softmax, Weights,
+    Attention, Block, Kernel, Layer, Method, Numerics, OwnKernel, Params, Place, Prompt, Role, Site, SiteKind,
+    SiteOutline, Weights,
 };
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -247,12 +247,23 @@ impl<'a> Scope<'a> {
         Ok(Block { name, adapters })
     }
 
-    /// The attention core `leaf`.
-    pub fn attention(&self, leaf: &str, softmax: Softmax, dropout: f64) -> Result<Attention> {
+    /// The attention core `leaf`, as transformers' models compute it: by `scaled_dot_product_attention` of libtorch, whatever
+    /// the [`Numerics`]. `dropout` is the share of the softmax that training drops.
+    pub fn attention(&self, leaf: &str, dropout: f64) -> Result<Attention> {
+        self.core(leaf, Numerics::Fast, dropout)
+    }
+
+    /// The attention core `leaf` of a model that has PyTorch's `nn.MultiheadAttention`: step by step in its order where the
+    /// [`Numerics`] are exact, else as [`Scope::attention`].
+    pub fn multihead_attention(&self, leaf: &str, dropout: f64) -> Result<Attention> {
+        self.core(leaf, self.run.numerics, dropout)
+    }
+
+    fn core(&self, leaf: &str, numerics: Numerics, dropout: f64) -> Result<Attention> {
         let name = if leaf.is_empty() { self.path.clone() } else { self.join(leaf) };
         let site = self.site(&name, Place::Attention, None);
         let adapters = self.weightless(&name, |m, p| m.attend(&site, p))?;
-        Ok(Attention { name, softmax, dropout, layer: self.layer.unwrap_or_default(), adapters })
+        Ok(Attention { name, numerics, dropout, layer: self.layer.unwrap_or_default(), adapters })
     }
 
     /// What rewrites the model's input.

@@ -6,6 +6,7 @@
 //! `g ← g + λ p` (Adam), or follows it (transformers' AdamW). Parameters come in groups with rates of their own.
 
 use crate::error::{Error, Result};
+use crate::seam::numerics::Numerics;
 use peft_sys::AdamStep;
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -20,58 +21,51 @@ pub(super) fn not_negative(place: &str, field: &str, value: f64) -> Result<()> {
     Err(Error::config(place, field, format!("should be 0 or a positive number, is {value}")))
 }
 
-/// Constants; the defaults are those of `torch.optim.AdamW`.
+/// The constants of Adam and AdamW, all but the learning rate; the defaults are those of `torch.optim.AdamW`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamConfig {
+    /// β₁: how much of the mean of the gradients stays from step to step; in `[0, 1)`.
     pub beta1: f64,
+    /// β₂: how much of the mean of their squares stays.
     pub beta2: f64,
+    /// ε, added to the root of the mean of the squares, which may be 0.
     pub eps: f64,
+    /// λ: what share of the weights goes a step, times the learning rate.
     pub weight_decay: f64,
+    /// How the weights decay.
     pub decay: Decay,
-    pub update: Update,
 }
 
-/// How the weights decay.
+/// How weight decay λ makes the weights smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decay {
-    /// Through the gradient: Adam.
+    /// Through the gradient, `g ← g + λ p`: Adam.
     Gradient,
-    /// Before the step: AdamW.
+    /// Before the step, `p ← (1 − lr λ) p`: AdamW.
     Before,
-    /// After the step, and ε stands beside the uncorrected √v: the AdamW that transformers had.
+    /// After the step, by the same factor, and ε stands beside the uncorrected √v: the AdamW that transformers had.
     After,
-}
-
-/// How an update is computed. Both agree up to rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Update {
-    /// One pass over memory, in libtorch's fused kernel.
-    Fused,
-    /// Operation by operation, with the bits of Python's default on the CPU.
-    Exact,
 }
 
 impl Default for AdamConfig {
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.01,
-            decay: Decay::Before,
-            update: Update::Fused,
-        }
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, decay: Decay::Before }
     }
 }
 
 impl AdamConfig {
-    /// `torch.optim.Adam`: no weight decay.
+    /// The constants of `torch.optim.Adam`: no weight decay.
     pub fn adam() -> Self {
         Self { weight_decay: 0.0, decay: Decay::Gradient, ..Self::default() }
     }
 
+    /// All of `params` in one group, at the step's learning rate.
+    pub(super) fn group(&self, params: Vec<(String, Tensor)>) -> Group {
+        Group { params, rate: 1.0, weight_decay: self.weight_decay }
+    }
+
     /// Refuses what PyTorch refuses, and what is no number.
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         for (field, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&beta) {
                 return Err(Error::config(NAME, field, format!("should be in [0, 1), is {beta}")));
@@ -80,19 +74,16 @@ impl AdamConfig {
         not_negative(NAME, "eps", self.eps)?;
         not_negative(NAME, "weight_decay", self.weight_decay)
     }
-
-    /// With the bits of Python's default path.
-    pub fn exact(self) -> Self {
-        Self { update: Update::Exact, ..self }
-    }
 }
 
-/// Parameters that share a learning rate and a weight decay.
+/// Tensors that share a learning rate and a weight decay.
 #[derive(Debug)]
 pub struct Group {
+    /// The tensors, with the names that the optimizer's state has for them.
     pub params: Vec<(String, Tensor)>,
     /// Learning rate, in multiples of the step's.
     pub rate: f64,
+    /// λ of these tensors.
     pub weight_decay: f64,
 }
 
@@ -104,7 +95,7 @@ struct Rates {
     weight_decay: f64,
 }
 
-/// The optimizer's state: two moments a parameter, and the number of steps.
+/// Adam, or AdamW: the tensors that it trains, and its state, which is two moments a tensor and the number of steps.
 #[derive(Debug)]
 pub struct Adam {
     names: Vec<String>,
@@ -114,19 +105,20 @@ pub struct Adam {
     step: i64,
     groups: Vec<Rates>,
     config: AdamConfig,
+    numerics: Numerics,
 }
 
 impl Adam {
-    /// Over the given tensors, which must be trainable.
+    /// An optimizer of the given tensors, which must be trainable, all with the learning rate of the step.
     ///
     /// # Errors
     /// When there are none: then nothing would be trained. Constants that are out of range, by name.
-    pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig) -> Result<Self> {
-        Self::grouped(vec![Group { params, rate: 1.0, weight_decay: config.weight_decay }], config)
+    pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig, numerics: Numerics) -> Result<Self> {
+        Self::grouped(vec![config.group(params)], config, numerics)
     }
 
-    /// As [`Adam::new`], over groups, whose weight decay replaces the configuration's.
-    pub fn grouped(groups: Vec<Group>, config: AdamConfig) -> Result<Self> {
+    /// As [`Adam::new`], of groups of tensors, whose weight decay replaces the configuration's.
+    pub fn grouped(groups: Vec<Group>, config: AdamConfig, numerics: Numerics) -> Result<Self> {
         config.check()?;
         for group in &groups {
             not_negative("group", "rate", group.rate)?;
@@ -144,21 +136,21 @@ impl Adam {
         }
         let zeros = || params.iter().map(|p| Ok(p.f_detach()?.f_zeros_like()?)).collect::<Result<Vec<_>>>();
         let (m, v) = (zeros()?, zeros()?);
-        Ok(Self { names, params, m, v, step: 0, groups: rates, config })
+        Ok(Self { names, params, m, v, step: 0, groups: rates, config, numerics })
     }
 
-    /// Number of steps taken, those of a state that was loaded included.
+    /// How many steps were taken, those of a state that was loaded included.
     pub fn steps(&self) -> u64 {
         u64::try_from(self.step).unwrap_or_default()
     }
 
-    /// The gradients there are, in the order of the parameters.
+    /// The gradients of the tensors that have one, in their order.
     pub fn grads(&self) -> Result<Vec<Tensor>> {
         let all = self.params.iter().map(|p| Ok(p.f_grad()?)).collect::<Result<Vec<_>>>()?;
         Ok(all.into_iter().filter(Tensor::defined).collect())
     }
 
-    /// Forgets all gradients.
+    /// Forgets all gradients, as is due before each step.
     pub fn zero_grad(&mut self) {
         for p in &mut self.params {
             p.zero_grad();
@@ -206,11 +198,11 @@ impl Adam {
             eps,
             weight_decay: if after { 0.0 } else { weight_decay },
             decoupled: c.decay == Decay::Before,
-            fused: c.update == Update::Fused,
+            fused: self.numerics == Numerics::Fast,
         }
     }
 
-    /// The state as named tensors: `step`, and `m.<name>` and `v.<name>` for each parameter.
+    /// The optimizer's state as named tensors, to be written to a file: `step`, and `m.<name>` and `v.<name>` for each parameter.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let mut state = BTreeMap::from([("step".to_owned(), Tensor::f_from_slice(&[self.step])?)]);
         for ((name, m), v) in self.names.iter().zip(&self.m).zip(&self.v) {
@@ -220,7 +212,7 @@ impl Adam {
         Ok(state)
     }
 
-    /// Takes up a saved state.
+    /// Takes up a state that [`Adam::state`] gave.
     ///
     /// # Errors
     /// A name that is missing or superfluous, or a wrong shape; the state is unchanged then.
@@ -262,6 +254,7 @@ mod tests {
 
     fn run(
         config: AdamConfig,
+        numerics: Numerics,
         steps: usize,
         from: Option<(&BTreeMap<String, Tensor>, &Tensor)>,
     ) -> (Adam, Tensor) {
@@ -270,7 +263,7 @@ mod tests {
             None => Tensor::linspace(-1, 1, 12, (Kind::Float, Device::Cpu)).view([3, 4]),
         };
         let w = w.set_requires_grad(true);
-        let mut adam = Adam::new(vec![("w".into(), w.shallow_clone())], config).unwrap();
+        let mut adam = Adam::new(vec![("w".into(), w.shallow_clone())], config, numerics).unwrap();
         if let Some((state, _)) = from {
             adam.load_state(state).unwrap();
         }
@@ -290,20 +283,26 @@ mod tests {
             AdamConfig { decay: Decay::Gradient, ..AdamConfig::default() },
             AdamConfig { decay: Decay::After, ..AdamConfig::default() },
         ] {
-            let (_, a) = run(config, 40, None);
-            let (_, b) = run(config.exact(), 40, None);
+            let (_, a) = run(config, Numerics::Fast, 40, None);
+            let (_, b) = run(config, Numerics::Exact, 40, None);
             assert!((&a - &b).abs().max().double_value(&[]) < 1e-5);
-            assert!((&a - run(config, 0, None).1).abs().max().double_value(&[]) > 1e-1, "it moved");
+            assert!(
+                (&a - run(config, Numerics::Fast, 0, None).1).abs().max().double_value(&[]) > 1e-1,
+                "it moved"
+            );
         }
     }
 
     #[test]
     fn a_saved_state_resumes_bit_for_bit() {
-        let (_, straight) = run(AdamConfig::default(), 9, None);
-        let (half, w) = run(AdamConfig::default(), 4, None);
-        let (_, resumed) = run(AdamConfig::default(), 5, Some((&half.state().unwrap(), &w)));
+        let run = |steps, from: Option<(&BTreeMap<String, Tensor>, &Tensor)>| {
+            run(AdamConfig::default(), Numerics::Fast, steps, from)
+        };
+        let (_, straight) = run(9, None);
+        let (half, w) = run(4, None);
+        let (_, resumed) = run(5, Some((&half.state().unwrap(), &w)));
         assert!(straight.equal(&resumed));
-        let (mut other, _) = run(AdamConfig::default(), 1, None);
+        let (mut other, _) = run(1, None);
         let mut wrong = half.state().unwrap();
         wrong.insert("m.x".into(), Tensor::zeros([1], (Kind::Float, Device::Cpu)));
         assert!(other.load_state(&wrong).unwrap_err().to_string().contains("`m.x`"));
