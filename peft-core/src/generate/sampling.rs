@@ -7,11 +7,16 @@ use tch::{Kind, Tensor};
 /// likeliest ones whose probabilities reach `top_p`, then to those at least `min_p` times as likely as the likeliest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
+    /// What logits are divided by: below 1 likely tokens become likelier, above 1 all become more alike.
     pub temperature: f64,
+    /// How many of the likeliest tokens one is drawn from; `None` for all.
     pub top_k: Option<i64>,
+    /// A token is drawn from the fewest likeliest ones that have this probability together; `None` for all.
     pub top_p: Option<f64>,
+    /// A token is drawn from those that are at least this many times as likely as the likeliest one; `None` for all.
     pub min_p: Option<f64>,
-    /// The same seed draws the same tokens on every device; libtorch's generator is not touched.
+    /// Where the random numbers begin: the same seed draws the same tokens on every device. libtorch's generator is not
+    /// touched.
     pub seed: u64,
 }
 

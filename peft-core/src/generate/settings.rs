@@ -8,14 +8,14 @@ use crate::warning::Warning;
 use serde_json::Value;
 use std::path::Path;
 
-/// How a model directory says that text is generated.
+/// How text is generated as a model directory says it, in `generation_config.json` or, without that, in `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationSettings {
-    /// With `sampling` where the directory asks for it.
+    /// What to call [`generate`](super::generate) with. Its `sampling` is set where the directory asks for drawn tokens.
     pub config: GenerateConfig,
-    /// How tokens are drawn if they are, whether the directory asks for it or not.
+    /// How tokens are drawn where the caller wants that, whether the directory asks for it or not.
     pub sampling: Sampling,
-    /// What the directory asks for and does not get.
+    /// Settings of the directory that are not applied, and would change the text.
     pub warnings: Vec<Warning>,
 }
 

@@ -117,7 +117,11 @@ impl Adam {
         Self::grouped(vec![config.group(params)], config, numerics)
     }
 
-    /// As [`Adam::new`], of groups of tensors, whose weight decay replaces the configuration's.
+    /// An optimizer of groups of tensors, each with a learning rate and a weight decay of its own; that of the configuration
+    /// does not count.
+    ///
+    /// # Errors
+    /// As [`Adam::new`]; a rate or a weight decay of a group that is negative or no number.
     pub fn grouped(groups: Vec<Group>, config: AdamConfig, numerics: Numerics) -> Result<Self> {
         config.check()?;
         for group in &groups {

@@ -20,7 +20,7 @@ pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
 /// next one of `labels` `[batch, length]`. Labels of −100 do not count, nor do a prompt's virtual tokens.
 ///
 /// # Errors
-/// As [`cross_entropy`]; labels of another length than the logits'.
+/// What [`cross_entropy`] refuses, and labels of another length than the logits'.
 pub fn next_token_loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let (_, t, vocab) = logits.size3()?;
     let length = labels.size2()?.1;
