@@ -50,9 +50,6 @@ const FAMILIES: &[(&str, &str, bool)] =
 
 impl PeftConfig for AdaptionPromptConfig {
     const TYPE: &'static str = "ADAPTION_PROMPT";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl AdaptionPromptConfig {

@@ -108,7 +108,8 @@ pub(super) fn modules(param: &str) -> impl Iterator<Item = &str> {
 
 /// A configuration that has an `adapter_config.json`. What it comes to in a model is another type, a [`Method`], which
 /// [`PeftConfig::resolved`] puts together with it: a type that is both has no file.
-pub trait PeftConfig: MethodConfig + Serialize + DeserializeOwned + Clone + 'static {
+/// [`AsRef`] gives the fields that every adapter has.
+pub trait PeftConfig: MethodConfig + AsRef<Common> + Serialize + DeserializeOwned + Clone + 'static {
     /// The file's `peft_type`.
     const TYPE: &'static str;
     /// Fields of PEFT's file that this crate does not have, with their defaults, as JSON: written as they are, and
@@ -120,8 +121,6 @@ pub trait PeftConfig: MethodConfig + Serialize + DeserializeOwned + Clone + 'sta
     const INERT: &'static str = "{}";
     /// What the names of whole modules start with in the file.
     const PREFIX: &'static str = PREFIX;
-    /// The fields that every adapter has.
-    fn common(&self) -> &Common;
 
     /// The method, with this configuration, by now complete, as what its file says. For [`MethodConfig::resolve`].
     fn resolved<M: Method + 'static>(self, method: impl FnOnce(Arc<Self>) -> M) -> Resolved {
@@ -132,7 +131,7 @@ pub trait PeftConfig: MethodConfig + Serialize + DeserializeOwned + Clone + 'sta
 
 impl<C: PeftConfig> FileForm for C {
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.common().overlay(C::PREFIX, param)
+        self.as_ref().overlay(C::PREFIX, param)
     }
 
     fn json(&self) -> Result<Map<String, Value>> {
@@ -140,7 +139,7 @@ impl<C: PeftConfig> FileForm for C {
     }
 
     fn task(&self) -> Option<TaskType> {
-        self.common().task_type
+        self.as_ref().task_type
     }
 }
 

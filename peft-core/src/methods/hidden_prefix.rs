@@ -39,9 +39,6 @@ const NAME: &str = "hidden-state prefix";
 
 impl PeftConfig for HiddenPrefixConfig {
     const TYPE: &'static str = "HIDDEN_PREFIX";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for HiddenPrefixConfig {

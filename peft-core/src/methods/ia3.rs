@@ -98,9 +98,6 @@ const FIELD: &str = "feedforward_modules";
 
 impl PeftConfig for Ia3Config {
     const TYPE: &'static str = "IA3";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for Ia3Config {
@@ -134,9 +131,7 @@ impl Method for Ia3Method {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((out, inp)) = site.linear_of(&self.sites) else { return Ok(None) };
         let feedforward = self.feedforward.contains(site.name);
         let shape = if feedforward { [1, inp] } else { [out, 1] };
         let l = site.param(params, "ia3_l", &shape, self.start)?;

@@ -82,9 +82,6 @@ const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 impl PeftConfig for LoHaConfig {
     const TYPE: &'static str = "LOHA";
     const DEFAULTS: &'static str = r#"{"use_effective_conv2d": false}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for LoHaConfig {

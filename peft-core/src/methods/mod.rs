@@ -3,6 +3,7 @@
 mod accumulate;
 mod builders;
 mod config;
+mod copies;
 mod lycoris;
 mod ranks;
 pub(crate) mod read;

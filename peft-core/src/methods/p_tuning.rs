@@ -91,9 +91,6 @@ impl PeftConfig for PTuningConfig {
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl PTuningConfig {

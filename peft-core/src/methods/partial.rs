@@ -5,7 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, modules};
-use crate::seam::{Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, Role, SiteKind};
+use crate::methods::copies::Copies;
+use crate::seam::{MethodConfig, Outline, Overlay, PREFIX, Resolved, Role, SiteKind};
 use crate::target::Names;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -45,9 +46,6 @@ impl PartialConfig {
 
 impl PeftConfig for PartialConfig {
     const TYPE: &'static str = "PARTIAL";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for PartialConfig {
@@ -66,25 +64,8 @@ impl MethodConfig for PartialConfig {
         chosen.extend(self.layers(outline)?.into_iter().map(str::to_owned));
         let named = outline.params.iter().filter(|p| paths(p).any(|path| chosen.contains(path)));
         let own = named.map(|p| outline.stored_name(p));
-        let params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).map(str::to_owned).collect();
-        Ok(self.resolved(|_| PartialMethod { params }))
-    }
-}
-
-/// Partial fine-tuning in one model.
-#[derive(Debug)]
-struct PartialMethod {
-    /// The trained parameters.
-    params: BTreeSet<String>,
-}
-
-impl Method for PartialMethod {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.params.contains(param).then(|| Overlay::replacing(param))
+        let params: Vec<&str> = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).collect();
+        Ok(self.resolved(|_| Copies::new(NAME, params, Overlay::replacing)))
     }
 }
 

@@ -83,9 +83,6 @@ impl PeftConfig for PrefixTuningConfig {
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl PrefixTuningConfig {

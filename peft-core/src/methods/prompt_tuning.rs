@@ -79,9 +79,6 @@ impl PeftConfig for PromptTuningConfig {
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl PromptTuningConfig {

@@ -82,9 +82,6 @@ impl VeraConfig {
 impl PeftConfig for VeraConfig {
     const TYPE: &'static str = "VERA";
     const DEFAULTS: &'static str = r#"{"bias": "none"}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for VeraConfig {
@@ -151,9 +148,7 @@ impl Method for VeraMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((out, inp)) = site.linear_of(&self.sites) else { return Ok(None) };
         let (a, b) = self.projections(params)?;
         let (start_b, start_d) = match self.config.init_weights {
             true => (Init::Zeros, Init::Constant(self.config.d_initial)),

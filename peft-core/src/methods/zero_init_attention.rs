@@ -58,9 +58,6 @@ const NAME: &str = "zero-init attention";
 
 impl PeftConfig for ZeroInitAttentionConfig {
     const TYPE: &'static str = "ZERO_INIT_ATTENTION";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for ZeroInitAttentionConfig {

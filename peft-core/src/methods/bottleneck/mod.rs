@@ -262,9 +262,6 @@ impl PeftConfig for BottleneckConfig {
         "cross_adapter": false, "inv_adapter": null, "original_ln_after": true, "original_ln_before": false,
         "phm_layer": false, "residual_before_ln": true, "stochastic_depth": 0.0, "use_gating": false
     }"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for BottleneckConfig {

@@ -166,9 +166,6 @@ fn numel(t: &Tensor) -> i64 {
 
 impl PeftConfig for DiffPruningConfig {
     const TYPE: &'static str = "DIFF_PRUNING";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for DiffPruningConfig {

@@ -164,9 +164,6 @@ const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 impl PeftConfig for LoKrConfig {
     const TYPE: &'static str = "LOKR";
     const DEFAULTS: &'static str = r#"{"use_effective_conv2d": false}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for LoKrConfig {

@@ -23,7 +23,7 @@ pub use start::InitLora;
 pub(crate) use tie::Tie;
 
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig};
+use crate::methods::config::PeftConfig;
 use crate::methods::lora::plan::LoraPlan;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{
@@ -50,9 +50,6 @@ impl PeftConfig for LoraConfig {
         "loftq_config": true, "lora_ga_config": true, "megatron_config": true, "megatron_core": true,
         "qalora_group_size": true
     }"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for LoraConfig {

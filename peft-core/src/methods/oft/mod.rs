@@ -156,9 +156,6 @@ const LEAF: &str = "oft_R.weight";
 impl PeftConfig for OftConfig {
     const TYPE: &'static str = "OFT";
     const DEFAULTS: &'static str = r#"{"bias": "none", "fan_in_fan_out": false}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for OftConfig {
@@ -192,9 +189,7 @@ impl Method for OftMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((_, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((_, inp)) = site.linear_of(&self.sites) else { return Ok(None) };
         let config = &self.config;
         let (blocks, size) = config.blocks(inp);
         let stored = if config.block_share { 1 } else { blocks };
