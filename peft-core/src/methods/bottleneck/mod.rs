@@ -11,7 +11,6 @@ mod adapter;
 use crate::error::{Error, Result};
 use crate::methods::bottleneck::adapter::Bottleneck;
 use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite};
-use crate::methods::values::NumberOrName;
 use crate::seam::{Adapter, Method, MethodConfig, Outline, Params, Place, Resolved, Role, Site, SiteKind};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -117,36 +116,14 @@ impl From<Placement> for Role {
 
 /// The factor of what an adapter adds: a number or `"learned"` in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "NumberOrName", into = "NumberOrName")]
+#[serde(rename_all = "lowercase", expecting = "should be a number or \"learned\"")]
 pub enum Scaling {
-    /// A constant.
-    Fixed(f64),
     /// One number a block, trained. It starts as 1.
     Learned,
+    /// A constant.
+    #[serde(untagged)]
+    Fixed(f64),
 }
-
-impl TryFrom<NumberOrName> for Scaling {
-    type Error = &'static str;
-
-    fn try_from(value: NumberOrName) -> std::result::Result<Self, &'static str> {
-        match value {
-            NumberOrName::Number(s) => Ok(Scaling::Fixed(s)),
-            NumberOrName::Name(name) if name == LEARNED => Ok(Scaling::Learned),
-            _ => Err("should be a number or \"learned\""),
-        }
-    }
-}
-
-impl From<Scaling> for NumberOrName {
-    fn from(scaling: Scaling) -> Self {
-        match scaling {
-            Scaling::Fixed(s) => NumberOrName::Number(s),
-            Scaling::Learned => NumberOrName::Name(LEARNED.to_owned()),
-        }
-    }
-}
-
-const LEARNED: &str = "learned";
 
 /// How an adapter starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
