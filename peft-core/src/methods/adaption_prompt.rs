@@ -6,8 +6,9 @@
 //! own projections, without positions and without a mask. The gate starts at 0. In GPT-2 PEFT adds the second term
 //! behind the output projection.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_positive, without_modules_to_save};
+use crate::methods::config::{Common, PeftConfig, without_modules_to_save};
 use crate::seam::{
     Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
     Resolved, Site, SiteKind, attend_to,
@@ -74,8 +75,8 @@ impl AdaptionPromptConfig {
 
 impl MethodConfig for AdaptionPromptConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
-        check_positive(NAME, "adapter_len", self.adapter_len)?;
-        check_positive(NAME, "adapter_layers", self.adapter_layers)?;
+        check::positive(NAME, "adapter_len", self.adapter_len)?;
+        check::positive(NAME, "adapter_layers", self.adapter_layers)?;
         let model = &outline.dims.model_type;
         let family = FAMILIES.iter().find(|(family, ..)| family == model);
         let (target, behind_output) = match (&self.target_modules, family) {

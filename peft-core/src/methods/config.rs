@@ -190,35 +190,6 @@ pub(super) fn fill(method: &str, field: &str, value: &mut Option<i64>, model: i6
     }
 }
 
-/// `num_virtual_tokens` must be positive.
-pub(super) fn check_tokens(method: &str, n: i64) -> Result<()> {
-    check_positive(method, "num_virtual_tokens", n)
-}
-
-/// A size must be positive.
-pub(super) fn check_positive(method: &str, field: &str, n: i64) -> Result<()> {
-    if n > 0 {
-        return Ok(());
-    }
-    Err(Error::config(method, field, format!("should be a positive integer, is {n}")))
-}
-
-/// A number must be finite.
-pub(super) fn check_finite(method: &str, field: &str, x: f64) -> Result<()> {
-    if x.is_finite() {
-        return Ok(());
-    }
-    Err(Error::config(method, field, format!("should be finite, is {x}")))
-}
-
-/// A probability of dropping something must leave something.
-pub(super) fn check_dropout(method: &str, field: &str, p: f64) -> Result<()> {
-    if (0.0..1.0).contains(&p) {
-        return Ok(());
-    }
-    Err(Error::config(method, field, format!("should be in [0, 1), is {p}")))
-}
-
 /// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.
 pub(crate) fn whole<S: Serializer>(value: &f64, s: S) -> std::result::Result<S::Ok, S::Error> {
     if value.fract() == 0.0 && value.abs() < 1e15 {

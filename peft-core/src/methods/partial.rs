@@ -3,6 +3,7 @@
 //!
 //! PEFT has no file form for it; this one is our own. The trained parameters are copies that stand for the base's.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, modules};
 use crate::methods::copies::Copies;
@@ -34,10 +35,8 @@ impl PartialConfig {
     fn layers<'o>(&self, outline: &'o Outline) -> Result<Vec<&'o str>> {
         let Some(n) = self.last_layers else { return Ok(Vec::new()) };
         let all = outline.dims.sizes()?.layers;
-        if !(1..=all).contains(&n) {
-            let message = format!("should be from 1 to the model's {all}, is {n}");
-            return Err(Error::config(NAME, "last_layers", message));
-        }
+        let range = format!("from 1 to the model's {all}");
+        check::should_be((1..=all).contains(&n), range, NAME, "last_layers", n)?;
         let whole = outline.sites.iter().filter(|s| s.kind == SiteKind::Block(Role::Layer));
         let last = whole.filter(|s| s.layer.is_some_and(|i| i >= all.saturating_sub(n)));
         Ok(last.map(|s| s.name.as_str()).collect())

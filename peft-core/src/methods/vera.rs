@@ -3,8 +3,9 @@
 //!
 //! `y = W x + b + λ_b ⊙ (B (λ_d ⊙ (A drop(x))))`, with the first `in` columns of A and the first `out` rows of B.
 
+use crate::check;
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite, check_positive};
+use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{
     Adapter, Init, Inner, LowRank, Method, MethodConfig, Outline, Params, Resolved, Site, Weights,
 };
@@ -73,9 +74,9 @@ const B: &str = "base_model.vera_B";
 
 impl VeraConfig {
     fn check(&self) -> Result<()> {
-        check_positive(NAME, "r", self.r)?;
-        check_dropout(NAME, "vera_dropout", self.vera_dropout)?;
-        check_finite(NAME, "d_initial", self.d_initial)
+        check::positive(NAME, "r", self.r)?;
+        check::share(NAME, "vera_dropout", self.vera_dropout)?;
+        check::finite(NAME, "d_initial", self.d_initial)
     }
 }
 

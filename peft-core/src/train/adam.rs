@@ -5,6 +5,7 @@
 //! `p ← p − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`; weight decay λ is `p ← (1 − lr λ) p` before that (AdamW), or
 //! `g ← g + λ p` (Adam), or follows it (transformers' AdamW). Parameters come in groups with rates of their own.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::seam::numerics::Numerics;
 use peft_sys::AdamStep;
@@ -12,14 +13,6 @@ use std::collections::BTreeMap;
 use tch::Tensor;
 
 const NAME: &str = "Adam";
-
-/// A rate that may be 0: below, training would run uphill.
-pub(super) fn not_negative(place: &str, field: &str, value: f64) -> Result<()> {
-    if value >= 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(Error::config(place, field, format!("should be 0 or a positive number, is {value}")))
-}
 
 /// The constants of Adam and AdamW, all but the learning rate; the defaults are those of `torch.optim.AdamW`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,12 +60,10 @@ impl AdamConfig {
     /// Refuses what PyTorch refuses, and what is no number.
     pub(super) fn check(&self) -> Result<()> {
         for (field, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(Error::config(NAME, field, format!("should be in [0, 1), is {beta}")));
-            }
+            check::share(NAME, field, beta)?;
         }
-        not_negative(NAME, "eps", self.eps)?;
-        not_negative(NAME, "weight_decay", self.weight_decay)
+        check::not_negative(NAME, "eps", self.eps)?;
+        check::not_negative(NAME, "weight_decay", self.weight_decay)
     }
 }
 
@@ -121,8 +112,8 @@ impl Adam {
     pub fn grouped(groups: Vec<Group>, config: AdamConfig, numerics: Numerics) -> Result<Self> {
         config.check()?;
         for group in &groups {
-            not_negative("group", "rate", group.rate)?;
-            not_negative("group", "weight_decay", group.weight_decay)?;
+            check::not_negative("group", "rate", group.rate)?;
+            check::not_negative("group", "weight_decay", group.weight_decay)?;
         }
         let rates = groups.iter().map(|g| Rates {
             count: g.params.len(),
@@ -162,7 +153,7 @@ impl Adam {
     /// # Errors
     /// A learning rate that is negative or no number; nothing is updated then.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        not_negative(NAME, "lr", lr)?;
+        check::not_negative(NAME, "lr", lr)?;
         self.step = self.step.saturating_add(1);
         let mut all = self.params.iter().zip(&self.m).zip(&self.v);
         for group in &self.groups {

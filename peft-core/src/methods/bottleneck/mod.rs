@@ -8,9 +8,10 @@
 
 mod adapter;
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::bottleneck::adapter::Bottleneck;
-use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite};
+use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{Adapter, Method, MethodConfig, Outline, Params, Place, Resolved, Role, Site, SiteKind};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -196,24 +197,19 @@ impl BottleneckConfig {
 
     fn check(&self, outline: &Outline) -> Result<()> {
         let wrong = |field: &str, message: String| Err(Error::config(NAME, field, message));
-        match (self.bottleneck_size, self.reduction_factor) {
-            (size, None) if size <= 0 => {
-                return wrong("bottleneck_size", format!("should be a positive integer, is {size}"));
-            }
-            (_, Some(factor)) if !(factor.is_finite() && factor > 0.0) => {
-                return wrong("reduction_factor", format!("should be a positive number, is {factor}"));
-            }
-            (size, Some(_)) if size != 0 => {
-                let message =
-                    format!("says the width, and so does bottleneck_size: that should be 0, is {size}");
-                return wrong("reduction_factor", message);
-            }
-            _ => {}
+        let size = self.bottleneck_size;
+        match self.reduction_factor {
+            None => check::positive(NAME, "bottleneck_size", size)?,
+            Some(factor) => check::above_zero(NAME, "reduction_factor", factor)?,
+        }
+        if self.reduction_factor.is_some() && size != 0 {
+            let message = format!("says the width, and so does bottleneck_size: that should be 0, is {size}");
+            return wrong("reduction_factor", message);
         }
         if let Scaling::Fixed(s) = self.scaling {
-            check_finite(NAME, "scaling", s)?;
+            check::finite(NAME, "scaling", s)?;
         }
-        check_dropout(NAME, "dropout", self.dropout)?;
+        check::share(NAME, "dropout", self.dropout)?;
         if self.adapter_residual_before_ln && !self.ln_after {
             return wrong("adapter_residual_before_ln", "is for use with ln_after".into());
         }

@@ -11,8 +11,9 @@
 
 mod adapter;
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_dropout};
+use crate::methods::config::{Common, PeftConfig};
 use crate::methods::oft::adapter::{Oft, projected};
 use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Params, Resolved, Site};
 use crate::target::{Adaptable, Layers, Targets, defaults};
@@ -113,9 +114,9 @@ impl OftConfig {
                 return wrong(if size < 0 { "oft_block_size" } else { "r" }, message);
             }
         }
-        check_dropout(NAME, "module_dropout", self.module_dropout)?;
-        if self.coft && !(self.eps > 0.0 && self.eps.is_finite()) {
-            return wrong("eps", format!("should be a positive number, is {}", self.eps));
+        check::share(NAME, "module_dropout", self.module_dropout)?;
+        if self.coft {
+            check::above_zero(NAME, "eps", self.eps)?;
         }
         let terms = self.num_cayley_neumann_terms;
         if self.use_cayley_neumann && terms < 2 {

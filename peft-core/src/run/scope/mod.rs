@@ -10,8 +10,8 @@ use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
 use crate::seam::layer::Placed;
 use crate::seam::{
-    Attention, Block, Kernel, Layer, Method, Numerics, OwnKernel, Params, Place, Prompt, Role, Site, SiteKind,
-    SiteOutline, Weights,
+    Attention, Block, Kernel, Layer, Method, Numerics, OwnKernel, Params, Place, Prompt, Role, Site,
+    SiteKind, SiteOutline, Weights,
 };
 use std::collections::BTreeMap;
 use std::fmt::Display;
