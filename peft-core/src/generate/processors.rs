@@ -55,7 +55,9 @@ impl Default for LogitsProcessors {
 impl LogitsProcessors {
     pub(super) fn check(&self, place: &str) -> Result<()> {
         let wrong = |field: &str, message: String| Err(Error::config(place, field, message));
-        check::above_zero(place, "repetition_penalty", self.repetition_penalty)?;
+        let penalty = self.repetition_penalty;
+        let is = penalty > 0.0 && penalty.is_finite();
+        check::should_be(is, "above 0", place, "repetition_penalty", penalty)?;
         for (field, value) in [
             ("no_repeat_ngram_size", self.no_repeat_ngram_size),
             ("min_length", self.min_length),

@@ -13,7 +13,7 @@ use crate::seam::{
     Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
     Resolved, Site, SiteKind, attend_to,
 };
-use crate::target::closest;
+use crate::target::no_target;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -62,12 +62,8 @@ impl AdaptionPromptConfig {
         let found: Vec<String> =
             attentions.iter().filter(|n| n.ends_with(&end)).map(|n| (*n).clone()).collect();
         if found.is_empty() {
-            return Err(Error::NoTarget {
-                method: NAME,
-                field: "target_modules",
-                pattern: target.to_owned(),
-                close: closest(target, attentions.into_iter().map(String::as_str)),
-            });
+            let all = attentions.into_iter().map(String::as_str);
+            return Err(no_target(NAME, "target_modules", target, all));
         }
         Ok(found)
     }

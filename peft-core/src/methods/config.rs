@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::seam::{Counting, FileForm, Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, TaskType};
+use crate::target::no_target;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -58,13 +59,8 @@ impl Common {
             }
             let known = outline.params.iter().any(|p| saves(module, p));
             if !known && !self.heads().contains(&module.as_str()) {
-                let close = crate::target::closest(module, outline.params.iter().flat_map(|p| modules(p)));
-                return Err(Error::NoTarget {
-                    method,
-                    field: "modules_to_save",
-                    pattern: module.clone(),
-                    close,
-                });
+                let all = outline.params.iter().flat_map(|p| modules(p));
+                return Err(no_target(method, "modules_to_save", module, all));
             }
         }
         let mut modules = self.modules_to_save.take().unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::check;
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{
-    Adapter, Init, Inner, LowRank, Method, MethodConfig, Outline, Params, Resolved, Site, Weights,
+    Adapter, Init, Inner, LowRank, Method, MethodConfig, Outline, Params, Resolved, Site, Weights, numel,
 };
 use crate::target::{Adaptable, Layers, Names, Targets, defaults};
 use serde::{Deserialize, Serialize};
@@ -167,7 +167,7 @@ impl Method for VeraMethod {
 
     /// PEFT keeps the projections in buffers, which it does not count.
     fn uncounted(&self, params: &Params) -> i64 {
-        let sizes = [A, B].iter().filter_map(|name| i64::try_from(params.find(name)?.numel()).ok());
+        let sizes = [A, B].iter().filter_map(|name| Some(numel(&params.find(name)?)));
         sizes.fold(0, i64::saturating_sub)
     }
 }

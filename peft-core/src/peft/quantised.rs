@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{DTYPES, Nf4, Nf4Config};
 use crate::seam::{Outline, Params, SiteKind, SiteOutline};
+use crate::target::no_target;
 use fancy_regex::Regex;
 use tch::{Kind, Tensor};
 
@@ -76,8 +77,7 @@ pub(crate) fn linears<'o>(
         if linears.len() == before
             && !outline.dims.head.as_ref().is_some_and(|head| head.ends_with(pattern.as_str()))
         {
-            let (method, field) = (NAME, "skip_modules");
-            return Err(Error::NoTarget { method, field, pattern: pattern.clone(), close: Vec::new() });
+            return Err(no_target(NAME, "skip_modules", pattern, []));
         }
     }
     Ok(linears)

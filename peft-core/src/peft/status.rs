@@ -7,6 +7,7 @@ use crate::peft::Peft;
 use crate::peft::load::Places;
 use crate::peft::report::commas;
 use crate::run::Scope;
+use crate::seam::numel;
 use crate::warning::Warning;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -138,7 +139,6 @@ impl Peft {
     /// # }
     /// ```
     pub fn status(&self) -> Result<Status> {
-        let numel = |t: &tch::Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let adapters = self.names().into_iter().map(|name| {
             let params = self.params(name)?;
             let run = self.run(self.active(&[name])?);

@@ -1,6 +1,7 @@
 //! `rank_pattern` and `alpha_pattern`: values for some sites that differ from the config's.
 
 use crate::error::{Error, Result};
+use crate::target::no_target;
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -66,12 +67,7 @@ impl Patterns {
         }
         match unused.first() {
             None => Ok(found),
-            Some(pattern) => Err(Error::NoTarget {
-                method,
-                field,
-                pattern: (*pattern).clone(),
-                close: super::closest(pattern, sites.iter().map(String::as_str)),
-            }),
+            Some(pattern) => Err(no_target(method, field, pattern, sites.iter().map(String::as_str))),
         }
     }
 }

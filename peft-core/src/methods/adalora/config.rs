@@ -4,7 +4,7 @@ use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::adalora::NAME;
 use crate::methods::config::{Common, whole};
-use crate::target::{Layers, Patterns, Targets, closest};
+use crate::target::{Layers, Patterns, Targets, no_target};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -151,9 +151,7 @@ impl AdaLoraConfig {
     pub(super) fn check_pattern(&self, sites: &BTreeSet<String>) -> Result<()> {
         for (key, kept) in self.rank_pattern.iter().flatten() {
             if !key.strip_suffix(".lora_E").is_some_and(|site| sites.contains(site)) {
-                let close = closest(key, sites.iter().map(String::as_str));
-                let (field, pattern) = ("rank_pattern", key.clone());
-                return Err(Error::NoTarget { method: NAME, field, pattern, close });
+                return Err(no_target(NAME, "rank_pattern", key, sites.iter().map(String::as_str)));
             }
             if usize::try_from(self.init_r) != Ok(kept.len()) {
                 let message = format!("`{key}` has {} values for init_r = {}", kept.len(), self.init_r);

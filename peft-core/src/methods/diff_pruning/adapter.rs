@@ -1,8 +1,8 @@
 //! Gates, differences, and what is added to a layer.
 
 use crate::error::{Error, Result};
-use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, STRETCH, VALUES, numel};
-use crate::seam::{Adapter, Inner, Params, Weights, is_float};
+use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, STRETCH, VALUES};
+use crate::seam::{Adapter, Inner, Params, Weights, is_float, numel};
 use tch::{Kind, Tensor};
 
 /// The expected number of open gates, `[]`, and the number of all.

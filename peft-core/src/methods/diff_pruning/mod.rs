@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig};
 use crate::methods::diff_pruning::adapter::{Diff, DiffPruning, open_gates};
 use crate::seam::{
-    Adapter, Init, Method, MethodConfig, Outline, PREFIX, Params, Place, Resolved, Site, SiteKind,
+    Adapter, Init, Method, MethodConfig, Outline, PREFIX, Params, Place, Resolved, Site, SiteKind, numel,
 };
 use crate::target::{Adaptable, Layers, Targets};
 use serde::{Deserialize, Serialize};
@@ -153,10 +153,6 @@ impl DiffPruningConfig {
             group: self.structured.then(|| get(GROUP, &[1], start)).transpose()?,
         })
     }
-}
-
-fn numel(t: &Tensor) -> i64 {
-    i64::try_from(t.numel()).unwrap_or(i64::MAX)
 }
 
 impl PeftConfig for DiffPruningConfig {

@@ -8,7 +8,7 @@ use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
 use crate::seam::{Outline, SiteKind, SiteOutline};
-use crate::target::{Adaptable, Names, closest, defaults};
+use crate::target::{Adaptable, Names, defaults, no_target};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a configuration comes to in a model.
@@ -111,8 +111,7 @@ impl LoraConfig {
             }
         }
         if owners.is_empty() {
-            let close = closest(target, outline.params.iter().map(String::as_str));
-            return Err(Error::NoTarget { method: NAME, field, pattern: target.to_owned(), close });
+            return Err(no_target(NAME, field, target, outline.params.iter().map(String::as_str)));
         }
         Ok(owners)
     }
@@ -129,8 +128,8 @@ impl LoraConfig {
                 for (layer, indices) in layers {
                     let ends = |name: &str| name == layer || name.ends_with(&format!(".{layer}"));
                     let Some(site) = outline.sites.iter().find(|s| ends(&s.name)) else {
-                        let close = closest(layer, outline.sites.iter().map(|s| s.name.as_str()));
-                        return Err(Error::NoTarget { method: NAME, field, pattern: layer.clone(), close });
+                        let sites = outline.sites.iter().map(|s| s.name.as_str());
+                        return Err(no_target(NAME, field, layer, sites));
                     };
                     rows.add(ask, outline, &site.name, indices)?;
                 }
