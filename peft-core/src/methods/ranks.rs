@@ -32,7 +32,17 @@ pub(super) struct Ranks<'a> {
     pub alpha_pattern: &'a Patterns,
 }
 
-impl Ranks<'_> {
+impl<'a> Ranks<'a> {
+    /// Scaled by `alpha/r`; `patterns` are those of the ranks and of alpha.
+    pub fn new(
+        method: &'static str,
+        r: i64,
+        alpha: (&'static str, f64),
+        [rank_pattern, alpha_pattern]: [&'a Patterns; 2],
+    ) -> Self {
+        Self { method, r, alpha, rooted: false, rank_pattern, alpha_pattern }
+    }
+
     /// For every site.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::io::adapter::Files;
 use crate::peft::kept::Kept;
 use crate::run::{Active, Carried};
-use crate::seam::{Method, Params, Resolved};
+use crate::seam::{Method, Params, Resolved, plus};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -13,12 +13,9 @@ use tch::Tensor;
 pub(crate) fn penalty<'a>(
     adapters: impl IntoIterator<Item = (&'a dyn Method, &'a Params)>,
 ) -> Result<Option<Tensor>> {
-    adapters.into_iter().try_fold(None, |sum: Option<Tensor>, (method, params)| {
-        Ok(match (sum, method.penalty(params)?) {
-            (Some(sum), Some(term)) => Some(sum.f_add(&term)?),
-            (sum, term) => sum.or(term),
-        })
-    })
+    adapters
+        .into_iter()
+        .try_fold(None, |sum: Option<Tensor>, (method, params)| plus(sum, method.penalty(params)?))
 }
 
 /// An adapter: its configuration, completed from the model, and its tensors.

@@ -105,12 +105,7 @@ impl DiffPruning {
 
 impl Adapter for DiffPruning {
     fn reweight(&self, w: Weights) -> Result<Weights> {
-        let new = self.add(&w, false)?;
-        let bias = match (new.bias, &w.bias) {
-            (Some(new), Some(old)) => Some(new.f_to_kind(old.kind())?),
-            (bias, _) => bias,
-        };
-        Ok(Weights { weight: new.weight.f_to_kind(w.weight.kind())?, bias })
+        self.add(&w, false)?.in_kinds(w.kinds())
     }
 
     /// In f32, whatever the base's dtype: differences are small beside the weights, and would be rounded away.

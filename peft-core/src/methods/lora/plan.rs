@@ -68,15 +68,9 @@ impl LoraConfig {
             return Err(Error::config(NAME, "trainable_token_indices", message));
         }
         let bases = self.bases(outline, &adapted);
-        let sites = Ranks {
-            method: NAME,
-            r: self.r,
-            alpha: ("lora_alpha", self.lora_alpha),
-            rooted: self.use_rslora,
-            rank_pattern: &self.rank_pattern,
-            alpha_pattern: &self.alpha_pattern,
-        }
-        .resolve(sites)?;
+        let alpha = ("lora_alpha", self.lora_alpha);
+        let ranks = Ranks::new(NAME, self.r, alpha, [&self.rank_pattern, &self.alpha_pattern]);
+        let sites = Ranks { rooted: self.use_rslora, ..ranks }.resolve(sites)?;
         Ok(LoraPlan { sites, bases, tokens, tie })
     }
 
