@@ -56,14 +56,12 @@ impl PeftConfig for AdaptionPromptConfig {
 impl AdaptionPromptConfig {
     /// The attentions that `target` names, in the model's order.
     fn find(&self, target: &str, outline: &Outline) -> Result<Vec<String>> {
-        let attentions: Vec<&String> =
-            outline.sites.iter().filter(|s| s.kind == SiteKind::Attention).map(|s| &s.name).collect();
+        let attentions =
+            || outline.sites.iter().filter(|s| s.kind == SiteKind::Attention).map(|s| s.name.as_str());
         let end = format!(".{target}");
-        let found: Vec<String> =
-            attentions.iter().filter(|n| n.ends_with(&end)).map(|n| (*n).clone()).collect();
+        let found: Vec<String> = attentions().filter(|n| n.ends_with(&end)).map(str::to_owned).collect();
         if found.is_empty() {
-            let all = attentions.into_iter().map(String::as_str);
-            return Err(no_target(NAME, "target_modules", target, all));
+            return Err(no_target(NAME, "target_modules", target, attentions()));
         }
         Ok(found)
     }

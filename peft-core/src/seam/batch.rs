@@ -186,7 +186,7 @@ impl Batch {
 }
 
 /// A number that is not from 0 on below `end`, of those on the CPU.
-fn outside(numbers: &Tensor, end: i64) -> Result<Option<i64>> {
+pub(crate) fn outside(numbers: &Tensor, end: i64) -> Result<Option<i64>> {
     if numbers.device() != tch::Device::Cpu || numbers.numel() == 0 {
         return Ok(None);
     }

@@ -38,6 +38,7 @@ pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
 
 pub(crate) use attention::attend_to;
+pub(crate) use batch::outside;
 pub(crate) use low_rank::{Svd, plus};
 pub(crate) use method::FileForm;
 pub(crate) use params::{is_finite, is_float, numel, phantom};

@@ -7,10 +7,11 @@
 
 use crate::check;
 use crate::error::{Error, Result};
+use crate::seam::Params;
 use crate::seam::numerics::Numerics;
 use peft_sys::AdamStep;
 use std::collections::BTreeMap;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 const NAME: &str = "Adam";
 
@@ -208,26 +209,18 @@ impl Adam {
     /// # Errors
     /// A name that is missing or superfluous, or a wrong shape; the state is unchanged then.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        let place = "optimizer state";
-        let get = |name: String, expected: Vec<i64>| -> Result<Tensor> {
-            let Some(t) = state.get(&name) else {
-                return Err(Error::Missing { place: place.into(), name, expected, hint: String::new() });
-            };
-            if t.size() != expected {
-                let found = t.size();
-                return Err(Error::Shape { place: place.into(), name, expected, found, hint: String::new() });
-            }
-            Ok(t.shallow_clone())
-        };
-        let step = get("step".into(), vec![1])?.f_int64_value(&[0])?;
+        let device = self.params.first().map_or(Device::Cpu, Tensor::device);
+        let tensors = state.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
+        let state = Params::from_tensors("optimizer state", device, tensors)?;
+        let step = state.get("step", &[1])?.f_int64_value(&[0])?;
         let both = |prefix: &str| -> Result<Vec<Tensor>> {
-            self.names.iter().zip(&self.params).map(|(n, p)| get(format!("{prefix}.{n}"), p.size())).collect()
+            let each = self.names.iter().zip(&self.params);
+            each.map(|(n, p)| state.get(&format!("{prefix}.{n}"), &p.size())).collect()
         };
         let (m, v) = (both("m")?, both("v")?);
-        let known = |n: &str| n == "step" || self.names.iter().any(|own| n.get(2..) == Some(own));
-        let names: Vec<String> = state.keys().filter(|n| !known(n)).cloned().collect();
+        let names = state.unread();
         if !names.is_empty() {
-            return Err(Error::Unread { place: place.into(), names });
+            return Err(Error::Unread { place: state.place().to_owned(), names });
         }
         let _guard = tch::no_grad_guard();
         for (own, saved) in self.m.iter_mut().zip(&m).chain(self.v.iter_mut().zip(&v)) {
@@ -241,7 +234,7 @@ impl Adam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Kind;
 
     fn run(
         config: AdamConfig,
