@@ -139,32 +139,29 @@ impl Peft {
         &self.outline
     }
 
-    pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
-        self.adapters.get(name).map(Arc::as_ref).ok_or_else(|| self.unknown(name))
+    /// An adapter, with its name as it is held here.
+    fn entry(&self, name: &str) -> Result<(&String, &Arc<Adapted>)> {
+        self.adapters.get_key_value(name).ok_or_else(|| Error::UnknownAdapter {
+            name: name.to_owned(),
+            known: self.adapters.keys().cloned().collect(),
+        })
     }
 
-    fn unknown(&self, name: &str) -> Error {
-        Error::UnknownAdapter { name: name.to_owned(), known: self.adapters.keys().cloned().collect() }
+    pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
+        self.entry(name).map(|(_, adapted)| adapted.as_ref())
     }
 
     /// The named adapters, to be held beside this.
     pub(crate) fn adapted(&self, names: &[&str]) -> Result<Vec<Arc<Adapted>>> {
         self.active(names)?;
-        names.iter().map(|name| self.adapters.get(*name).cloned().ok_or_else(|| self.unknown(name))).collect()
+        names.iter().map(|name| self.entry(name).map(|(_, adapted)| Arc::clone(adapted))).collect()
     }
 
     pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
         if let Some(twice) = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n)) {
             return Err(Error::Exists { place: "active adapters".into(), name: (*twice.1).to_owned() });
         }
-        names.iter().map(|n| self.one_active(n)).collect()
-    }
-
-    fn one_active(&self, name: &str) -> Result<Active<'_>> {
-        match self.adapters.get_key_value(name) {
-            Some((name, a)) => Ok(a.active(name)),
-            None => Err(self.unknown(name)),
-        }
+        names.iter().map(|name| self.entry(name).map(|(name, adapted)| adapted.active(name))).collect()
     }
 
     /// The method of an adapter, completed from the model.

@@ -63,13 +63,11 @@ pub(crate) fn linears<'o>(
     }
     let mut linears: Vec<&SiteOutline> = all_linears(outline).filter(|s| stored(&s.weight())).collect();
     for pattern in &config.skip_modules {
-        let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))"))
-            .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?;
-        let skipped = |site: &SiteOutline| {
-            Ok(site.name.ends_with(pattern.as_str())
-                || regex
-                    .is_match(&site.name)
-                    .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?)
+        let wrong = |e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}"));
+        let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))")).map_err(wrong)?;
+        let skipped = |site: &SiteOutline| match site.name.ends_with(pattern.as_str()) {
+            true => Ok(true),
+            false => regex.is_match(&site.name).map_err(wrong),
         };
         let before = linears.len();
         let marked = linears.iter().map(|s| skipped(s)).collect::<Result<Vec<_>>>()?;
