@@ -1,7 +1,8 @@
 //! A text classifier: trains an adapter on labelled texts, saves it with the names of its classes, and judges texts.
+
 use clap::Parser;
 use peft_core::hub::{self, Options};
-use peft_core::tch::Device;
+use peft_core::tch::{self, Device};
 use peft_core::train::{AdamConfig, Schedule, Shuffle, Trainer, cross_entropy};
 use peft_core::{Model, Pass, Result, TaskType, io::adapter, methods::LoraConfig, text::Dataset};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ struct Args {
 
 fn train(args: &Args, file: &Path) -> Result<()> {
     let data = Dataset::read(file)?;
+    tch::manual_seed(0);
     let mut peft = hub::open(&args.model, Device::Cpu, Options::named(data.labels()))?.peft;
     peft.add("mine", LoraConfig::new(8).task(TaskType::SeqCls))?; // its task says that the head is trained as well
     let rows = hub::encoder(&args.model, &peft)?.encode(&data, &data.labels())?;

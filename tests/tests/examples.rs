@@ -12,7 +12,9 @@ fn example(name: &str) -> Result<Command> {
     let dir = test.parent().and_then(Path::parent).context("target directory")?;
     let program = dir.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     ensure!(program.exists(), "{}: build it with cargo build -p peft-core --examples", program.display());
-    Ok(Command::new(program))
+    let mut command = Command::new(program);
+    command.env("OMP_NUM_THREADS", "1"); // small work: a second thread costs more than it does
+    Ok(command)
 }
 
 /// What it prints, if all goes well.

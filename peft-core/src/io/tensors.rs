@@ -35,9 +35,9 @@ pub fn read_each(path: impl AsRef<Path>, mut take: impl FnMut(String, Tensor) ->
 }
 
 /// Names and shapes of a file's tensors, as phantoms: zeros that hold one value each.
-pub fn phantoms(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+pub fn phantoms(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
     let mut tensors = BTreeMap::new();
-    each(path, |name, shape, kind, _| {
+    each(path.as_ref(), |name, shape, kind, _| {
         tensors.insert(name, phantom(shape, kind)?);
         Ok(())
     })?;

@@ -13,14 +13,13 @@ use tch::Tensor;
 /// do at each step (terms of the loss, pruning).
 ///
 /// ```
-/// # use peft_core::{Batch, Pass, Peft, methods::LoraConfig, models::TinyConfig, target::Names};
+/// # use peft_core::{Batch, Pass, Peft, methods::LoraConfig, models::TinyConfig};
 /// # use peft_core::tch::{Device, Kind, Tensor};
 /// use peft_core::train::{LoraPlus, Schedule, Trainer, cross_entropy};
 /// # fn main() -> peft_core::Result<()> {
 /// # let config = TinyConfig::default();
 /// # let mut peft = Peft::new(config.init(Device::Cpu)?, config)?;
-/// # let target_modules = Some(Names::list(["ff.0"]));
-/// # peft.add("mine", LoraConfig { target_modules, ..Default::default() })?;
+/// # peft.add("mine", LoraConfig::new(8).targets(["ff.0"]))?;
 /// # let (ids, classes) = (Tensor::f_ones([2, 5], (Kind::Int64, Device::Cpu))?, Tensor::f_from_slice(&[0i64, 3])?);
 /// # let batch = Batch::dense(ids);
 /// let schedule = Schedule::Linear { warmup: 1, total: 10 };

@@ -75,7 +75,7 @@ fn every_law_holds_for_bare_parameters_and_own_kernels() -> Result<()> {
         let warnings = peft.load("again", dir.path())?;
         ensure!(warnings.is_empty(), "{what}: {warnings:?}");
         assert_bits(what, &logits(&peft, &["again"], &batch)?, &adapted)?;
-        let config = peft_core::io::read_json(&dir.path().join(peft_core::io::adapter::CONFIG))?;
+        let config = peft_core::io::read_json(dir.path().join(peft_core::io::adapter::CONFIG))?;
         let estimated = estimate.estimate(peft_core::methods::from_json(config, what)?, &Setup::default())?;
         ensure!(estimated.report == peft.report(&["mine"])?, "{what}: {}", estimated.report);
 
