@@ -34,20 +34,21 @@ use Means::{Applied, Aside, Text};
 /// Every setting that transformers has, by what it means here and by the value that asks for nothing (true and false are 1
 /// and 0; NAN for null alone).
 const SETTINGS: &[(Means, f64, &str)] = &[
+    (Applied, 0.0, "min_length do_sample no_repeat_ngram_size"),
+    (Applied, 1.0, "temperature top_p repetition_penalty"),
     (Applied, 20.0, "max_length"),
+    (Applied, 50.0, "top_k"),
     (
         Applied,
         f64::NAN,
         "max_new_tokens min_new_tokens min_p bad_words_ids sequence_bias forced_bos_token_id \
          forced_eos_token_id exponential_decay_length_penalty suppress_tokens begin_suppress_tokens",
     ),
-    (Applied, 0.0, "min_length do_sample no_repeat_ngram_size"),
-    (Applied, 1.0, "temperature top_p repetition_penalty"),
-    (Applied, 50.0, "top_k"),
     (
         Text,
-        f64::NAN,
-        "max_time stop_strings dola_layers constraints force_words_ids top_h watermarking_config",
+        0.0,
+        "diversity_penalty penalty_alpha epsilon_cutoff eta_cutoff encoder_no_repeat_ngram_size \
+         remove_invalid_values token_healing",
     ),
     (
         Text,
@@ -57,9 +58,8 @@ const SETTINGS: &[(Means, f64, &str)] = &[
     ),
     (
         Text,
-        0.0,
-        "diversity_penalty penalty_alpha epsilon_cutoff eta_cutoff encoder_no_repeat_ngram_size \
-         remove_invalid_values token_healing",
+        f64::NAN,
+        "max_time stop_strings dola_layers constraints force_words_ids top_h watermarking_config",
     ),
     (
         Aside,
@@ -67,7 +67,10 @@ const SETTINGS: &[(Means, f64, &str)] = &[
         "early_stopping renormalize_logits low_memory output_attentions output_hidden_states \
          output_scores output_logits return_dict_in_generate use_mtp is_assistant disable_compile",
     ),
+    (Aside, 0.4, "assistant_confidence_threshold"),
     (Aside, 1.0, "length_penalty"),
+    (Aside, 10.0, "assistant_lookbehind target_lookbehind"),
+    (Aside, 20.0, "num_assistant_tokens"),
     (
         Aside,
         f64::NAN,
@@ -76,9 +79,6 @@ const SETTINGS: &[(Means, f64, &str)] = &[
          assistant_early_exit assistant_ensemble_weight speculation_type compile_config \
          continuous_batching_config",
     ),
-    (Aside, 20.0, "num_assistant_tokens"),
-    (Aside, 0.4, "assistant_confidence_threshold"),
-    (Aside, 10.0, "assistant_lookbehind target_lookbehind"),
 ];
 
 /// Fields of the file that are no settings, or that [`TokenIds`] reads.
