@@ -8,6 +8,7 @@ pub use processors::LogitsProcessors;
 pub use sampling::Sampling;
 pub use settings::GenerationSettings;
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::generate::processors::Text;
 use crate::generate::sampling::{Draws, drawn};
@@ -57,10 +58,7 @@ const PLACE: &str = "generation";
 impl GenerateConfig {
     /// Refuses a setting that cannot be; `place` is what the error calls its file.
     fn check(&self, place: &str) -> Result<()> {
-        if self.max_new_tokens < 1 {
-            let message = format!("should be a positive integer, is {}", self.max_new_tokens);
-            return Err(Error::config(place, "max_new_tokens", message));
-        }
+        check::positive(place, "max_new_tokens", self.max_new_tokens)?;
         self.processors.check(place)?;
         self.sampling.as_ref().map_or(Ok(()), |sampling| sampling.check(place))
     }

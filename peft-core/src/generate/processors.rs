@@ -1,5 +1,6 @@
 //! What logits go through before a token is taken: transformers' logits processors, in its order.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::seam::Batch;
 use tch::{Kind, Tensor};
@@ -57,9 +58,8 @@ impl LogitsProcessors {
     pub(super) fn check(&self, place: &str) -> Result<()> {
         let wrong = |field: &str, message: String| Err(Error::config(place, field, message));
         let penalty = self.repetition_penalty;
-        if !(penalty > 0.0 && penalty.is_finite()) {
-            return wrong("repetition_penalty", format!("should be above 0, is {penalty}"));
-        }
+        let is = penalty > 0.0 && penalty.is_finite();
+        check::should_be(is, "above 0", place, "repetition_penalty", penalty)?;
         for (field, value) in [
             ("no_repeat_ngram_size", self.no_repeat_ngram_size),
             ("min_length", self.min_length),

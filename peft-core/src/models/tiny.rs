@@ -86,7 +86,6 @@ impl Architecture for TinyConfig {
             model_type: "tiny".into(),
             task: Some(TaskType::SeqCls),
             head: Some("head".into()),
-            classes: Vec::new(),
             transformer: Some(Transformer {
                 layers: self.layers,
                 hidden: self.hidden,
@@ -95,9 +94,9 @@ impl Architecture for TinyConfig {
                 head_dim: self.head_dim(),
                 word_embedding: "embed.weight".into(),
                 vocab: self.vocab,
-                positions: None,
-                pad: None,
+                ..Transformer::default()
             }),
+            ..Dims::default()
         }
     }
 

@@ -1,13 +1,22 @@
-//! An adapter: a method in this model, its tensors, and what its file had beside.
+//! An adapter as a model holds it.
 
 use crate::error::Result;
 use crate::io::adapter::Files;
 use crate::peft::kept::Kept;
 use crate::run::{Active, Carried};
-use crate::seam::{Method, Params, Resolved};
+use crate::seam::{Method, Params, Resolved, plus};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tch::Tensor;
+
+/// The sum of the terms that adapters add to the loss, if any of them does.
+pub(crate) fn penalty<'a>(
+    adapters: impl IntoIterator<Item = (&'a dyn Method, &'a Params)>,
+) -> Result<Option<Tensor>> {
+    adapters
+        .into_iter()
+        .try_fold(None, |sum: Option<Tensor>, (method, params)| plus(sum, method.penalty(params)?))
+}
 
 /// An adapter: its configuration, completed from the model, and its tensors.
 #[derive(Debug)]
@@ -59,16 +68,4 @@ impl Adapted {
     pub fn active<'a>(&'a self, name: &'a str) -> Active<'a> {
         Active { carried: Some(&self.carried), ..Active::new(name, &self.resolved, &self.params) }
     }
-}
-
-/// The sum of the terms that adapters add to the loss, if any of them does.
-pub(crate) fn penalty<'a>(
-    adapters: impl IntoIterator<Item = (&'a dyn Method, &'a Params)>,
-) -> Result<Option<Tensor>> {
-    adapters.into_iter().try_fold(None, |sum: Option<Tensor>, (method, params)| {
-        Ok(match (sum, method.penalty(params)?) {
-            (Some(sum), Some(term)) => Some(sum.f_add(&term)?),
-            (sum, term) => sum.or(term),
-        })
-    })
 }

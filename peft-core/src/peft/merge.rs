@@ -219,12 +219,7 @@ impl Rewrite for Fold<'_> {
 }
 
 fn finite(tensors: &[&Tensor]) -> Result<bool> {
-    for t in tensors {
-        if !is_finite(t)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    tensors.iter().try_fold(true, |all, t| Ok(all && is_finite(t)?))
 }
 
 impl Weights {

@@ -22,14 +22,11 @@ pub use status::{AdapterStatus, Loaded, Status};
 pub use to_lora::{Conversion, SiteShare};
 
 use crate::error::{Error, Result};
-use crate::io;
-use crate::io::IfExists;
 use crate::methods::read::Readers;
 use crate::run::{Active, Architecture, Model, Rewrite, Run, Scope, Tied};
 use crate::seam::{Method, Numerics, Outline, Params};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
@@ -142,80 +139,29 @@ impl Peft {
         &self.outline
     }
 
-    /// Names of the adapters.
-    pub fn names(&self) -> Vec<&str> {
-        self.adapters.keys().map(String::as_str).collect()
-    }
-
-    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method.
-    ///
-    /// # Errors
-    /// [`Error::Occupied`] for a directory with an adapter or a model: [`Peft::save_with`] replaces them. A method that
-    /// has no file form, a name that is unknown, a place that cannot be written to.
-    pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
-        self.save_with(name, dir, IfExists::Refuse)
-    }
-
-    /// As [`Peft::save`], over an adapter that is there if `if_exists` says so, as training that saves again and again
-    /// does. The two files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
-    ///
-    /// # Errors
-    /// As [`Peft::save`].
-    pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
-        let a = self.adapter(name)?;
-        let Some(files) = a.files()? else {
-            let message = "this method has no file form";
-            return Err(Error::config(a.resolved.method.name(), "adapter_config.json", message));
-        };
-        io::adapter::write(dir, &files, if_exists)
-    }
-
-    /// Removes an adapter.
-    pub fn delete(&mut self, name: &str) -> Result<()> {
-        self.adapter(name)?;
-        self.adapters.remove(name);
-        Ok(())
-    }
-
-    /// Gives an adapter another name.
-    ///
-    /// # Errors
-    /// A name that is unknown, and a new one that is taken.
-    pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
-        self.adapter(name)?;
-        self.check_new(new)?;
-        if let Some(adapted) = self.adapters.remove(name) {
-            self.adapters.insert(new.to_owned(), adapted);
-        }
-        Ok(())
+    /// An adapter, with its name as it is held here.
+    fn entry(&self, name: &str) -> Result<(&String, &Arc<Adapted>)> {
+        self.adapters.get_key_value(name).ok_or_else(|| Error::UnknownAdapter {
+            name: name.to_owned(),
+            known: self.adapters.keys().cloned().collect(),
+        })
     }
 
     pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
-        self.adapters.get(name).map(Arc::as_ref).ok_or_else(|| self.unknown(name))
-    }
-
-    fn unknown(&self, name: &str) -> Error {
-        Error::UnknownAdapter { name: name.to_owned(), known: self.adapters.keys().cloned().collect() }
+        self.entry(name).map(|(_, adapted)| adapted.as_ref())
     }
 
     /// The named adapters, to be held beside this.
     pub(crate) fn adapted(&self, names: &[&str]) -> Result<Vec<Arc<Adapted>>> {
         self.active(names)?;
-        names.iter().map(|name| self.adapters.get(*name).cloned().ok_or_else(|| self.unknown(name))).collect()
+        names.iter().map(|name| self.entry(name).map(|(_, adapted)| Arc::clone(adapted))).collect()
     }
 
     pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
         if let Some(twice) = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n)) {
             return Err(Error::Exists { place: "active adapters".into(), name: (*twice.1).to_owned() });
         }
-        names.iter().map(|n| self.one_active(n)).collect()
-    }
-
-    fn one_active(&self, name: &str) -> Result<Active<'_>> {
-        match self.adapters.get_key_value(name) {
-            Some((name, a)) => Ok(a.active(name)),
-            None => Err(self.unknown(name)),
-        }
+        names.iter().map(|name| self.entry(name).map(|(name, adapted)| adapted.active(name))).collect()
     }
 
     /// The method of an adapter, completed from the model.

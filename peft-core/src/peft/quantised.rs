@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{DTYPES, Nf4, Nf4Config};
 use crate::seam::{Outline, Params, SiteKind, SiteOutline};
+use crate::target::no_target;
 use fancy_regex::Regex;
 use tch::{Kind, Tensor};
 
@@ -62,13 +63,11 @@ pub(crate) fn linears<'o>(
     }
     let mut linears: Vec<&SiteOutline> = all_linears(outline).filter(|s| stored(&s.weight())).collect();
     for pattern in &config.skip_modules {
-        let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))"))
-            .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?;
-        let skipped = |site: &SiteOutline| {
-            Ok(site.name.ends_with(pattern.as_str())
-                || regex
-                    .is_match(&site.name)
-                    .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?)
+        let wrong = |e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}"));
+        let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))")).map_err(wrong)?;
+        let skipped = |site: &SiteOutline| match site.name.ends_with(pattern.as_str()) {
+            true => Ok(true),
+            false => regex.is_match(&site.name).map_err(wrong),
         };
         let before = linears.len();
         let marked = linears.iter().map(|s| skipped(s)).collect::<Result<Vec<_>>>()?;
@@ -76,8 +75,7 @@ pub(crate) fn linears<'o>(
         if linears.len() == before
             && !outline.dims.head.as_ref().is_some_and(|head| head.ends_with(pattern.as_str()))
         {
-            let (method, field) = (NAME, "skip_modules");
-            return Err(Error::NoTarget { method, field, pattern: pattern.clone(), close: Vec::new() });
+            return Err(no_target(NAME, "skip_modules", pattern, []));
         }
     }
     Ok(linears)

@@ -1,5 +1,6 @@
 //! Another size of the vocabulary: rows for new tokens, in the word embedding and in the head.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::io;
 use crate::io::adapter::Files;
@@ -46,9 +47,7 @@ impl Peft {
     pub fn resized(&self, vocab: i64, new: NewRows) -> Result<Self> {
         let dims = &self.outline().dims;
         let wrong = |message: String| Error::config("resizing", "vocab", message);
-        if vocab < 1 {
-            return Err(wrong(format!("should be a positive integer, is {vocab}")));
-        }
+        check::positive("resizing", "vocab", vocab)?;
         let Some(architecture) = self.architecture().resized(vocab) else {
             return Err(wrong(format!("a model of type `{}` has a fixed vocabulary", dims.model_type)));
         };

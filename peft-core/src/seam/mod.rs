@@ -38,7 +38,8 @@ pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
 
 pub(crate) use attention::attend_to;
-pub(crate) use low_rank::Svd;
+pub(crate) use batch::outside;
+pub(crate) use low_rank::{Svd, plus};
 pub(crate) use method::FileForm;
-pub(crate) use params::{is_finite, is_float, phantom};
+pub(crate) use params::{is_finite, is_float, numel, phantom};
 pub(crate) use twin::Twin;

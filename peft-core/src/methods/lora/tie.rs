@@ -10,6 +10,7 @@ use crate::methods::lora::{BASE, Lora, LoraConfig};
 use crate::methods::ranks::SiteRank;
 use crate::methods::trainable_tokens::words;
 use crate::seam::{Outline, PREFIX, Params, Site, Twin};
+use crate::target::no_target;
 use crate::target::{Names, Targets, within};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -49,8 +50,7 @@ impl Tie {
         let words = words(outline)?.to_owned();
         let weight = format!("{words}.weight");
         let Some(head) = outline.sites.iter().find(|s| s.tied.as_ref() == Some(&weight)) else {
-            let (field, pattern) = ("ensure_weight_tying", "true".to_owned());
-            return Err(Error::NoTarget { method, field, pattern, close: Vec::new() });
+            return Err(no_target(method, "ensure_weight_tying", "true", []));
         };
         let (words, head) = (words.clone(), head.name.clone());
         let only_words = |names: &mut Vec<String>| {

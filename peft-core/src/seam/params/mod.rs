@@ -264,6 +264,11 @@ pub(crate) fn is_float(t: &Tensor) -> bool {
     matches!(t.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 
+/// Number of values.
+pub(crate) fn numel(t: &Tensor) -> i64 {
+    i64::try_from(t.numel()).unwrap_or(i64::MAX)
+}
+
 /// Whether no value is NaN or infinite. What are no floats are numbers.
 pub(crate) fn is_finite(t: &Tensor) -> Result<bool> {
     if !is_float(t) || t.numel() == 0 {

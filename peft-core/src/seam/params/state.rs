@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::quant::Nf4;
 use crate::seam::params::Params;
+use crate::seam::params::numel;
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
@@ -35,7 +36,6 @@ impl Params {
 
     /// Name and number of values of everything there is, dense or in 4 bits.
     pub fn numels(&self) -> BTreeMap<String, i64> {
-        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let mut all: BTreeMap<String, i64> =
             self.variables().named_variables.iter().map(|(n, t)| (n.clone(), numel(t))).collect();
         all.extend(self.packs().iter().map(|(n, w)| (n.clone(), w.numel())));
