@@ -1,12 +1,11 @@
 //! Another size of the vocabulary: rows for new tokens, in the word embedding and in the head.
 
-use crate::check;
 use crate::error::{Error, Result};
-use crate::io;
 use crate::io::adapter::Files;
 use crate::peft::Peft;
 use crate::peft::load::keys::vocabulary_of;
 use crate::seam::Params;
+use crate::{check, io};
 use std::path::Path;
 use tch::{Kind, Tensor};
 

@@ -7,8 +7,7 @@
 
 use crate::check;
 use crate::error::{Error, Result};
-use crate::seam::Params;
-use crate::seam::numerics::Numerics;
+use crate::seam::{Numerics, Params};
 use peft_sys::AdamStep;
 use std::collections::BTreeMap;
 use tch::{Device, Tensor};

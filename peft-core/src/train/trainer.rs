@@ -3,7 +3,7 @@
 use crate::check;
 use crate::error::{Error, Result};
 use crate::peft::{Adapted, Peft, penalty};
-use crate::seam::numerics::Numerics;
+use crate::seam::Numerics;
 use crate::train::lora_fa::Projection;
 use crate::train::{Adam, AdamConfig, Group, Optim, Schedule};
 use std::sync::Arc;

@@ -2,8 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::quant::Nf4;
-use crate::seam::params::Params;
-use crate::seam::params::numel;
+use crate::seam::params::{Params, numel};
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
