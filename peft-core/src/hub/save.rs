@@ -85,7 +85,7 @@ pub fn save_with(
     }
     quantised::describe(peft, &mut config);
     let mut tensors = peft.base().tensors();
-    for (name, w) in peft.base().packed() {
+    for (name, w) in peft.base().nf4s() {
         quant::file::put(&name, &w, &mut tensors)?;
     }
 

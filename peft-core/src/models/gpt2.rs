@@ -197,7 +197,7 @@ fn layer(s: &Scope<'_>, c: &Gpt2Config) -> Result<PreNorm> {
         attention_norm: s.layer_norm("ln_1", d, eps)?,
         attention_block: s.block("attn", Role::Attention, d)?,
         attention: SelfAttention {
-            projections: Projections::Packed(attn.conv1d("c_attn", d, d.saturating_mul(3))?),
+            projections: Projections::Fused(attn.conv1d("c_attn", d, d.saturating_mul(3))?),
             core: attn.attention("", c.attn_pdrop)?,
             output: attn.conv1d("c_proj", d, d)?,
             output_dropout: c.resid_pdrop,

@@ -199,7 +199,7 @@ struct SelfAttention {
 impl SelfAttention {
     fn new(s: &Scope<'_>, c: &TinyConfig) -> Result<Self> {
         Ok(Self {
-            in_proj: s.packed_linear("in_proj", c.hidden, c.hidden.saturating_mul(3))?,
+            in_proj: s.in_proj("in_proj", c.hidden, c.hidden.saturating_mul(3))?,
             core: s.multihead_attention("core", 0.0)?,
             out_proj: s.linear("out_proj", c.hidden, c.hidden, true)?,
             heads: c.heads,

@@ -75,7 +75,7 @@ impl Peft {
         let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
         let unread: Vec<String> = base.numels().into_keys().filter(|n| !read(n)).collect();
         if !unread.is_empty() {
-            return Err(Error::Unread { place: base.place().to_owned(), names: unread });
+            return Err(Error::Unread { place: base.label().to_owned(), names: unread });
         }
         let readers = Readers::default();
         Ok(Self { base, architecture, outline, readers, numerics, adapters: BTreeMap::new() })

@@ -14,8 +14,8 @@ impl Peft {
     /// # Errors
     /// A model that has weights in 4 bits already; a weight that is not finite; a wrong configuration.
     pub fn quantised(&self, config: &Nf4Config) -> Result<Self> {
-        if let Some(name) = self.base().packed().into_keys().next() {
-            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base().place()), name });
+        if let Some(name) = self.base().nf4s().into_keys().next() {
+            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base().label()), name });
         }
         let mut dense = self.base().tensors();
         let mut packed = Vec::new();
@@ -26,15 +26,15 @@ impl Peft {
                 packed.push((Nf4::quantise(&name, &w, config)?, name));
             }
         }
-        let params = Params::from_copies(self.base().place(), self.base().device(), dense)?;
-        packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
+        let params = Params::from_copies(self.base().label(), self.base().device(), dense)?;
+        packed.iter().try_for_each(|(w, name)| params.insert_nf4(name, w))?;
         self.over(params)
     }
 
     /// A parameter of the base as a file has it, dense; that of a tied head is the other one's.
     pub(crate) fn dense_param(&self, name: &str) -> Result<Option<Tensor>> {
         let name = self.outline().stored_name(name);
-        let Some(packed) = self.base().find_packed(name) else { return Ok(self.base().find(name)) };
+        let Some(packed) = self.base().find_nf4(name) else { return Ok(self.base().find(name)) };
         let transposed = self.outline().sites.iter().any(|s| s.transposed && s.weight() == name);
         let w = packed.dequantise()?;
         Ok(Some(if transposed { w.f_tr()?.f_contiguous()? } else { w }))

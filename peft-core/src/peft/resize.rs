@@ -98,8 +98,8 @@ impl Peft {
             let resized = rows(&head, old, given_head)?;
             tensors.insert(head, resized);
         }
-        let params = Params::from_copies(self.base().place(), self.base().device(), tensors)?;
-        self.base().packed().iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
+        let params = Params::from_copies(self.base().label(), self.base().device(), tensors)?;
+        self.base().nf4s().iter().try_for_each(|(name, w)| params.insert_nf4(name, w))?;
         self.remade(params, architecture.into())
     }
 

@@ -199,7 +199,7 @@ pub trait Method: Debug + Send + Sync {
 
     /// Its pairs of low-rank factors, for optimizers that treat the two apart. A pair that the adapter's tensors lack (an
     /// embedding's) is none.
-    fn factors(&self) -> Vec<Factors> {
+    fn factors(&self) -> Vec<FactorNames> {
         Vec::new()
     }
 }
@@ -224,7 +224,7 @@ impl Overlay {
 
 /// Names of two factors, `ΔW = s · B A`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Factors {
+pub struct FactorNames {
     pub a: String,
     pub b: String,
     pub scaling: f64,

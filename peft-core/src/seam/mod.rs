@@ -31,7 +31,7 @@ pub use init::Init;
 pub use kernel::{Base, Kernel, OwnKernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
-pub use method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
+pub use method::{Counting, FactorNames, Method, MethodConfig, Overlay, Resolved};
 pub use numerics::Numerics;
 pub use params::Params;
 pub use pass::{Pass, Wanted};

@@ -223,7 +223,7 @@ impl Adam {
         let (m, v) = (both("m")?, both("v")?);
         let names = state.unread();
         if !names.is_empty() {
-            return Err(Error::Unread { place: state.place().to_owned(), names });
+            return Err(Error::Unread { place: state.label().to_owned(), names });
         }
         let _guard = tch::no_grad_guard();
         for (own, saved) in self.m.iter_mut().zip(&m).chain(self.v.iter_mut().zip(&v)) {

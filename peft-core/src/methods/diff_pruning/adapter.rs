@@ -49,7 +49,7 @@ impl Diff {
             let rises = indices.f_diff(1, 0, Some(ends(-1)?), Some(ends(all)?))?.f_gt(0)?;
             if is_float(&places) || !bool::try_from(rises.f_all()?)? {
                 let what = format!("`{name}{INDICES}` are not rising whole numbers below {all}");
-                return Err(Error::Input(format!("{}: {what}", params.place())));
+                return Err(Error::Input(format!("{}: {what}", params.label())));
             }
             Ok(indices)
         })?;

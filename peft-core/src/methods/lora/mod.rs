@@ -27,7 +27,7 @@ use crate::methods::config::PeftConfig;
 use crate::methods::lora::plan::LoraPlan;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{
-    Adapter, Counting, Factors, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site, numel,
+    Adapter, Counting, FactorNames, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site, numel,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -158,10 +158,10 @@ impl Method for LoraMethod {
         extra.map(|(_, t)| numel(&t)).fold(0, i64::saturating_sub)
     }
 
-    fn factors(&self) -> Vec<Factors> {
+    fn factors(&self) -> Vec<FactorNames> {
         let pair = |(site, rank): (&String, &SiteRank)| {
             let [a, b] = ["lora_A", "lora_B"].map(|leaf| format!("{PREFIX}{site}.{leaf}.weight"));
-            Factors { a, b, scaling: rank.scaling }
+            FactorNames { a, b, scaling: rank.scaling }
         };
         self.plan.sites.iter().map(pair).collect()
     }

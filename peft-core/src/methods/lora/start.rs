@@ -128,7 +128,7 @@ impl Decomposition {
             params.set_state(&name("start_B"), b.f_to(params.device())?);
             Ok(a)
         })?;
-        let missing = || Err(Error::Input(format!("{}: no start of `{}`", params.place(), site.name)));
+        let missing = || Err(Error::Input(format!("{}: no start of `{}`", params.label(), site.name)));
         Ok((a, params.state_of(&name("start_B"), &[out, k], missing)?))
     }
 }

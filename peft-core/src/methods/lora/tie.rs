@@ -109,7 +109,7 @@ impl Tie {
         let factor = |leaf: &str| {
             let name = format!("{PREFIX}{}.{leaf}", self.words);
             let missing =
-                || Error::Input(format!("{}: no `{name}` for the head that is tied to it", params.place()));
+                || Error::Input(format!("{}: no `{name}` for the head that is tied to it", params.label()));
             params.find(&name).ok_or_else(missing)
         };
         let (a, b) = (factor("lora_embedding_B")?.f_tr()?, factor("lora_embedding_A")?.f_tr()?);

@@ -164,7 +164,7 @@ impl<'a> Scope<'a> {
     }
 
     /// A linear layer stored under other names, as `nn.MultiheadAttention` has it: `leaf_weight`, `leaf_bias`.
-    pub fn packed_linear(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
+    pub fn in_proj(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
         let (weight, bias) = (format!("{leaf}_weight"), Some((format!("{leaf}_bias"), out)));
         self.kernel(leaf, Kernel::Linear, &Stored { weight, bias, ..Stored::new(leaf, &[out, inp], true) })
     }

@@ -47,7 +47,7 @@ impl Scope<'_> {
     pub(super) fn base(&self, kernel: &Kernel, stored: &Stored<'_>) -> Result<Base> {
         let weight = match stored.tied {
             Some(other) => self.tied_param(&stored.weight, other, stored.shape)?,
-            None => match self.run.base.find_packed(&self.join(&stored.weight)) {
+            None => match self.run.base.find_nf4(&self.join(&stored.weight)) {
                 Some(packed) if *kernel == Kernel::Linear => return self.packed(stored, packed),
                 _ => stored.turn(self.stored(&stored.weight, &stored.dims())?)?,
             },
@@ -59,7 +59,7 @@ impl Scope<'_> {
     fn packed(&self, stored: &Stored<'_>, weight: Nf4) -> Result<Base> {
         let name = self.join(&stored.weight);
         if weight.size() != stored.shape {
-            let (place, expected) = (self.run.base.place().to_owned(), stored.shape.to_vec());
+            let (place, expected) = (self.run.base.label().to_owned(), stored.shape.to_vec());
             let hint = ", in 4 bits".to_owned();
             return Err(Error::Shape { place, name, expected, found: weight.size().to_vec(), hint });
         }
@@ -83,7 +83,7 @@ impl Scope<'_> {
         if is_float(&tensor) {
             return Ok(tensor);
         }
-        let (place, found) = (self.run.base.place().to_owned(), tensor.kind());
+        let (place, found) = (self.run.base.label().to_owned(), tensor.kind());
         Err(Error::Dtype { place, name: name.to_owned(), found })
     }
 
