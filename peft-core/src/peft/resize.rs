@@ -50,7 +50,7 @@ impl Peft {
             return Err(wrong(format!("should be a positive integer, is {vocab}")));
         }
         let Some(architecture) = self.architecture().resized(vocab) else {
-            return Err(wrong(format!("a model of type `{}` has a fixed vocabulary", dims.model_type)));
+            return Err(wrong(format!("{} has a fixed vocabulary", dims.model())));
         };
         let _guard = tch::no_grad_guard();
         let (sizes, head) = (dims.sizes()?, dims.head_weight().unwrap_or_default());

@@ -20,7 +20,7 @@ pub const DEFAULT: &str = "default";
 /// it: views are, and a model has any number of them at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// `model_type` of the Hub's configuration.
+    /// `model_type` of the Hub's configuration; empty where the model states none.
     pub model_type: String,
     /// Parameters of the base, a tied one once.
     pub base_params: i64,
@@ -69,7 +69,8 @@ impl fmt::Display for Status {
         for column in table.column_iter_mut().skip(3).take(3) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
-        write!(f, "{}, {} parameters\n{table}", self.model_type, commas(self.base_params))
+        let name = if self.model_type.is_empty() { "a model" } else { &self.model_type };
+        write!(f, "{name}, {} parameters\n{table}", commas(self.base_params))
     }
 }
 
