@@ -63,7 +63,9 @@ impl Fresh {
 /// What a method trains, and what training holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Estimate {
+    /// How many parameters are trained, and of how many.
     pub report: Report,
+    /// What training holds between two steps.
     pub memory: Memory,
 }
 

@@ -30,6 +30,7 @@ use tch::{Device, Kind, Tensor};
 /// A model from disk.
 #[derive(Debug)]
 pub struct Opened {
+    /// The model, frozen, without adapters.
     pub peft: Peft,
     /// Tensors of the file that belong to something else and were not used.
     pub unused: Vec<String>,
@@ -42,6 +43,7 @@ pub struct Opened {
 /// How a model directory is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// Which head a classifier has; a model of next tokens has [`Head::Stored`].
     pub head: Head,
     /// Casts all floats to this dtype; the file's own for `None`.
     pub kind: Option<Kind>,

@@ -40,6 +40,7 @@ pub enum Quantised {
 /// A base with adapters folded in. It is displayed as a line about what that cost.
 #[derive(Debug)]
 pub struct Merged {
+    /// The merged model, without adapters.
     pub peft: Peft,
     /// The weights that were quantised again, and what that cost.
     pub requantised: Vec<Requantised>,

@@ -211,7 +211,8 @@ impl Peft {
         self.adapters.keys().map(String::as_str).collect()
     }
 
-    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method.
+    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method. Names of
+    /// classes that it was trained with are in a third, `id2label.json`, which PEFT passes over.
     ///
     /// # Errors
     /// [`Error::Occupied`] for a directory with an adapter or a model: [`Peft::save_with`] replaces them. A method that
@@ -221,7 +222,7 @@ impl Peft {
     }
 
     /// As [`Peft::save`], over an adapter that is there if `if_exists` says so, as training that saves again and again
-    /// does. The two files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
+    /// does. The files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
     ///
     /// # Errors
     /// As [`Peft::save`].
@@ -346,7 +347,7 @@ impl Peft {
         Ok((view, run.tied.into_inner()))
     }
 
-    /// The trainable tensors of the named adapters, for an optimizer.
+    /// The trainable tensors of the named adapters, for an optimizer. Adapters that are alike have tensors of the same names.
     pub fn trainable(&self, active: &[&str]) -> Result<Vec<(String, Tensor)>> {
         Ok(self.active(active)?.iter().flat_map(|a| a.params.trainable()).collect())
     }

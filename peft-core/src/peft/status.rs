@@ -31,6 +31,7 @@ pub struct Status {
 /// One adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterStatus {
+    /// The name by which views have it.
     pub name: String,
     /// The method's name.
     pub method: String,
@@ -40,6 +41,7 @@ pub struct AdapterStatus {
     pub places: usize,
     /// Parameters, trainable or not.
     pub params: i64,
+    /// Parameters that are trained, less what an optimizer froze.
     pub trainable: i64,
     /// Dtypes of its tensors.
     pub dtypes: Vec<String>,
