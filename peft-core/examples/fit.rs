@@ -110,6 +110,6 @@ fn main() -> Result<()> {
     }
     println!("{table}\nActivations are not counted.\n");
 
-    println!("{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" });
+    print!("{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" });
     Ok(())
 }
