@@ -22,7 +22,8 @@ pub struct Options {
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
 
-    #[arg(long, default_value_t, help = Threads::HELP)]
+    /// CPU threads: a number, or auto: one, which the recorded bits are of, and small models fastest with
+    #[arg(long, default_value_t)]
     pub threads: Threads,
 
     /// Write each figure to this directory, as SVG and as PNG

@@ -131,7 +131,7 @@ impl std::fmt::Display for Threads {
     }
 }
 
-/// The most bytes that tensors held on `device` since [`reset_peak_memory`].
+/// The most bytes that tensors held on `device` at any time since [`reset_peak_memory`].
 pub fn peak_memory(device: Device) -> Result<i64> {
     match device {
         Device::Cuda(i) => Ok(peft_sys::cuda_memory_peak(i)?),
@@ -150,7 +150,8 @@ pub fn reset_peak_memory(device: Device) -> Result<()> {
     }
 }
 
-/// Waits until `device` has done all that it was given: needed around every time measurement.
+/// Waits until `device` has done all that it was given to do. A GPU works on while the program goes on, so a measurement of
+/// time begins and ends with this.
 pub fn synchronize(device: Device) -> Result<()> {
     match device {
         Device::Cuda(i) => Ok(peft_sys::cuda_synchronize(i)?),

@@ -71,6 +71,7 @@
     )
 )]
 
+mod check;
 pub mod device;
 mod error;
 pub mod estimate;

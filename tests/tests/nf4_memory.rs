@@ -79,7 +79,7 @@ fn dense_weights_live_one_at_a_time() -> Result<()> {
     let how = Nf4Config { double_quant: true, ..Nf4Config::default() };
     let (mut dense, dense_holds, _) = open(dir.path(), None)?;
     let (mut packed, holds, opening) = open(dir.path(), Some(how))?;
-    let linears: i64 = packed.base().packed().values().map(|w| w.numel()).sum();
+    let linears: i64 = packed.base().nf4s().values().map(|w| w.numel()).sum();
     ensure!(linears == LAYERS * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * FFN), "{linears} parameters");
     let numel = linears as f64;
     let saved = (dense_holds - holds) as f64 / numel;

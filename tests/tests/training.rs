@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use peft_core::io::tensors;
 use peft_core::methods::{AdaLoraConfig, LoraConfig};
 use peft_core::models::TinyConfig;
-use peft_core::seam::MethodConfig;
+use peft_core::quant::Nf4Config;
+use peft_core::seam::{MethodConfig, Numerics};
 use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
@@ -176,5 +177,31 @@ fn a_step_of_parts_that_fails_updates_nothing() -> Result<()> {
     ensure!(trainer.steps() == 0);
     trainer.step_accumulated([good()])?;
     ensure!(trainer.steps() == 1);
+    Ok(())
+}
+
+/// Both numerics compute the same but for rounding, views and steps; and what is made of a model computes as that does.
+#[test]
+fn numerics_are_said_once() -> Result<()> {
+    let _serial = tests::serial();
+    let dir = tempfile::tempdir()?;
+    let mut exact = base()?;
+    exact.add("a", lora())?;
+    exact.save("a", dir.path())?;
+    let mut fast = base()?.with_numerics(Numerics::Fast);
+    fast.load("a", dir.path())?;
+    ensure!(exact.numerics() == Numerics::Exact, "the tiny model has PyTorch's bits");
+    let logits = |peft: &Peft| -> Result<Tensor> {
+        let batch = Batch::dense(numbers(80, 100, 0).view([8, 10]));
+        Ok(peft.view(&["a"])?.forward(&batch, Pass::eval())?)
+    };
+    tests::assert_close("a view", &logits(&fast)?, &logits(&exact)?, 1e-6)?;
+    let [expected, found] = [&exact, &fast].map(|peft| run(peft, &mut trainer(peft)?, 0..6));
+    for (expected, found) in expected?.into_iter().zip(found?) {
+        ensure!((expected - found).abs() < 1e-5 * expected, "{expected} {found}");
+    }
+    for made in [fast.merged(&["a"])?, fast.to_kind(Kind::Double)?, fast.quantised(&Nf4Config::default())?] {
+        ensure!(made.numerics() == Numerics::Fast, "{made:?}");
+    }
     Ok(())
 }

@@ -45,7 +45,7 @@ fn by_numel(trainable: i64, all: i64, packed: i64) -> (i64, f64) {
 /// The same model with the base's numbers dense: every 4-bit weight formed once and for all.
 fn dense(peft: &Peft) -> Result<Peft> {
     let mut tensors = peft.base().tensors();
-    for (name, w) in peft.base().packed() {
+    for (name, w) in peft.base().nf4s() {
         tensors.insert(name, w.dequantise()?);
     }
     Ok(peft.over(Params::from_tensors("the dense base", peft.base().device(), tensors)?)?)
@@ -88,7 +88,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<()> {
     tch::manual_seed(setting.seed + 1);
     peft.add("qlora", lora())?;
 
-    let packed: i64 = peft.base().packed().values().map(|w| w.numel()).sum();
+    let packed: i64 = peft.base().nf4s().values().map(|w| w.numel()).sum();
     let report = peft.report(&["qlora"])?;
     let (counted, percent) = by_numel(report.trainable, report.all, packed);
     let trainable = commas(report.trainable);

@@ -28,8 +28,8 @@ fn evenly(w: &Tensor) -> Result<Tensor> {
 
 /// `√(Σ (Ŵ − W)² / Σ W²)` and `max |Ŵ − W|` over all linear weights of the blocks, for each way to round them.
 pub fn errors(base: &Peft, page: &mut Page) -> Result<()> {
-    let single = base.quantised(&nf4(false))?.base().packed();
-    let double = base.quantised(&nf4(true))?.base().packed();
+    let single = base.quantised(&nf4(false))?.base().nf4s();
+    let double = base.quantised(&nf4(true))?.base().nf4s();
     let dense = base.base().tensors();
     let ways = ["NF4", "NF4, double quantisation", "evenly spaced, by hand"];
     let mut sums = [[0.0f64; 2]; 3];
@@ -68,7 +68,7 @@ pub fn bytes(base: &Peft, large: &Blueprint, page: &mut Page) -> Result<[i64; 4]
     let packed = |double: bool| -> Result<i64> {
         let bf16 = base.to_kind(Kind::BFloat16)?.quantised(&nf4(double))?;
         let dense: usize = bf16.base().tensors().values().map(Tensor::numel).sum();
-        let packed: usize = bf16.base().packed().values().map(|w| w.bytes()).sum();
+        let packed: usize = bf16.base().nf4s().values().map(|w| w.bytes()).sum();
         Ok((2 * dense + packed) as i64)
     };
     let all = base.report(&[])?.all;

@@ -81,7 +81,7 @@ impl Task {
     pub fn bits(&self) -> Result<Vec<Vec<u8>>> {
         let mut all = Vec::new();
         for base in [self.dense.base(), self.packed.base()] {
-            let packed = base.packed();
+            let packed = base.nf4s();
             let packed = packed.values().map(|w| Ok(w.dequantise()?)).collect::<Result<Vec<_>>>()?;
             for t in base.tensors().values().chain(&packed) {
                 all.push(Vec::try_from(

@@ -204,7 +204,7 @@ impl Checks {
         let plain = of(&peft, &[])?;
         let (one, other) = (output(&peft, &x)?, of(&peft, &["other"])?);
         let packed = peft.quantised(&Nf4Config::default())?;
-        let bytes: usize = packed.base().packed().values().map(Nf4::bytes).sum();
+        let bytes: usize = packed.base().nf4s().values().map(Nf4::bytes).sum();
         Ok(Self {
             merged: relative_change(&of(&peft.merged(&[LORA])?, &[])?, &one)?,
             swapped: relative_change(&other, &one)?,

@@ -198,8 +198,8 @@ impl Side {
     }
 
     fn figures(&self) -> Value {
-        let linears: i64 = self.peft.base().packed().values().map(|w| w.numel()).sum();
-        let bytes: usize = self.peft.base().packed().values().map(|w| w.bytes()).sum();
+        let linears: i64 = self.peft.base().nf4s().values().map(|w| w.numel()).sum();
+        let bytes: usize = self.peft.base().nf4s().values().map(|w| w.bytes()).sum();
         json!({
             "base_bytes": self.base, "opening_peak_bytes": self.opening, "step_peak_bytes": self.base + self.beyond,
             "wall_s": median(&mut self.wall.clone()), "cpu_s": median(&mut self.cpu.clone()), "loss": self.loss,

@@ -1,6 +1,7 @@
 //! Bytes, from numbers of parameters.
 
-use crate::error::{Error, Result};
+use crate::check;
+use crate::error::Result;
 use crate::quant::{Nf4, Nf4Config};
 use std::fmt;
 use tch::Kind;
@@ -118,7 +119,7 @@ impl Memory {
     /// # Errors
     /// A number that is not positive.
     pub fn in_place(parameters: i64, kind: Kind, optimizer: Optimizer) -> Result<Self> {
-        positive("parameters", parameters)?;
+        check::positive("estimate", "parameters", parameters)?;
         let memory = Self { base: bytes(parameters, kind), ..Self::default() };
         Ok(memory.training(parameters, kind, optimizer))
     }
@@ -171,12 +172,4 @@ pub fn human_bytes(bytes: i64) -> String {
 /// Of `numel` values of a dtype.
 pub(super) fn bytes(numel: i64, kind: Kind) -> i64 {
     numel.saturating_mul(i64::try_from(kind.elt_size_in_bytes()).unwrap_or(i64::MAX))
-}
-
-/// A number that should be positive.
-pub(super) fn positive(field: &str, value: i64) -> Result<()> {
-    if value > 0 {
-        return Ok(());
-    }
-    Err(Error::config("estimate", field, format!("should be positive, is {value}")))
 }

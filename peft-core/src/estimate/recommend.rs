@@ -1,7 +1,8 @@
 //! Which method, over which base? A rule that says its reasons.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::estimate::memory::{human_bytes, positive};
+use crate::estimate::memory::human_bytes;
 use crate::estimate::{Blueprint, Estimate, Setup, Storage};
 use crate::methods::{Common, FullConfig, Ia3Config, LoraConfig};
 use crate::peft::report::commas;
@@ -29,13 +30,9 @@ impl Need {
     }
 
     fn check(&self) -> Result<()> {
-        positive("device_bytes", self.device_bytes)?;
-        positive("examples", self.examples)?;
-        if (0.0..1.0).contains(&self.reserve) {
-            return Ok(());
-        }
-        let message = format!("should be in [0, 1), is {}", self.reserve);
-        Err(Error::config("estimate", "reserve", message))
+        check::positive("estimate", "device_bytes", self.device_bytes)?;
+        check::positive("estimate", "examples", self.examples)?;
+        check::share("estimate", "reserve", self.reserve)
     }
 
     /// What model and training may hold.

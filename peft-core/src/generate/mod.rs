@@ -8,6 +8,7 @@ pub use processors::LogitsProcessors;
 pub use sampling::Sampling;
 pub use settings::GenerationSettings;
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::generate::processors::Text;
 use crate::generate::sampling::{Draws, drawn};
@@ -17,22 +18,23 @@ pub use crate::seam::cache::KvCache;
 use crate::seam::{Pass, Wanted};
 use tch::{Device, Kind, Tensor};
 
-/// How text is generated.
+/// How [`generate`] makes text: how long, where it ends, and how each token is chosen. The default is greedy, 20 tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateConfig {
-    /// New tokens of a row, if nothing ends it before.
+    /// The most new tokens that a row gets; it gets fewer where one of `eos_token_ids` comes first.
     pub max_new_tokens: i64,
-    /// Where it is given, it counts instead: tokens of a row with its prompt, which is as long as the batch's longest.
+    /// The most tokens that a row may have with its prompt, which counts as long as the batch's longest. Where it is given,
+    /// `max_new_tokens` does not count.
     pub max_length: Option<i64>,
-    /// Ids that end a row; they are part of it.
+    /// Token ids that end a row: it gets no more tokens after one of them, which itself is part of the text.
     pub eos_token_ids: Vec<i64>,
-    /// What the result has behind a row's end.
+    /// The id that fills the result behind the end of a row, so that all rows are equally long.
     pub pad_token_id: i64,
-    /// What the logits go through before a token is taken of them.
+    /// What changes the logits before a token is chosen by them: penalties, tokens that are forbidden or forced.
     pub processors: LogitsProcessors,
-    /// Draws each token; `None` takes the likeliest.
+    /// How tokens are drawn; `None` takes the likeliest token each time, which is called greedy.
     pub sampling: Option<Sampling>,
-    /// Keeps the keys and values of the tokens so far. Without it, every new token costs a pass over all of them.
+    /// Whether keys and values of the tokens so far are kept. Without them every new token costs a pass over the whole text.
     pub use_cache: bool,
 }
 
@@ -56,10 +58,7 @@ const PLACE: &str = "generation";
 impl GenerateConfig {
     /// Refuses a setting that cannot be; `place` is what the error calls its file.
     fn check(&self, place: &str) -> Result<()> {
-        if self.max_new_tokens < 1 {
-            let message = format!("should be a positive integer, is {}", self.max_new_tokens);
-            return Err(Error::config(place, "max_new_tokens", message));
-        }
+        check::positive(place, "max_new_tokens", self.max_new_tokens)?;
         self.processors.check(place)?;
         self.sampling.as_ref().map_or(Ok(()), |sampling| sampling.check(place))
     }

@@ -1,5 +1,6 @@
 //! What logits go through before a token is taken: transformers' logits processors, in its order.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::seam::Batch;
 use tch::{Kind, Tensor};
@@ -8,28 +9,30 @@ use tch::{Kind, Tensor};
 /// nothing. Tokens of the prompt count as those that are generated do, padding and virtual tokens do not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogitsProcessors {
-    /// Added to a token's logit where the tokens before it in the sequence have just been said.
+    /// Sequences of token ids, and a number each, which is added to the logit of the sequence's last token wherever the text
+    /// ends with those before it.
     pub sequence_bias: Vec<(Vec<i64>, f64)>,
-    /// Logits of tokens that the text has are divided by it if they are positive, and multiplied by it if they are
-    /// negative; 1 changes nothing. Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>.
+    /// By what the logits of tokens that the text has already are divided if they are positive, and multiplied if they are
+    /// negative: above 1 they come again less often, 1 changes nothing. Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>.
     pub repetition_penalty: f64,
-    /// No sequence of that many tokens comes twice; 0 for any.
+    /// How long a sequence of tokens is that may not come twice; 0 lets all come again.
     pub no_repeat_ngram_size: i64,
-    /// Sequences that are not said.
+    /// Sequences of token ids that the text may not have.
     pub bad_words_ids: Vec<Vec<i64>>,
-    /// Nothing ends before a row, with its prompt and its padding on the left, has as many tokens.
+    /// How many tokens a row has at least, with its prompt and the padding before that: until then no token ends it.
     pub min_length: i64,
-    /// Nothing ends before there are as many new tokens.
+    /// How many new tokens a row has at least: until then no token ends it.
     pub min_new_tokens: i64,
-    /// What comes behind a prompt of one token.
+    /// The id that a prompt of a single token is continued with; `None` leaves it open.
     pub forced_bos_token_id: Option<i64>,
-    /// What the last token is, if a row comes to it: any of these.
+    /// Ids, of which the last token that a row may have is one; with none it is any token.
     pub forced_eos_token_id: Vec<i64>,
-    /// From so many new tokens on, the logits `x` of the ends become `x + |x| (factor^n − 1)` at the n-th token.
+    /// `(start, factor)`: after `start` new tokens, the logits `x` of the tokens that end a row become
+    /// `x + |x| (factorⁿ − 1)` at the n-th token from there. So long texts end sooner.
     pub exponential_decay_length_penalty: Option<(i64, f64)>,
-    /// Tokens that are never said. Ids that the model does not have are passed over.
+    /// Ids of tokens that the text may not have. Ids that the model does not have are passed over.
     pub suppress_tokens: Vec<i64>,
-    /// Tokens that are not said first.
+    /// Ids of tokens that the text may not begin with.
     pub begin_suppress_tokens: Vec<i64>,
 }
 
@@ -55,9 +58,8 @@ impl LogitsProcessors {
     pub(super) fn check(&self, place: &str) -> Result<()> {
         let wrong = |field: &str, message: String| Err(Error::config(place, field, message));
         let penalty = self.repetition_penalty;
-        if !(penalty > 0.0 && penalty.is_finite()) {
-            return wrong("repetition_penalty", format!("should be above 0, is {penalty}"));
-        }
+        let is = penalty > 0.0 && penalty.is_finite();
+        check::should_be(is, "above 0", place, "repetition_penalty", penalty)?;
         for (field, value) in [
             ("no_repeat_ngram_size", self.no_repeat_ngram_size),
             ("min_length", self.min_length),

@@ -1,5 +1,6 @@
 //! Drawing a token.
 
+use crate::check;
 use crate::error::{Error, Result};
 use tch::{Kind, Tensor};
 
@@ -7,11 +8,16 @@ use tch::{Kind, Tensor};
 /// likeliest ones whose probabilities reach `top_p`, then to those at least `min_p` times as likely as the likeliest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
+    /// What logits are divided by: below 1 likely tokens become likelier, above 1 all become more alike.
     pub temperature: f64,
+    /// How many of the likeliest tokens one is drawn from; `None` for all.
     pub top_k: Option<i64>,
+    /// A token is drawn from the fewest likeliest ones that have this probability together; `None` for all.
     pub top_p: Option<f64>,
+    /// A token is drawn from those that are at least this many times as likely as the likeliest one; `None` for all.
     pub min_p: Option<f64>,
-    /// The same seed draws the same tokens on every device; libtorch's generator is not touched.
+    /// Where the random numbers begin: the same seed draws the same tokens on every device. libtorch's generator is not
+    /// touched.
     pub seed: u64,
 }
 
@@ -23,21 +29,15 @@ impl Default for Sampling {
 
 impl Sampling {
     pub(super) fn check(&self, place: &str) -> Result<()> {
-        let wrong = |field: &str, message: String| Err(Error::config(place, field, message));
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             let hint = "without sampling the likeliest token is taken";
-            return wrong("temperature", format!("should be above 0, is {}; {hint}", self.temperature));
+            let message = format!("should be above 0, is {}; {hint}", self.temperature);
+            return Err(Error::config(place, "temperature", message));
         }
-        match (self.top_k, self.top_p, self.min_p) {
-            (Some(k), ..) if k < 1 => wrong("top_k", format!("should be a positive integer, is {k}")),
-            (_, Some(p), _) if !(p > 0.0 && p <= 1.0) => {
-                wrong("top_p", format!("should be in (0, 1], is {p}"))
-            }
-            (.., Some(p)) if !(0.0..=1.0).contains(&p) => {
-                wrong("min_p", format!("should be in [0, 1], is {p}"))
-            }
-            _ => Ok(()),
-        }
+        self.top_k.map_or(Ok(()), |k| check::positive(place, "top_k", k))?;
+        self.top_p.map_or(Ok(()), |p| check::kept(place, "top_p", p))?;
+        let fits = |p: f64| check::should_be((0.0..=1.0).contains(&p), "in [0, 1]", place, "min_p", p);
+        self.min_p.map_or(Ok(()), fits)
     }
 }
 

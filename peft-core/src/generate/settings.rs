@@ -8,14 +8,14 @@ use crate::warning::Warning;
 use serde_json::Value;
 use std::path::Path;
 
-/// How a model directory says that text is generated.
+/// How text is generated as a model directory says it, in `generation_config.json` or, without that, in `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationSettings {
-    /// With `sampling` where the directory asks for it.
+    /// What to call [`generate`](super::generate) with. Its `sampling` is set where the directory asks for drawn tokens.
     pub config: GenerateConfig,
-    /// How tokens are drawn if they are, whether the directory asks for it or not.
+    /// How tokens are drawn where the caller wants that, whether the directory asks for it or not.
     pub sampling: Sampling,
-    /// What the directory asks for and does not get.
+    /// Settings of the directory that are not applied, and would change the text.
     pub warnings: Vec<Warning>,
 }
 
@@ -31,76 +31,54 @@ enum Means {
 }
 use Means::{Applied, Aside, Text};
 
-/// Every setting that transformers has, with the value that asks for nothing (true and false are 1 and 0; NAN for null
-/// alone).
-const SETTINGS: &[(&str, Means, f64)] = &[
-    ("max_length", Applied, 20.0),
-    ("max_new_tokens", Applied, f64::NAN),
-    ("min_length", Applied, 0.0),
-    ("min_new_tokens", Applied, f64::NAN),
-    ("do_sample", Applied, 0.0),
-    ("temperature", Applied, 1.0),
-    ("top_k", Applied, 50.0),
-    ("top_p", Applied, 1.0),
-    ("min_p", Applied, f64::NAN),
-    ("repetition_penalty", Applied, 1.0),
-    ("no_repeat_ngram_size", Applied, 0.0),
-    ("bad_words_ids", Applied, f64::NAN),
-    ("sequence_bias", Applied, f64::NAN),
-    ("forced_bos_token_id", Applied, f64::NAN),
-    ("forced_eos_token_id", Applied, f64::NAN),
-    ("exponential_decay_length_penalty", Applied, f64::NAN),
-    ("suppress_tokens", Applied, f64::NAN),
-    ("begin_suppress_tokens", Applied, f64::NAN),
-    ("max_time", Text, f64::NAN),
-    ("stop_strings", Text, f64::NAN),
-    ("num_beams", Text, 1.0),
-    ("num_beam_groups", Text, 1.0),
-    ("diversity_penalty", Text, 0.0),
-    ("penalty_alpha", Text, 0.0),
-    ("dola_layers", Text, f64::NAN),
-    ("constraints", Text, f64::NAN),
-    ("force_words_ids", Text, f64::NAN),
-    ("top_h", Text, f64::NAN),
-    ("typical_p", Text, 1.0),
-    ("epsilon_cutoff", Text, 0.0),
-    ("eta_cutoff", Text, 0.0),
-    ("encoder_repetition_penalty", Text, 1.0),
-    ("encoder_no_repeat_ngram_size", Text, 0.0),
-    ("guidance_scale", Text, 1.0),
-    ("remove_invalid_values", Text, 0.0),
-    ("token_healing", Text, 0.0),
-    ("watermarking_config", Text, f64::NAN),
-    ("num_return_sequences", Text, 1.0),
-    ("early_stopping", Aside, 0.0),
-    ("length_penalty", Aside, 1.0),
-    ("renormalize_logits", Aside, 0.0),
-    ("low_memory", Aside, 0.0),
-    ("cache_implementation", Aside, f64::NAN),
-    ("cache_config", Aside, f64::NAN),
-    ("max_cache_len", Aside, f64::NAN),
-    ("prefill_chunk_size", Aside, f64::NAN),
-    ("output_attentions", Aside, 0.0),
-    ("output_hidden_states", Aside, 0.0),
-    ("output_scores", Aside, 0.0),
-    ("output_logits", Aside, 0.0),
-    ("return_dict_in_generate", Aside, 0.0),
-    ("decoder_start_token_id", Aside, f64::NAN),
-    ("use_mtp", Aside, 0.0),
-    ("is_assistant", Aside, 0.0),
-    ("num_assistant_tokens", Aside, 20.0),
-    ("num_assistant_tokens_schedule", Aside, f64::NAN),
-    ("assistant_confidence_threshold", Aside, 0.4),
-    ("prompt_lookup_num_tokens", Aside, f64::NAN),
-    ("max_matching_ngram_size", Aside, f64::NAN),
-    ("assistant_early_exit", Aside, f64::NAN),
-    ("assistant_lookbehind", Aside, 10.0),
-    ("target_lookbehind", Aside, 10.0),
-    ("assistant_ensemble_weight", Aside, f64::NAN),
-    ("speculation_type", Aside, f64::NAN),
-    ("compile_config", Aside, f64::NAN),
-    ("disable_compile", Aside, 0.0),
-    ("continuous_batching_config", Aside, f64::NAN),
+/// Every setting that transformers has, by what it means here and by the value that asks for nothing (true and false are 1
+/// and 0; NAN for null alone).
+const SETTINGS: &[(Means, f64, &str)] = &[
+    (Applied, 0.0, "min_length do_sample no_repeat_ngram_size"),
+    (Applied, 1.0, "temperature top_p repetition_penalty"),
+    (Applied, 20.0, "max_length"),
+    (Applied, 50.0, "top_k"),
+    (
+        Applied,
+        f64::NAN,
+        "max_new_tokens min_new_tokens min_p bad_words_ids sequence_bias forced_bos_token_id \
+         forced_eos_token_id exponential_decay_length_penalty suppress_tokens begin_suppress_tokens",
+    ),
+    (
+        Text,
+        0.0,
+        "diversity_penalty penalty_alpha epsilon_cutoff eta_cutoff encoder_no_repeat_ngram_size \
+         remove_invalid_values token_healing",
+    ),
+    (
+        Text,
+        1.0,
+        "num_beams num_beam_groups typical_p encoder_repetition_penalty guidance_scale \
+         num_return_sequences",
+    ),
+    (
+        Text,
+        f64::NAN,
+        "max_time stop_strings dola_layers constraints force_words_ids top_h watermarking_config",
+    ),
+    (
+        Aside,
+        0.0,
+        "early_stopping renormalize_logits low_memory output_attentions output_hidden_states \
+         output_scores output_logits return_dict_in_generate use_mtp is_assistant disable_compile",
+    ),
+    (Aside, 0.4, "assistant_confidence_threshold"),
+    (Aside, 1.0, "length_penalty"),
+    (Aside, 10.0, "assistant_lookbehind target_lookbehind"),
+    (Aside, 20.0, "num_assistant_tokens"),
+    (
+        Aside,
+        f64::NAN,
+        "cache_implementation cache_config max_cache_len prefill_chunk_size decoder_start_token_id \
+         num_assistant_tokens_schedule prompt_lookup_num_tokens max_matching_ngram_size \
+         assistant_early_exit assistant_ensemble_weight speculation_type compile_config \
+         continuous_batching_config",
+    ),
 ];
 
 /// Fields of the file that are no settings, or that [`TokenIds`] reads.
@@ -113,6 +91,11 @@ const BESIDE: &[&str] = &[
     "_from_model_config",
     "_commit_hash",
 ];
+
+/// All settings, each with its meaning and the value that asks for nothing.
+fn settings() -> impl Iterator<Item = (&'static str, Means, f64)> {
+    SETTINGS.iter().flat_map(|(means, neutral, names)| names.split(' ').map(|name| (name, *means, *neutral)))
+}
 
 fn asks_for_nothing(value: &Value, neutral: f64) -> bool {
     match value {
@@ -218,10 +201,10 @@ fn not_applied(f: &Fields<'_>) -> Vec<Warning> {
     let fields = f.json.as_object().into_iter().flatten();
     let warnings =
         fields.filter(|(field, _)| !BESIDE.contains(&field.as_str())).filter_map(|(field, value)| {
-            let message = match SETTINGS.iter().find(|(name, ..)| name == field) {
+            let message = match settings().find(|(name, ..)| name == field) {
                 _ if value.is_null() => return None,
                 Some((_, Applied, _)) => return None,
-                Some((_, _, neutral)) if asks_for_nothing(value, *neutral) => return None,
+                Some((_, _, neutral)) if asks_for_nothing(value, neutral) => return None,
                 Some((_, Text, _)) => "is not applied: the text may be another than transformers'",
                 Some((_, Aside, _)) => "is passed over: it changes no token of what is generated here",
                 None => "is no setting that is known here: it is not applied",
@@ -246,14 +229,14 @@ fn both(f: &Fields<'_>) -> Vec<Warning> {
 /// but time.
 fn settings_of(model: &Value) -> Value {
     let mut fields = model.as_object().cloned().unwrap_or_default();
-    fields.retain(|field, _| SETTINGS.iter().any(|(name, ..)| name == field));
+    fields.retain(|field, _| settings().any(|(name, ..)| name == field));
     Value::Object(fields)
 }
 
 /// Settings in a `config.json` that transformers passes over, as there is a [`GENERATION`].
 fn misplaced(f: &Fields<'_>) -> Vec<Warning> {
-    let asked = SETTINGS.iter().filter(|(_, means, _)| *means != Aside).filter_map(|(field, _, neutral)| {
-        let value = f.json.get(field).filter(|value| !asks_for_nothing(value, *neutral))?;
+    let asked = settings().filter(|(_, means, _)| *means != Aside).filter_map(|(field, _, neutral)| {
+        let value = f.json.get(field).filter(|value| !asks_for_nothing(value, neutral))?;
         let message = format!("{} is not applied, as in transformers: there is a {GENERATION}", shown(value));
         Some(f.passed_over(field, message))
     });

@@ -186,7 +186,7 @@ pub fn open(dir: impl AsRef<Path>, device: Device, options: impl Into<Options>) 
         }
     }
     let params = Params::from_tensors(place, device, tensors)?;
-    packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
+    packed.iter().try_for_each(|(name, w)| params.insert_nf4(name, w))?;
     let mut peft = Peft::of(params, model.clone()).map_err(explain)?;
     if !classes.is_empty() {
         peft = peft.named(&classes)?;

@@ -91,7 +91,7 @@ pub(super) fn take(
 /// Says in `config.json` which weights are in 4 bits.
 pub(super) fn describe(peft: &Peft, json: &mut Value) {
     let Some(fields) = json.as_object_mut() else { return };
-    let packed = peft.base().packed();
+    let packed = peft.base().nf4s();
     let Some(first) = packed.values().next() else {
         fields.remove(quant::FIELD);
         return;

@@ -30,15 +30,9 @@ const BESIDE: &[&str] = &[
 ];
 
 /// What a save is in the way of.
-const OWN: &[Occupant] = &[
-    (CONFIG, "a model"),
-    (WEIGHTS, "a model"),
-    (INDEX, "a model"),
-    (PICKLE, "a model"),
-    (PICKLE_INDEX, "a model"),
-];
+const OWN: Occupant = ("a model", &[CONFIG, WEIGHTS, INDEX, PICKLE, PICKLE_INDEX]);
 /// What it is not to be mixed with.
-const OTHERS: &[Occupant] = &[(io::adapter::CONFIG, "an adapter")];
+const OTHER: Occupant = ("an adapter", &[io::adapter::CONFIG]);
 
 /// Tries whether a model can be saved in `dir`: makes the directory, and a file in it that is gone at once. Long work
 /// asks that before it begins.
@@ -50,7 +44,7 @@ pub fn writable(dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
 }
 
 fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
-    Saving::begin_beside(dir, CONFIG, if_exists, [OWN, OTHERS])
+    Saving::begin_beside(dir, CONFIG, if_exists, [OWN, OTHER])
 }
 
 /// Writes the base as a model directory: `config.json`, as it was read but for what has changed since, and
@@ -91,7 +85,7 @@ pub fn save_with(
     }
     quantised::describe(peft, &mut config);
     let mut tensors = peft.base().tensors();
-    for (name, w) in peft.base().packed() {
+    for (name, w) in peft.base().nf4s() {
         quant::file::put(&name, &w, &mut tensors)?;
     }
 

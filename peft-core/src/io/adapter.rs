@@ -81,10 +81,9 @@ pub fn classes(dir: impl AsRef<Path>) -> Result<Vec<String>> {
 }
 
 /// What a save is in the way of.
-const OWN: &[Occupant] =
-    &[(CONFIG, "an adapter"), (TENSORS, "an adapter"), (PICKLE, "an adapter"), (CLASSES, "an adapter")];
+const OWN: Occupant = ("an adapter", &[CONFIG, TENSORS, PICKLE, CLASSES]);
 /// What it is not to be mixed with.
-const OTHERS: &[Occupant] = &[(names::MODEL, "a model")];
+const OTHER: Occupant = ("a model", &[names::MODEL]);
 
 /// Whether there is an adapter in `dir`, one whose save was killed included: that is finished first.
 ///
@@ -107,7 +106,7 @@ pub fn writable(dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
 }
 
 fn begin(dir: &Path, if_exists: IfExists) -> Result<Saving> {
-    Saving::begin_beside(dir, CONFIG, if_exists, [OWN, OTHERS])
+    Saving::begin_beside(dir, CONFIG, if_exists, [OWN, OTHER])
 }
 
 /// Writes the files as one: a directory has all of the old adapter, all of the new, or, for the moment in between,

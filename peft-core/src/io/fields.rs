@@ -1,5 +1,6 @@
 //! Reading a `config.json`: every wrong or unsupported field is named.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::io::{is_special, shown};
 use crate::warning::Warning;
@@ -71,16 +72,12 @@ impl<'a> Fields<'a> {
 
     /// Checks that a size is positive.
     pub fn positive(&self, field: &str, value: i64) -> Result<i64> {
-        if value > 0 {
-            Ok(value)
-        } else {
-            Err(self.wrong(field, format!("should be a positive integer, is {value}")))
-        }
+        check::positive(self.place, field, value).map(|()| value)
     }
 
     /// Checks that a factor is positive.
     pub fn above_zero(&self, field: &str, value: f64) -> Result<f64> {
-        if value > 0.0 { Ok(value) } else { Err(self.wrong(field, format!("should be above 0, is {value}"))) }
+        check::should_be(value > 0.0, "above 0", self.place, field, value).map(|()| value)
     }
 
     /// What a norm adds to a variance, or transformers' default: below 0 there would be roots of negative numbers.
@@ -96,11 +93,7 @@ impl<'a> Fields<'a> {
     /// A dropout probability, or transformers' default.
     pub fn dropout(&self, field: &str, default: f64) -> Result<f64> {
         let p = self.or(field, default)?;
-        if (0.0..1.0).contains(&p) {
-            Ok(p)
-        } else {
-            Err(self.wrong(field, format!("should be in [0, 1), is {p}")))
-        }
+        check::share(self.place, field, p).map(|()| p)
     }
 
     /// The id of a token; null and the −1 of old files mean none.

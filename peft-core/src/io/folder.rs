@@ -22,27 +22,30 @@ impl IfExists {
         if yes { Self::Replace } else { Self::Refuse }
     }
 
-    /// Refuses a directory that has one of these files: name and what it belongs to. Those of `others` are refused in any
-    /// case: an adapter beside a model is one with it to transformers, which puts it in unasked.
-    pub(crate) fn check(self, dir: &Path, own: &[Occupant], others: &[Occupant]) -> Result<()> {
-        let there = |files: &[Occupant]| files.iter().find(|(name, _)| is_there(&dir.join(name))).copied();
-        match (self, there(own), there(others)) {
-            (Self::Refuse, Some((name, what)), _) | (Self::Refuse, None, Some((name, what))) => {
-                Err(Error::Occupied { path: dir.join(name), what })
+    /// Refuses a directory that has one of these files. Those of the `other` are refused in any case: an adapter beside a
+    /// model is one with it to transformers, which puts it in unasked.
+    pub(crate) fn check(self, dir: &Path, own: Occupant, other: Occupant) -> Result<()> {
+        let there = |(what, files): Occupant| {
+            let path = files.iter().map(|name| dir.join(name)).find(|path| is_there(path))?;
+            Some((what, path))
+        };
+        match (self, there(own), there(other)) {
+            (Self::Refuse, Some((what, path)), _) | (Self::Refuse, None, Some((what, path))) => {
+                Err(Error::Occupied { path, what })
             }
-            (Self::Replace, _, Some((name, what))) => {
+            (Self::Replace, _, Some((what, path))) => {
                 let message = format!(
                     "is of {what}: transformers takes an adapter and a model in one directory for one; save to another"
                 );
-                Err(Error::format(dir.join(name), message))
+                Err(Error::format(path, message))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// A file, and what it belongs to.
-pub(crate) type Occupant = (&'static str, &'static str);
+/// What a directory may be already, and the files that say so.
+pub(crate) type Occupant = (&'static str, &'static [&'static str]);
 
 /// Whether anything has that name, a link that leads nowhere included.
 pub(crate) fn is_there(path: &Path) -> bool {

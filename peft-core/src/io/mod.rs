@@ -9,6 +9,7 @@ pub(crate) mod folder;
 pub(crate) mod json;
 pub(crate) mod names;
 mod pickle;
+pub(crate) mod python;
 pub(crate) mod saving;
 mod stage;
 pub mod tensors;

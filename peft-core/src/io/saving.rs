@@ -47,17 +47,17 @@ impl Saving {
     }
 
     /// As [`Saving::begin`], unless one of the files is in the way: those of its `own` kind where `if_exists` says so, those
-    /// of `others` in any case.
+    /// of the `other` in any case.
     pub(crate) fn begin_beside(
         dir: &Path,
         gate: &str,
         if_exists: IfExists,
-        [own, others]: [&[Occupant]; 2],
+        [own, other]: [Occupant; 2],
     ) -> Result<Self> {
-        if_exists.check(dir, own, others)?;
+        if_exists.check(dir, own, other)?;
         let saving = Self::begin(dir, gate)?;
         // Somebody else may have saved while this one waited.
-        if_exists.check(dir, own, others)?;
+        if_exists.check(dir, own, other)?;
         Ok(saving)
     }
 

@@ -1,12 +1,13 @@
 //! Single files, written whole or not at all.
 
 use crate::error::{Error, Result};
+use crate::io::python::Python;
 use crate::io::saving::Saving;
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use serde_json::ser::{PrettyFormatter, Serializer};
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind};
 use std::path::Path;
 
 /// Writes a file whole or not at all, over one that is there: beside it first, flushed to disk, then renamed. `fill` gets
@@ -35,63 +36,10 @@ pub fn write_json(path: impl AsRef<Path>, value: &Value) -> Result<()> {
 
 /// The text of a JSON file, as Python's `json.dumps(.., indent=2)` has it.
 pub(crate) fn json(path: &Path, file: &mut BufWriter<File>, value: &Value) -> Result<()> {
-    let mut out = Serializer::with_formatter(file, Python(PrettyFormatter::new()));
+    let mut out = Serializer::with_formatter(file, Python(Some(PrettyFormatter::new())));
     value
         .serialize(&mut out)
         .map_err(|e| if e.is_io() { Error::file(path, e.into()) } else { Error::format(path, e) })
-}
-
-/// An indent of two, and numbers as Python writes them: 6e-05 and 1e+16.
-struct Python(PrettyFormatter<'static>);
-
-impl Formatter for Python {
-    fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
-        let short = format!("{value:e}");
-        match short.split_once('e').and_then(|(digits, e)| Some((digits, e.parse::<i32>().ok()?))) {
-            Some((digits, e)) if !(-4..16).contains(&e) => {
-                let sign = if e < 0 { '-' } else { '+' };
-                write!(out, "{digits}e{sign}{:02}", e.unsigned_abs())
-            }
-            _ if value.fract() == 0.0 => write!(out, "{value:.1}"),
-            _ => write!(out, "{value}"),
-        }
-    }
-
-    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_array(out)
-    }
-
-    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_array(out)
-    }
-
-    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_array_value(out, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_array_value(out)
-    }
-
-    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_object(out)
-    }
-
-    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_object(out)
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_object_key(out, first)
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.begin_object_value(out)
-    }
-
-    fn end_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
-        self.0.end_object_value(out)
-    }
 }
 
 #[cfg(test)]

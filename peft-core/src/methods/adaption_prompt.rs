@@ -6,13 +6,14 @@
 //! own projections, without positions and without a mask. The gate starts at 0. In GPT-2 PEFT adds the second term
 //! behind the output projection.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_positive, without_modules_to_save};
+use crate::methods::config::{Common, PeftConfig, without_modules_to_save};
 use crate::seam::{
     Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
     Resolved, Site, SiteKind, attend_to,
 };
-use crate::target::closest;
+use crate::target::no_target;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -50,26 +51,17 @@ const FAMILIES: &[(&str, &str, bool)] =
 
 impl PeftConfig for AdaptionPromptConfig {
     const TYPE: &'static str = "ADAPTION_PROMPT";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl AdaptionPromptConfig {
     /// The attentions that `target` names, in the model's order.
     fn find(&self, target: &str, outline: &Outline) -> Result<Vec<String>> {
-        let attentions: Vec<&String> =
-            outline.sites.iter().filter(|s| s.kind == SiteKind::Attention).map(|s| &s.name).collect();
+        let attentions =
+            || outline.sites.iter().filter(|s| s.kind == SiteKind::Attention).map(|s| s.name.as_str());
         let end = format!(".{target}");
-        let found: Vec<String> =
-            attentions.iter().filter(|n| n.ends_with(&end)).map(|n| (*n).clone()).collect();
+        let found: Vec<String> = attentions().filter(|n| n.ends_with(&end)).map(str::to_owned).collect();
         if found.is_empty() {
-            return Err(Error::NoTarget {
-                method: NAME,
-                field: "target_modules",
-                pattern: target.to_owned(),
-                close: closest(target, attentions.into_iter().map(String::as_str)),
-            });
+            return Err(no_target(NAME, "target_modules", target, attentions()));
         }
         Ok(found)
     }
@@ -77,8 +69,8 @@ impl AdaptionPromptConfig {
 
 impl MethodConfig for AdaptionPromptConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
-        check_positive(NAME, "adapter_len", self.adapter_len)?;
-        check_positive(NAME, "adapter_layers", self.adapter_layers)?;
+        check::positive(NAME, "adapter_len", self.adapter_len)?;
+        check::positive(NAME, "adapter_layers", self.adapter_layers)?;
         let model = &outline.dims.model_type;
         let family = FAMILIES.iter().find(|(family, ..)| family == model);
         let (target, behind_output) = match (&self.target_modules, family) {

@@ -40,9 +40,6 @@ const CAN: Adaptable = Adaptable::linear(NAME, value_projections);
 
 impl PeftConfig for BeftConfig {
     const TYPE: &'static str = "BEFT";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 /// What PEFT targets when the config names nothing.
@@ -79,9 +76,7 @@ impl Method for BeftMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((out, _)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((out, _)) = site.linear_of(&self.sites) else { return Ok(None) };
         Ok(Some(Box::new(Beft { bias: site.param(params, "beft_bias", &[1, out], self.start)? })))
     }
 }

@@ -5,7 +5,8 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::{Method, MethodConfig, Outline, Overlay, PREFIX, Resolved};
+use crate::methods::copies::Copies;
+use crate::seam::{MethodConfig, Outline, Overlay, PREFIX, Resolved};
 use crate::target::Targets;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -27,9 +28,6 @@ const NAME: &str = "BitFit";
 
 impl PeftConfig for BitFitConfig {
     const TYPE: &'static str = "BITFIT";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for BitFitConfig {
@@ -44,32 +42,15 @@ impl MethodConfig for BitFitConfig {
             let excluded = names.hits(NAME, "exclude_modules", modules)?;
             chosen.retain(|m| !excluded.contains(m));
         }
-        let ours = |p: &&String| {
+        let ours = |p: &&str| {
             owner(p).is_some_and(|m| chosen.contains(m)) && self.common.overlay(PREFIX, p).is_none()
         };
-        let params: BTreeSet<String> = outline.params.iter().filter(ours).cloned().collect();
+        let params: Vec<&str> = outline.params.iter().map(String::as_str).filter(ours).collect();
         if params.is_empty() {
             let message = "leaves no bias to train in this model";
             return Err(Error::config(NAME, "target_modules", message));
         }
-        Ok(self.resolved(|_| BitFitMethod { params }))
-    }
-}
-
-/// BitFit in one model.
-#[derive(Debug)]
-struct BitFitMethod {
-    /// The trained biases.
-    params: BTreeSet<String>,
-}
-
-impl Method for BitFitMethod {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.params.contains(param).then(|| Overlay::replacing(param))
+        Ok(self.resolved(|_| Copies::new(NAME, params, Overlay::replacing)))
     }
 }
 

@@ -31,7 +31,7 @@ macro_rules! targeted {
     )*};
 }
 
-/// `task`, for the configurations of the table.
+/// `task`, and the fields that every adapter has, for the configurations of the table.
 macro_rules! tasked {
     ($($Config:ident)*) => {$(
         impl $Config {
@@ -40,6 +40,12 @@ macro_rules! tasked {
             pub fn task(mut self, task: $crate::seam::TaskType) -> Self {
                 self.common.task_type = Some(task);
                 self
+            }
+        }
+
+        impl AsRef<Common> for $Config {
+            fn as_ref(&self) -> &Common {
+                &self.common
             }
         }
     )*};

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::seam::{Counting, FileForm, Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, TaskType};
+use crate::target::no_target;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -58,13 +59,8 @@ impl Common {
             }
             let known = outline.params.iter().any(|p| saves(module, p));
             if !known && !self.heads().contains(&module.as_str()) {
-                let close = crate::target::closest(module, outline.params.iter().flat_map(|p| modules(p)));
-                return Err(Error::NoTarget {
-                    method,
-                    field: "modules_to_save",
-                    pattern: module.clone(),
-                    close,
-                });
+                let all = outline.params.iter().flat_map(|p| modules(p));
+                return Err(no_target(method, "modules_to_save", module, all));
             }
         }
         let mut modules = self.modules_to_save.take().unwrap_or_default();
@@ -108,7 +104,8 @@ pub(super) fn modules(param: &str) -> impl Iterator<Item = &str> {
 
 /// A configuration that has an `adapter_config.json`. What it comes to in a model is another type, a [`Method`], which
 /// [`PeftConfig::resolved`] puts together with it: a type that is both has no file.
-pub trait PeftConfig: MethodConfig + Serialize + DeserializeOwned + Clone + 'static {
+/// [`AsRef`] gives the fields that every adapter has.
+pub trait PeftConfig: MethodConfig + AsRef<Common> + Serialize + DeserializeOwned + Clone + 'static {
     /// The file's `peft_type`.
     const TYPE: &'static str;
     /// Fields of PEFT's file that this crate does not have, with their defaults, as JSON: written as they are, and
@@ -120,8 +117,6 @@ pub trait PeftConfig: MethodConfig + Serialize + DeserializeOwned + Clone + 'sta
     const INERT: &'static str = "{}";
     /// What the names of whole modules start with in the file.
     const PREFIX: &'static str = PREFIX;
-    /// The fields that every adapter has.
-    fn common(&self) -> &Common;
 
     /// The method, with this configuration, by now complete, as what its file says. For [`MethodConfig::resolve`].
     fn resolved<M: Method + 'static>(self, method: impl FnOnce(Arc<Self>) -> M) -> Resolved {
@@ -132,7 +127,7 @@ pub trait PeftConfig: MethodConfig + Serialize + DeserializeOwned + Clone + 'sta
 
 impl<C: PeftConfig> FileForm for C {
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.common().overlay(C::PREFIX, param)
+        self.as_ref().overlay(C::PREFIX, param)
     }
 
     fn json(&self) -> Result<Map<String, Value>> {
@@ -140,7 +135,7 @@ impl<C: PeftConfig> FileForm for C {
     }
 
     fn task(&self) -> Option<TaskType> {
-        self.common().task_type
+        self.as_ref().task_type
     }
 }
 
@@ -189,35 +184,6 @@ pub(super) fn fill(method: &str, field: &str, value: &mut Option<i64>, model: i6
             Ok(())
         }
     }
-}
-
-/// `num_virtual_tokens` must be positive.
-pub(super) fn check_tokens(method: &str, n: i64) -> Result<()> {
-    check_positive(method, "num_virtual_tokens", n)
-}
-
-/// A size must be positive.
-pub(super) fn check_positive(method: &str, field: &str, n: i64) -> Result<()> {
-    if n > 0 {
-        return Ok(());
-    }
-    Err(Error::config(method, field, format!("should be a positive integer, is {n}")))
-}
-
-/// A number must be finite.
-pub(super) fn check_finite(method: &str, field: &str, x: f64) -> Result<()> {
-    if x.is_finite() {
-        return Ok(());
-    }
-    Err(Error::config(method, field, format!("should be finite, is {x}")))
-}
-
-/// A probability of dropping something must leave something.
-pub(super) fn check_dropout(method: &str, field: &str, p: f64) -> Result<()> {
-    if (0.0..1.0).contains(&p) {
-        return Ok(());
-    }
-    Err(Error::config(method, field, format!("should be in [0, 1), is {p}")))
 }
 
 /// For `#[serde(serialize_with)]`: 8.0 is written as 8, as PEFT does where its users wrote 8.

@@ -5,7 +5,8 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::{Method, MethodConfig, Outline, Overlay, Resolved};
+use crate::methods::copies::Copies;
+use crate::seam::{MethodConfig, Outline, Overlay, Resolved};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of full fine-tuning. Each parameter `p` of the model is stored as `base_model.model.p`.
@@ -21,28 +22,12 @@ const NAME: &str = "full fine-tuning";
 
 impl PeftConfig for FullConfig {
     const TYPE: &'static str = "FULL";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for FullConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         self.common.resolve(NAME, outline)?;
-        Ok(self.resolved(|_| FullMethod))
-    }
-}
-
-/// Full fine-tuning, of any model.
-#[derive(Debug)]
-struct FullMethod;
-
-impl Method for FullMethod {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        Some(Overlay::replacing(param))
+        let params = outline.params.iter().map(String::as_str);
+        Ok(self.resolved(|_| Copies::new(NAME, params, Overlay::replacing)))
     }
 }

@@ -5,8 +5,9 @@
 //! ([`PrefixTuningConfig`](super::PrefixTuningConfig)) the keys and values are tied to the frozen projections, and
 //! queries are computed for the prefix and thrown away.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_tokens};
+use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{
     Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Pass, Place, Resolved, Role, Site, open_keys,
 };
@@ -39,14 +40,11 @@ const NAME: &str = "hidden-state prefix";
 
 impl PeftConfig for HiddenPrefixConfig {
     const TYPE: &'static str = "HIDDEN_PREFIX";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for HiddenPrefixConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
-        check_tokens(NAME, self.num_virtual_tokens)?;
+        check::positive(NAME, "num_virtual_tokens", self.num_virtual_tokens)?;
         if outline.dims.causal() {
             let why =
                 "its attention is causal, and hidden states before the words would need positions".to_owned();

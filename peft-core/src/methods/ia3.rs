@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{Adapter, Init, Inner, Method, MethodConfig, Outline, Params, Resolved, Site, Weights};
-use crate::target::{Adaptable, Layers, Names, Selected, Targets, closest, defaults};
+use crate::target::{Adaptable, Layers, Names, Selected, Targets, defaults, no_target};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use tch::Tensor;
@@ -86,8 +86,7 @@ fn feedforward_sites(names: &Names, found: &Selected, default: Option<&[&str]>) 
         Names::Pattern(_) => default.is_some_and(|d| d.contains(&name)) || sites().any(|s| s.ends_with(name)),
     };
     if let Some(name) = list.iter().find(|name| !known(name)) {
-        let (pattern, close) = (name.clone(), closest(name, sites()));
-        return Err(Error::NoTarget { method: NAME, field: FIELD, pattern, close });
+        return Err(no_target(NAME, FIELD, name, sites()));
     }
     Ok(sites().filter(|s| list.iter().any(|n| s.ends_with(n))).map(str::to_owned).collect())
 }
@@ -98,9 +97,6 @@ const FIELD: &str = "feedforward_modules";
 
 impl PeftConfig for Ia3Config {
     const TYPE: &'static str = "IA3";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for Ia3Config {
@@ -134,9 +130,7 @@ impl Method for Ia3Method {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((out, inp)) = site.linear_of(&self.sites) else { return Ok(None) };
         let feedforward = self.feedforward.contains(site.name);
         let shape = if feedforward { [1, inp] } else { [out, 1] };
         let l = site.param(params, "ia3_l", &shape, self.start)?;

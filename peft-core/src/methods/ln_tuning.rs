@@ -6,10 +6,10 @@
 
 use crate::error::Result;
 use crate::methods::config::{Common, PeftConfig};
-use crate::seam::{Counting, Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, SiteKind};
+use crate::methods::copies::Copies;
+use crate::seam::{Counting, MethodConfig, Outline, Overlay, PREFIX, Resolved, SiteKind};
 use crate::target::{Adaptable, Layers, Targets, defaults};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// Configuration of LN tuning; field names and defaults are PEFT's.
 ///
@@ -34,9 +34,6 @@ const CAN: Adaptable =
 
 impl PeftConfig for LnTuningConfig {
     const TYPE: &'static str = "LN_TUNING";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for LnTuningConfig {
@@ -44,25 +41,15 @@ impl MethodConfig for LnTuningConfig {
         self.common.resolve(NAME, outline)?;
         let found = self.targets.resolve(&CAN, &Layers::default(), self.common.saved(), outline)?;
         self.targets.target_modules = Some(found.names);
-        Ok(self.resolved(|_| LnTuningMethod { sites: found.sites }))
+        let of_norm = |p: &&str| p.rsplit_once('.').is_some_and(|(site, _)| found.sites.contains(site));
+        let params = outline.params.iter().map(String::as_str).filter(of_norm);
+        Ok(self.resolved(|_| Copies::new(NAME, params, copy)))
     }
 }
 
-/// LN tuning in one model.
-#[derive(Debug)]
-struct LnTuningMethod {
-    /// The trained norms.
-    sites: BTreeSet<String>,
-}
-
-impl Method for LnTuningMethod {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        let (site, leaf) = param.rsplit_once('.')?;
-        let key = format!("{PREFIX}{site}.ln_tuning_layers.{leaf}");
-        self.sites.contains(site).then_some(Overlay { key, counting: Counting::Adds, saved_beside: false })
-    }
+/// The copy of a norm's parameter.
+fn copy(param: &str) -> Overlay {
+    let (site, leaf) = param.rsplit_once('.').unwrap_or(("", param));
+    let key = format!("{PREFIX}{site}.ln_tuning_layers.{leaf}");
+    Overlay { key, counting: Counting::Adds, saved_beside: false }
 }

@@ -82,9 +82,6 @@ const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 impl PeftConfig for LoHaConfig {
     const TYPE: &'static str = "LOHA";
     const DEFAULTS: &'static str = r#"{"use_effective_conv2d": false}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for LoHaConfig {
@@ -92,15 +89,9 @@ impl MethodConfig for LoHaConfig {
         self.dropout().check(NAME)?;
         self.common.resolve(NAME, outline)?;
         let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
-        let sites = Ranks {
-            method: NAME,
-            r: self.r,
-            alpha: ("alpha", self.alpha),
-            rooted: false,
-            rank_pattern: &self.rank_pattern,
-            alpha_pattern: &self.alpha_pattern,
-        }
-        .resolve(found.sites)?;
+        let alpha = ("alpha", self.alpha);
+        let ranks = Ranks::new(NAME, self.r, alpha, [&self.rank_pattern, &self.alpha_pattern]);
+        let sites = ranks.resolve(found.sites)?;
         self.targets.target_modules = Some(found.names);
         Ok(self.resolved(|config| LoHaMethod { config, sites }))
     }

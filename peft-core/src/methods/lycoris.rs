@@ -1,8 +1,8 @@
 //! What LoHa and LoKr have in common: their two kinds of dropout, as in LyCORIS (Yeh et al. 2023,
 //! <https://arxiv.org/abs/2309.14859>).
 
+use crate::check;
 use crate::error::Result;
-use crate::methods::config::check_dropout;
 use crate::seam::Pass;
 use tch::{Device, Kind, Tensor};
 
@@ -19,8 +19,8 @@ pub(super) struct Dropout {
 
 impl Dropout {
     pub fn check(self, method: &str) -> Result<()> {
-        check_dropout(method, "rank_dropout", self.rank)?;
-        check_dropout(method, "module_dropout", self.module)
+        check::share(method, "rank_dropout", self.rank)?;
+        check::share(method, "module_dropout", self.module)
     }
 
     /// Whether this call goes past the adapter.

@@ -3,11 +3,11 @@
 mod accumulate;
 mod builders;
 mod config;
+mod copies;
 mod lycoris;
 mod ranks;
 pub(crate) mod read;
 mod tokens;
-mod values;
 mod virtual_tokens;
 pub use config::{Common, PeftConfig, to_json};
 pub use read::from_json;

@@ -4,10 +4,9 @@
 //! `W₃ relu(W₂ relu(W₁ e + b₁) + b₂) + b₃`, or a bidirectional LSTM with two linear layers above it,
 //! `W₂ relu(W₁ LSTM(e) + b₁) + b₂`. The network is for training: its output is what is kept.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{
-    Common, PeftConfig, WRAPPED_ONCE, check_dropout, check_positive, check_tokens, fill,
-};
+use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, fill};
 use crate::methods::virtual_tokens::{
     EMBEDDINGS, Linear, SoftPrompt, Vectors, encoder_embedding, export, has_encoder,
 };
@@ -91,9 +90,6 @@ impl PeftConfig for PTuningConfig {
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl PTuningConfig {
@@ -143,14 +139,14 @@ impl PTuningConfig {
 
 impl MethodConfig for PTuningConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
-        check_tokens(NAME, self.num_virtual_tokens)?;
+        check::positive(NAME, "num_virtual_tokens", self.num_virtual_tokens)?;
         fill(NAME, "token_dim", &mut self.token_dim, outline.dims.sizes()?.hidden)?;
         fill(NAME, "num_layers", &mut self.num_layers, outline.dims.sizes()?.layers)?;
         fill(NAME, "num_attention_heads", &mut self.num_attention_heads, outline.dims.sizes()?.heads)?;
         let hidden = *self.encoder_hidden_size.get_or_insert(outline.dims.sizes()?.hidden);
-        check_positive(NAME, "encoder_hidden_size", hidden)?;
-        check_positive(NAME, "encoder_num_layers", self.encoder_num_layers)?;
-        check_dropout(NAME, "encoder_dropout", self.encoder_dropout)?;
+        check::positive(NAME, "encoder_hidden_size", hidden)?;
+        check::positive(NAME, "encoder_num_layers", self.encoder_num_layers)?;
+        check::share(NAME, "encoder_dropout", self.encoder_dropout)?;
         self.common.resolve(NAME, outline)?;
         Ok(self.resolved(PTuningMethod))
     }

@@ -3,9 +3,11 @@
 //!
 //! PEFT has no file form for it; this one is our own. The trained parameters are copies that stand for the base's.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, PeftConfig, modules};
-use crate::seam::{Method, MethodConfig, Outline, Overlay, PREFIX, Resolved, Role, SiteKind};
+use crate::methods::copies::Copies;
+use crate::seam::{MethodConfig, Outline, Overlay, PREFIX, Resolved, Role, SiteKind};
 use crate::target::Names;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -33,10 +35,8 @@ impl PartialConfig {
     fn layers<'o>(&self, outline: &'o Outline) -> Result<Vec<&'o str>> {
         let Some(n) = self.last_layers else { return Ok(Vec::new()) };
         let all = outline.dims.sizes()?.layers;
-        if !(1..=all).contains(&n) {
-            let message = format!("should be from 1 to the model's {all}, is {n}");
-            return Err(Error::config(NAME, "last_layers", message));
-        }
+        let range = format!("from 1 to the model's {all}");
+        check::should_be((1..=all).contains(&n), range, NAME, "last_layers", n)?;
         let whole = outline.sites.iter().filter(|s| s.kind == SiteKind::Block(Role::Layer));
         let last = whole.filter(|s| s.layer.is_some_and(|i| i >= all.saturating_sub(n)));
         Ok(last.map(|s| s.name.as_str()).collect())
@@ -45,9 +45,6 @@ impl PartialConfig {
 
 impl PeftConfig for PartialConfig {
     const TYPE: &'static str = "PARTIAL";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for PartialConfig {
@@ -66,25 +63,8 @@ impl MethodConfig for PartialConfig {
         chosen.extend(self.layers(outline)?.into_iter().map(str::to_owned));
         let named = outline.params.iter().filter(|p| paths(p).any(|path| chosen.contains(path)));
         let own = named.map(|p| outline.stored_name(p));
-        let params = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).map(str::to_owned).collect();
-        Ok(self.resolved(|_| PartialMethod { params }))
-    }
-}
-
-/// Partial fine-tuning in one model.
-#[derive(Debug)]
-struct PartialMethod {
-    /// The trained parameters.
-    params: BTreeSet<String>,
-}
-
-impl Method for PartialMethod {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn overlay(&self, param: &str) -> Option<Overlay> {
-        self.params.contains(param).then(|| Overlay::replacing(param))
+        let params: Vec<&str> = own.filter(|p| self.common.overlay(PREFIX, p).is_none()).collect();
+        Ok(self.resolved(|_| Copies::new(NAME, params, Overlay::replacing)))
     }
 }
 

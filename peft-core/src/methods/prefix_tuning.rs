@@ -4,8 +4,9 @@
 //! `softmax(Q [P_k; K]ᵀ/√d) [P_v; V]`. With `prefix_projection` they are trained through a network (section 4.3),
 //! `P = W₂ tanh(W₁ e + b₁) + b₂`.
 
+use crate::check;
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_positive, check_tokens, fill};
+use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, fill};
 use crate::methods::virtual_tokens::{EMBEDDINGS, Linear, encoder_embedding, export, has_encoder};
 use crate::seam::{
     Attended, AttentionAdapter, AttentionInner, Dims, Heads, Init, Input, Method, MethodConfig, Outline,
@@ -83,9 +84,6 @@ impl PeftConfig for PrefixTuningConfig {
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl PrefixTuningConfig {
@@ -111,11 +109,11 @@ impl MethodConfig for PrefixTuningConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
         let d = outline.dims.sizes()?;
         let width = d.kv_heads.saturating_mul(d.head_dim);
-        check_tokens(NAME, self.num_virtual_tokens)?;
+        check::positive(NAME, "num_virtual_tokens", self.num_virtual_tokens)?;
         fill(NAME, "token_dim", &mut self.token_dim, width)?;
         fill(NAME, "num_layers", &mut self.num_layers, d.layers)?;
         fill(NAME, "num_attention_heads", &mut self.num_attention_heads, d.kv_heads)?;
-        check_positive(NAME, "encoder_hidden_size", *self.encoder_hidden_size.get_or_insert(width))?;
+        check::positive(NAME, "encoder_hidden_size", *self.encoder_hidden_size.get_or_insert(width))?;
         self.common.resolve(NAME, outline)?;
         Ok(self.resolved(PrefixTuningMethod))
     }

@@ -2,8 +2,9 @@
 //!
 //! `n` trained vectors are put before the word embeddings: `[P; E(x)]`. Everything else is frozen.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, check_tokens, fill};
+use crate::methods::config::{Common, PeftConfig, WRAPPED_ONCE, fill};
 use crate::methods::virtual_tokens::{EMBEDDINGS, SoftPrompt};
 use crate::seam::{Dims, Init, Method, MethodConfig, Outline, Params, Prompt, Resolved};
 use crate::text::tokenizer;
@@ -79,9 +80,6 @@ impl PeftConfig for PromptTuningConfig {
     const DEFAULTS: &'static str = r#"{"num_transformer_submodules": 1}"#;
     const INERT: &'static str = r#"{"num_transformer_submodules": [null]}"#;
     const PREFIX: &'static str = WRAPPED_ONCE;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl PromptTuningConfig {
@@ -151,7 +149,7 @@ impl PromptTuningConfig {
 
 impl MethodConfig for PromptTuningConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
-        check_tokens(NAME, self.num_virtual_tokens)?;
+        check::positive(NAME, "num_virtual_tokens", self.num_virtual_tokens)?;
         match self.prompt_tuning_init {
             PromptInit::Text => drop(self.text()?),
             _ if self.has_kwargs() => {

@@ -1,7 +1,7 @@
 //! Rank and scale of every site: `r`, `alpha` and their patterns, as LoRA, LoHa and LoKr have them.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{check_finite, check_positive};
 use crate::target::Patterns;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,15 +32,25 @@ pub(super) struct Ranks<'a> {
     pub alpha_pattern: &'a Patterns,
 }
 
-impl Ranks<'_> {
+impl<'a> Ranks<'a> {
+    /// Scaled by `alpha/r`; `patterns` are those of the ranks and of alpha.
+    pub fn new(
+        method: &'static str,
+        r: i64,
+        alpha: (&'static str, f64),
+        [rank_pattern, alpha_pattern]: [&'a Patterns; 2],
+    ) -> Self {
+        Self { method, r, alpha, rooted: false, rank_pattern, alpha_pattern }
+    }
+
     /// For every site.
     ///
     /// # Errors
     /// A rank that is no positive integer, a scale that is not finite, a pattern that matches nothing.
     pub fn resolve(&self, sites: BTreeSet<String>) -> Result<BTreeMap<String, SiteRank>> {
         let (field, alpha) = self.alpha;
-        check_positive(self.method, "r", self.r)?;
-        check_finite(self.method, field, alpha)?;
+        check::positive(self.method, "r", self.r)?;
+        check::finite(self.method, field, alpha)?;
         let ranks = self.rank_pattern.resolve(self.method, "rank_pattern", &sites)?;
         let alphas = self.alpha_pattern.resolve(self.method, "alpha_pattern", &sites)?;
         let positive = |r: f64| r >= 1.0 && r.fract() == 0.0 && r < 1e9;

@@ -150,7 +150,7 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Read> {
     })?;
     let defaults = defaults::<C>()?;
     let mut foreign = Vec::new();
-    for (field, value) in &read.common().rest {
+    for (field, value) in &read.as_ref().rest {
         let default = defaults.get(field);
         let fine = match default {
             Some(default) => same(default, value),

@@ -49,9 +49,6 @@ const CAN: Adaptable =
 
 impl PeftConfig for TrainableTokensConfig {
     const TYPE: &'static str = "TRAINABLE_TOKENS";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for TrainableTokensConfig {

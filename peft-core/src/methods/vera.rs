@@ -3,10 +3,11 @@
 //!
 //! `y = W x + b + λ_b ⊙ (B (λ_d ⊙ (A drop(x))))`, with the first `in` columns of A and the first `out` rows of B.
 
+use crate::check;
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite, check_positive};
+use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{
-    Adapter, Init, Inner, LowRank, Method, MethodConfig, Outline, Params, Resolved, Site, Weights,
+    Adapter, Init, Inner, LowRank, Method, MethodConfig, Outline, Params, Resolved, Site, Weights, numel,
 };
 use crate::target::{Adaptable, Layers, Names, Targets, defaults};
 use serde::{Deserialize, Serialize};
@@ -73,18 +74,15 @@ const B: &str = "base_model.vera_B";
 
 impl VeraConfig {
     fn check(&self) -> Result<()> {
-        check_positive(NAME, "r", self.r)?;
-        check_dropout(NAME, "vera_dropout", self.vera_dropout)?;
-        check_finite(NAME, "d_initial", self.d_initial)
+        check::positive(NAME, "r", self.r)?;
+        check::share(NAME, "vera_dropout", self.vera_dropout)?;
+        check::finite(NAME, "d_initial", self.d_initial)
     }
 }
 
 impl PeftConfig for VeraConfig {
     const TYPE: &'static str = "VERA";
     const DEFAULTS: &'static str = r#"{"bias": "none"}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for VeraConfig {
@@ -151,9 +149,7 @@ impl Method for VeraMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((out, inp)) = site.linear_of(&self.sites) else { return Ok(None) };
         let (a, b) = self.projections(params)?;
         let (start_b, start_d) = match self.config.init_weights {
             true => (Init::Zeros, Init::Constant(self.config.d_initial)),
@@ -171,7 +167,7 @@ impl Method for VeraMethod {
 
     /// PEFT keeps the projections in buffers, which it does not count.
     fn uncounted(&self, params: &Params) -> i64 {
-        let sizes = [A, B].iter().filter_map(|name| i64::try_from(params.find(name)?.numel()).ok());
+        let sizes = [A, B].iter().filter_map(|name| Some(numel(&params.find(name)?)));
         sizes.fold(0, i64::saturating_sub)
     }
 }

@@ -10,8 +10,9 @@
 //! [`AdaptionPromptConfig`](super::AdaptionPromptConfig) is LLaMA-Adapter as PEFT has it: g without tanh, in the last
 //! layers alone.
 
+use crate::check;
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig, check_tokens};
+use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{
     Attended, AttentionAdapter, AttentionInner, Heads, Init, Method, MethodConfig, Outline, Params, Place,
     Resolved, Site, attend_to,
@@ -58,14 +59,11 @@ const NAME: &str = "zero-init attention";
 
 impl PeftConfig for ZeroInitAttentionConfig {
     const TYPE: &'static str = "ZERO_INIT_ATTENTION";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for ZeroInitAttentionConfig {
     fn resolve(mut self: Box<Self>, outline: &Outline) -> Result<Resolved> {
-        check_tokens(NAME, self.num_virtual_tokens)?;
+        check::positive(NAME, "num_virtual_tokens", self.num_virtual_tokens)?;
         self.common.resolve(NAME, outline)?;
         Ok(self.resolved(ZeroInitAttentionMethod))
     }

@@ -14,7 +14,7 @@ pub(super) enum Projections {
         v: Layer,
     },
     /// One layer for the three, side by side.
-    Packed(Layer),
+    Fused(Layer),
 }
 
 /// Self-attention of one layer of a model.
@@ -53,7 +53,7 @@ impl SelfAttention {
                 self.split(&k.forward(x, pass)?, self.kv_heads)?,
                 self.split(&v.forward(x, pass)?, self.kv_heads)?,
             ]),
-            Projections::Packed(layer) => self.thirds(&layer.forward(x, pass)?),
+            Projections::Fused(layer) => self.thirds(&layer.forward(x, pass)?),
         }
     }
 
@@ -74,7 +74,7 @@ impl SelfAttention {
                 self.split(&k.forward(hidden, pass)?, self.kv_heads)?,
                 self.split(&v.forward(hidden, pass)?, self.kv_heads)?,
             )),
-            Projections::Packed(layer) => {
+            Projections::Fused(layer) => {
                 let [_, k, v] = self.thirds(&layer.forward(hidden, pass)?)?;
                 Ok((k, v))
             }

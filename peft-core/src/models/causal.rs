@@ -1,9 +1,31 @@
-//! What all causal models share: entering a batch (prompts, positions, masks, the cache) and leaving it (logits).
+//! What all causal models share: entering a batch (prompts, positions, masks, the cache) and leaving it (logits), the
+//! head, and what is written to `config.json`.
 
 use crate::error::{Error, Result};
+use crate::io::patched;
+use crate::models::hub_model::Family;
+use crate::run::Scope;
 use crate::seam::{Batch, Input, Layer, Pass, Prompt, Wanted, causal_mask};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
+
+/// Name of the head.
+pub(super) const HEAD: &str = "lm_head";
+
+/// The head of a model with `vocab` words; `tied` is the full name of the word embedding's weight, where it is the head's.
+pub(super) fn head(s: &Scope<'_>, tied: Option<&str>, hidden: i64, vocab: i64) -> Result<Layer> {
+    match tied {
+        Some(words) => s.tied_linear(HEAD, words, hidden, vocab),
+        None => s.linear(HEAD, hidden, vocab, false),
+    }
+}
+
+/// The file that was read, as it is for the model now.
+pub(super) fn written(json: &Value, family: &Family, tied: bool, vocab: i64) -> Value {
+    let class = ("architectures", vec![family.class].into());
+    patched(json, [class, ("tie_word_embeddings", tied.into()), ("vocab_size", vocab.into())])
+}
 
 /// A batch on its way through a causal model.
 #[derive(Debug)]

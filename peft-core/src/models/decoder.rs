@@ -3,14 +3,15 @@
 //! its `config.json` is read.
 
 use crate::error::Result;
-use crate::io::{Fields, patched};
+use crate::io::Fields;
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
-use crate::models::causal::Stream;
+use crate::models::causal::{HEAD, Stream, head, written};
 use crate::models::hub_model::{Described, Family, HubModel};
-use crate::models::rope::{Rope, RopeConfig};
+use crate::models::pre_norm::{FeedForward, PreNorm};
+use crate::models::rope::RopeConfig;
 use crate::run::{Architecture, Model, Scope};
-use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, Transformer};
+use crate::seam::{Batch, Dims, Layer, Pass, Prompt, Role, Transformer};
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -123,7 +124,7 @@ impl DecoderConfig {
 pub struct Decoder {
     words: Layer,
     prompts: Vec<Box<dyn Prompt>>,
-    layers: Vec<DecoderLayer>,
+    layers: Vec<PreNorm>,
     norm: Layer,
     head: Layer,
     config: DecoderConfig,
@@ -135,23 +136,17 @@ impl Architecture for DecoderConfig {
     }
 
     fn dims(&self) -> Dims {
-        Dims {
-            model_type: self.family.model_type.into(),
-            task: Some(self.family.task),
-            head: Some("lm_head".into()),
-            classes: Vec::new(),
-            transformer: Some(Transformer {
-                layers: self.num_hidden_layers,
-                hidden: self.hidden_size,
-                heads: self.num_attention_heads,
-                kv_heads: self.num_key_value_heads,
-                head_dim: self.head_dim,
-                word_embedding: WORDS.into(),
-                vocab: self.vocab_size,
-                positions: None,
-                pad: None,
-            }),
-        }
+        let stack = Transformer {
+            layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            heads: self.num_attention_heads,
+            kv_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            word_embedding: WORDS.into(),
+            vocab: self.vocab_size,
+            ..Transformer::default()
+        };
+        self.family.dims(HEAD, stack)
     }
 
     fn untied(&self) -> Option<Box<dyn Architecture>> {
@@ -163,9 +158,7 @@ impl Architecture for DecoderConfig {
     }
 
     fn json(&self) -> Option<Value> {
-        let tied = ("tie_word_embeddings", self.tie_word_embeddings.into());
-        let vocab = ("vocab_size", self.vocab_size.into());
-        Some(patched(&self.json, [("architectures", vec![self.family.class].into()), tied, vocab]))
+        Some(written(&self.json, self.family, self.tie_word_embeddings, self.vocab_size))
     }
 }
 
@@ -201,13 +194,10 @@ impl Decoder {
             words: model.embedding("embed_tokens", c.vocab_size, d)?,
             prompts: s.prompts()?,
             layers: (0..c.num_hidden_layers)
-                .map(|i| DecoderLayer::new(&model.at("layers").layer(i), c, c.window(i)))
+                .map(|i| layer(&model.at("layers").layer(i), c, c.window(i)))
                 .collect::<Result<_>>()?,
             norm: model.rms_norm("norm", d, c.rms_norm_eps)?,
-            head: match c.tie_word_embeddings {
-                true => s.tied_linear("lm_head", WORDS, d, c.vocab_size)?,
-                false => s.linear("lm_head", d, c.vocab_size, false)?,
-            },
+            head: head(s, c.tie_word_embeddings.then_some(WORDS), d, c.vocab_size)?,
             config: c.clone(),
         })
     }
@@ -222,70 +212,43 @@ impl Model for Decoder {
         let rope = c.rope.at(&stream.positions, c.head_dim, stream.x.kind())?;
         let mut x = stream.x.shallow_clone();
         for layer in &self.layers {
-            x = layer.forward(&x, &rope, stream.pass(layer.attention.window, pass)?)?;
+            x = layer.forward(&x, Some(&rope), stream.pass(layer.attention.window, pass)?)?;
         }
         stream.leave(&self.norm.forward(&x, pass)?, &self.head, pass)
     }
 }
 
-#[derive(Debug)]
-struct DecoderLayer {
-    whole: Block,
-    input_norm: Layer,
-    attention_block: Block,
-    attention: SelfAttention,
-    post_norm: Layer,
-    mlp_block: Block,
-    gate: Layer,
-    up: Layer,
-    down: Layer,
-    act: HiddenAct,
-}
-
-impl DecoderLayer {
-    fn new(s: &Scope<'_>, c: &DecoderConfig, window: Option<i64>) -> Result<Self> {
-        let (d, f, eps) = (c.hidden_size, c.intermediate_size, c.rms_norm_eps);
-        let (own, mlp) = (s.at("self_attn"), s.at("mlp"));
-        let width = |heads: i64| heads.saturating_mul(c.head_dim);
-        let (q, kv) = (width(c.num_attention_heads), width(c.num_key_value_heads));
-        Ok(Self {
-            attention_block: s.block("self_attn", Role::Attention, d)?,
-            attention: SelfAttention {
-                projections: Projections::Separate {
-                    q: own.linear("q_proj", d, q, c.qkv_bias)?,
-                    k: own.linear("k_proj", d, kv, c.qkv_bias)?,
-                    v: own.linear("v_proj", d, kv, c.qkv_bias)?,
-                },
-                core: own.attention("", c.attention_dropout)?,
-                output: own.linear("o_proj", q, d, c.output_bias)?,
-                output_dropout: 0.0,
-                heads: c.num_attention_heads,
-                kv_heads: c.num_key_value_heads,
-                head_dim: c.head_dim,
-                window,
+fn layer(s: &Scope<'_>, c: &DecoderConfig, window: Option<i64>) -> Result<PreNorm> {
+    let (d, f, eps) = (c.hidden_size, c.intermediate_size, c.rms_norm_eps);
+    let (own, mlp) = (s.at("self_attn"), s.at("mlp"));
+    let width = |heads: i64| heads.saturating_mul(c.head_dim);
+    let (q, kv) = (width(c.num_attention_heads), width(c.num_key_value_heads));
+    Ok(PreNorm {
+        attention_block: s.block("self_attn", Role::Attention, d)?,
+        attention: SelfAttention {
+            projections: Projections::Separate {
+                q: own.linear("q_proj", d, q, c.qkv_bias)?,
+                k: own.linear("k_proj", d, kv, c.qkv_bias)?,
+                v: own.linear("v_proj", d, kv, c.qkv_bias)?,
             },
-            mlp_block: s.block("mlp", Role::FeedForward, d)?,
-            gate: mlp.linear("gate_proj", d, f, c.mlp_bias)?,
+            core: own.attention("", c.attention_dropout)?,
+            output: own.linear("o_proj", q, d, c.output_bias)?,
+            output_dropout: 0.0,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+            window,
+        },
+        feed_forward_block: s.block("mlp", Role::FeedForward, d)?,
+        feed_forward: FeedForward {
+            gate: Some(mlp.linear("gate_proj", d, f, c.mlp_bias)?),
             up: mlp.linear("up_proj", d, f, c.mlp_bias)?,
             down: mlp.linear("down_proj", f, d, c.mlp_bias)?,
-            input_norm: s.rms_norm("input_layernorm", d, eps)?,
-            post_norm: s.rms_norm("post_attention_layernorm", d, eps)?,
-            whole: s.block("", Role::Layer, d)?,
             act: c.hidden_act,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, rope: &Rope, pass: Pass<'_>) -> Result<Tensor> {
-        self.whole.around(x, pass, &|x, pass| {
-            let h = self.input_norm.forward(x, pass)?;
-            let attend = |h: &Tensor, pass: Pass<'_>| self.attention.forward(h, Some(rope), pass);
-            let x = x.f_add(&self.attention_block.around(&h, pass, &attend)?)?;
-            let h = self.post_norm.forward(&x, pass)?;
-            let f = self.mlp_block.around(&h, pass, &|h, pass| {
-                let gate = self.act.apply(&self.gate.forward(h, pass)?)?;
-                self.down.forward(&gate.f_mul(&self.up.forward(h, pass)?)?, pass)
-            })?;
-            Ok(x.f_add(&f)?)
-        })
-    }
+            dropout: 0.0,
+        },
+        attention_norm: s.rms_norm("input_layernorm", d, eps)?,
+        feed_forward_norm: s.rms_norm("post_attention_layernorm", d, eps)?,
+        whole: s.block("", Role::Layer, d)?,
+    })
 }

@@ -4,13 +4,14 @@
 //! stored as `[in, out]`, q, k and v in one.
 
 use crate::error::Result;
-use crate::io::{Fields, patched};
+use crate::io::Fields;
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
-use crate::models::causal::Stream;
+use crate::models::causal::{HEAD, Stream, head, written};
 use crate::models::hub_model::{Family, HubModel};
+use crate::models::pre_norm::{FeedForward, PreNorm};
 use crate::run::{Architecture, Model, Scope};
-use crate::seam::{Batch, Block, Dims, Layer, Pass, Prompt, Role, TaskType, Transformer};
+use crate::seam::{Batch, Dims, Layer, Pass, Prompt, Role, TaskType, Transformer};
 use serde_json::Value;
 use std::sync::Arc;
 use tch::Tensor;
@@ -88,23 +89,18 @@ impl Architecture for Gpt2Config {
     }
 
     fn dims(&self) -> Dims {
-        Dims {
-            model_type: FAMILY.model_type.into(),
-            task: Some(FAMILY.task),
-            head: Some("lm_head".into()),
-            classes: Vec::new(),
-            transformer: Some(Transformer {
-                layers: self.n_layer,
-                hidden: self.n_embd,
-                heads: self.n_head,
-                kv_heads: self.n_head,
-                head_dim: self.head_dim(),
-                word_embedding: WORDS.into(),
-                vocab: self.vocab_size,
-                positions: Some(self.n_positions),
-                pad: None,
-            }),
-        }
+        let stack = Transformer {
+            layers: self.n_layer,
+            hidden: self.n_embd,
+            heads: self.n_head,
+            kv_heads: self.n_head,
+            head_dim: self.head_dim(),
+            word_embedding: WORDS.into(),
+            vocab: self.vocab_size,
+            positions: Some(self.n_positions),
+            pad: None,
+        };
+        FAMILY.dims(HEAD, stack)
     }
 
     fn untied(&self) -> Option<Box<dyn Architecture>> {
@@ -116,9 +112,7 @@ impl Architecture for Gpt2Config {
     }
 
     fn json(&self) -> Option<Value> {
-        let tied = ("tie_word_embeddings", self.tie_word_embeddings.into());
-        let vocab = ("vocab_size", self.vocab_size.into());
-        Some(patched(&self.json, [("architectures", vec![FAMILY.class].into()), tied, vocab]))
+        Some(written(&self.json, &FAMILY, self.tie_word_embeddings, self.vocab_size))
     }
 }
 
@@ -155,7 +149,7 @@ pub struct Gpt2 {
     words: Layer,
     prompts: Vec<Box<dyn Prompt>>,
     positions: Layer,
-    layers: Vec<Gpt2Layer>,
+    layers: Vec<PreNorm>,
     norm: Layer,
     head: Layer,
     config: Gpt2Config,
@@ -172,12 +166,9 @@ impl Gpt2 {
             words: t.embedding("wte", c.vocab_size, d)?,
             prompts: s.prompts()?,
             positions: t.embedding("wpe", c.n_positions, d)?,
-            layers: (0..c.n_layer).map(|i| Gpt2Layer::new(&t.at("h").layer(i), c)).collect::<Result<_>>()?,
+            layers: (0..c.n_layer).map(|i| layer(&t.at("h").layer(i), c)).collect::<Result<_>>()?,
             norm: t.layer_norm("ln_f", d, c.layer_norm_epsilon)?,
-            head: match c.tie_word_embeddings {
-                true => s.tied_linear("lm_head", WORDS, d, c.vocab_size)?,
-                false => s.linear("lm_head", d, c.vocab_size, false)?,
-            },
+            head: head(s, c.tie_word_embeddings.then_some(WORDS), d, c.vocab_size)?,
             config: c.clone(),
         })
     }
@@ -193,65 +184,37 @@ impl Model for Gpt2 {
         let x = stream.x.f_add(&self.positions.forward(&stream.positions, inner)?)?;
         let mut x = inner.dropped(x, c.embd_pdrop)?;
         for layer in &self.layers {
-            x = layer.forward(&x, inner)?;
+            x = layer.forward(&x, None, inner)?;
         }
         stream.leave(&self.norm.forward(&x, inner)?, &self.head, pass)
     }
 }
 
-#[derive(Debug)]
-struct Gpt2Layer {
-    whole: Block,
-    ln_1: Layer,
-    attention_block: Block,
-    attention: SelfAttention,
-    ln_2: Layer,
-    mlp_block: Block,
-    c_fc: Layer,
-    c_proj: Layer,
-    act: HiddenAct,
-    dropout: f64,
-}
-
-impl Gpt2Layer {
-    fn new(s: &Scope<'_>, c: &Gpt2Config) -> Result<Self> {
-        let (d, eps) = (c.n_embd, c.layer_norm_epsilon);
-        let (attn, mlp) = (s.at("attn"), s.at("mlp"));
-        Ok(Self {
-            ln_1: s.layer_norm("ln_1", d, eps)?,
-            attention_block: s.block("attn", Role::Attention, d)?,
-            attention: SelfAttention {
-                projections: Projections::Packed(attn.conv1d("c_attn", d, d.saturating_mul(3))?),
-                core: attn.attention("", c.attn_pdrop)?,
-                output: attn.conv1d("c_proj", d, d)?,
-                output_dropout: c.resid_pdrop,
-                heads: c.n_head,
-                kv_heads: c.n_head,
-                head_dim: c.head_dim(),
-                window: None,
-            },
-            ln_2: s.layer_norm("ln_2", d, eps)?,
-            mlp_block: s.block("mlp", Role::FeedForward, d)?,
-            c_fc: mlp.conv1d("c_fc", d, c.n_inner)?,
-            c_proj: mlp.conv1d("c_proj", c.n_inner, d)?,
-            whole: s.block("", Role::Layer, d)?,
+fn layer(s: &Scope<'_>, c: &Gpt2Config) -> Result<PreNorm> {
+    let (d, eps) = (c.n_embd, c.layer_norm_epsilon);
+    let (attn, mlp) = (s.at("attn"), s.at("mlp"));
+    Ok(PreNorm {
+        attention_norm: s.layer_norm("ln_1", d, eps)?,
+        attention_block: s.block("attn", Role::Attention, d)?,
+        attention: SelfAttention {
+            projections: Projections::Fused(attn.conv1d("c_attn", d, d.saturating_mul(3))?),
+            core: attn.attention("", c.attn_pdrop)?,
+            output: attn.conv1d("c_proj", d, d)?,
+            output_dropout: c.resid_pdrop,
+            heads: c.n_head,
+            kv_heads: c.n_head,
+            head_dim: c.head_dim(),
+            window: None,
+        },
+        feed_forward_norm: s.layer_norm("ln_2", d, eps)?,
+        feed_forward_block: s.block("mlp", Role::FeedForward, d)?,
+        feed_forward: FeedForward {
+            gate: None,
+            up: mlp.conv1d("c_fc", d, c.n_inner)?,
+            down: mlp.conv1d("c_proj", c.n_inner, d)?,
             act: c.activation_function,
             dropout: c.resid_pdrop,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        self.whole.around(x, pass, &|x, pass| {
-            let h = self.ln_1.forward(x, pass)?;
-            let a =
-                self.attention_block.around(&h, pass, &|h, pass| self.attention.forward(h, None, pass))?;
-            let x = x.f_add(&a)?;
-            let h = self.ln_2.forward(&x, pass)?;
-            let f = self.mlp_block.around(&h, pass, &|h, pass| {
-                let h = self.act.apply(&self.c_fc.forward(h, pass)?)?;
-                pass.dropped(self.c_proj.forward(&h, pass)?, self.dropout)
-            })?;
-            Ok(x.f_add(&f)?)
-        })
-    }
+        },
+        whole: s.block("", Role::Layer, d)?,
+    })
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::run::Architecture;
-use crate::seam::TaskType;
+use crate::seam::{Dims, TaskType, Transformer};
 use crate::warning::Warning;
 use serde_json::Value;
 use std::sync::Arc;
@@ -59,6 +59,17 @@ impl Family {
     /// A field that is missing or malformed, or that asks for something this crate does not have.
     pub fn describe(&self, json: &Value, place: &str, classes: Option<i64>) -> Result<Described> {
         (self.describe)(json, place, classes)
+    }
+
+    /// What methods ask of a model of this family, with this head over this stack.
+    pub(super) fn dims(&self, head: &str, transformer: Transformer) -> Dims {
+        Dims {
+            model_type: self.model_type.into(),
+            task: Some(self.task),
+            head: Some(head.into()),
+            transformer: Some(transformer),
+            ..Dims::default()
+        }
     }
 }
 

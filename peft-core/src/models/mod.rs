@@ -11,6 +11,7 @@ pub mod gpt2;
 pub(crate) mod hub_model;
 pub mod llama;
 pub mod mistral;
+mod pre_norm;
 pub mod qwen2;
 pub mod roberta;
 mod rope;

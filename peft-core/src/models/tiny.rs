@@ -86,7 +86,6 @@ impl Architecture for TinyConfig {
             model_type: "tiny".into(),
             task: Some(TaskType::SeqCls),
             head: Some("head".into()),
-            classes: Vec::new(),
             transformer: Some(Transformer {
                 layers: self.layers,
                 hidden: self.hidden,
@@ -95,9 +94,9 @@ impl Architecture for TinyConfig {
                 head_dim: self.head_dim(),
                 word_embedding: "embed.weight".into(),
                 vocab: self.vocab,
-                positions: None,
-                pad: None,
+                ..Transformer::default()
             }),
+            ..Dims::default()
         }
     }
 
@@ -200,7 +199,7 @@ struct SelfAttention {
 impl SelfAttention {
     fn new(s: &Scope<'_>, c: &TinyConfig) -> Result<Self> {
         Ok(Self {
-            in_proj: s.packed_linear("in_proj", c.hidden, c.hidden.saturating_mul(3))?,
+            in_proj: s.in_proj("in_proj", c.hidden, c.hidden.saturating_mul(3))?,
             core: s.multihead_attention("core", 0.0)?,
             out_proj: s.linear("out_proj", c.hidden, c.hidden, true)?,
             heads: c.heads,

@@ -138,7 +138,7 @@ impl Peft {
         let mut unread = adapted.params.unread();
         unread.retain(|name| !adapted.resolved.method.inert(name));
         if !unread.is_empty() {
-            return Err(Error::Unread { place: adapted.params.place().to_owned(), names: unread });
+            return Err(Error::Unread { place: adapted.params.label().to_owned(), names: unread });
         }
         adapted.train(|_| true)?;
         adapted.params.seal();

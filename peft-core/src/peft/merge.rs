@@ -122,7 +122,7 @@ impl Peft {
                 _ => drop(folded.remove(&name)),
             }
         }
-        let mut packed = self.base().packed();
+        let mut packed = self.base().nf4s();
         packed.retain(|name, _| !folded.contains_key(name));
         let mut requantised = Vec::new();
         for (weight, report) in fold.packed.into_inner() {
@@ -132,7 +132,7 @@ impl Peft {
         let mut tensors = self.base().tensors();
         tensors.append(&mut folded);
         let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
-        packed.iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
+        packed.iter().try_for_each(|(name, w)| params.insert_nf4(name, w))?;
         let peft = match self.architecture().untied().filter(|_| untied) {
             Some(architecture) => self.remade(params, architecture.into())?,
             None => self.over(params)?,
@@ -219,12 +219,7 @@ impl Rewrite for Fold<'_> {
 }
 
 fn finite(tensors: &[&Tensor]) -> Result<bool> {
-    for t in tensors {
-        if !is_finite(t)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    tensors.iter().try_fold(true, |all, t| Ok(all && is_finite(t)?))
 }
 
 impl Weights {

@@ -127,11 +127,7 @@ impl Stack {
             let scaled = change.a.f_mul_scalar(change.scale)?;
             a.push(scaled.f_tr()?.f_constant_pad_nd([0, more])?);
             b.push(change.b.f_tr()?.f_constant_pad_nd([0, 0, 0, more])?);
-            let zeros = || change.b.f_new_zeros([change.b.size2()?.0], (change.b.kind(), change.b.device()));
-            bias.push(match &change.bias {
-                Some(bias) => bias.shallow_clone(),
-                None => zeros()?,
-            });
+            bias.push(change.bias_or_zeros()?);
         }
         let stacked = |mut all: Vec<Tensor>| -> Result<Tensor> {
             let zeros = all.first().map(Tensor::f_zeros_like).transpose()?;

@@ -1,5 +1,6 @@
 //! A frozen base with named adapters over it.
 
+mod adapted;
 mod attach;
 mod classes;
 pub mod combine;
@@ -13,6 +14,7 @@ mod resize;
 mod status;
 mod to_lora;
 
+pub(crate) use adapted::{Adapted, penalty};
 pub use merge::{MergeOptions, Merged, Quantised};
 pub use report::{Report, ReportRow};
 pub use resize::NewRows;
@@ -20,16 +22,11 @@ pub use status::{AdapterStatus, Loaded, Status};
 pub use to_lora::{Conversion, SiteShare};
 
 use crate::error::{Error, Result};
-use crate::io;
-use crate::io::IfExists;
-use crate::io::adapter::Files;
 use crate::methods::read::Readers;
-use crate::peft::kept::Kept;
-use crate::run::{Active, Architecture, Carried, Model, Rewrite, Run, Scope, Tied};
-use crate::seam::{Method, Numerics, Outline, Params, Resolved};
+use crate::run::{Active, Architecture, Model, Rewrite, Run, Scope, Tied};
+use crate::seam::{Method, Numerics, Outline, Params};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
@@ -47,70 +44,6 @@ pub struct Peft {
     numerics: Numerics,
     /// Shared with the trainers: those go on with their adapter, whatever becomes of its name.
     pub(crate) adapters: BTreeMap<String, Arc<Adapted>>,
-}
-
-/// The sum of the terms that adapters add to the loss, if any of them does.
-pub(crate) fn penalty<'a>(
-    adapters: impl IntoIterator<Item = (&'a dyn Method, &'a Params)>,
-) -> Result<Option<Tensor>> {
-    adapters.into_iter().try_fold(None, |sum: Option<Tensor>, (method, params)| {
-        Ok(match (sum, method.penalty(params)?) {
-            (Some(sum), Some(term)) => Some(sum.f_add(&term)?),
-            (sum, term) => sum.or(term),
-        })
-    })
-}
-
-/// An adapter: its configuration, completed from the model, and its tensors.
-#[derive(Debug)]
-pub(crate) struct Adapted {
-    pub resolved: Resolved,
-    pub params: Params,
-    /// Weights of the base that its file had beside.
-    pub carried: Carried,
-    /// What its file had beyond what the method writes.
-    pub kept: Kept,
-    /// Names of the classes that it was trained with; empty where there are none.
-    pub classes: Vec<String>,
-}
-
-impl Adapted {
-    /// One that comes from no file.
-    pub fn fresh(resolved: Resolved, params: Params) -> Self {
-        let (carried, kept) = (Carried::default(), Kept::default());
-        Self { resolved, params, carried, kept, classes: Vec::new() }
-    }
-
-    /// Its `adapter_config.json`; `None` for a method that has no file form.
-    pub fn file(&self) -> Result<Option<Value>> {
-        let mut fields = self.resolved.json(&self.params)?;
-        fields.iter_mut().for_each(|fields| self.kept.restore(fields));
-        Ok(fields.map(Value::Object))
-    }
-
-    /// Its files; `None` for a method that has no file form.
-    pub fn files(&self) -> Result<Option<Files>> {
-        let Some(config) = self.file()? else { return Ok(None) };
-        Ok(Some(Files { config, tensors: self.export()?, classes: self.classes.clone() }))
-    }
-
-    /// Its file's tensors.
-    fn export(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut tensors = self.resolved.method.export(&self.params)?;
-        self.carried.export(&self.params.tensors(), &mut tensors)?;
-        Ok(tensors)
-    }
-
-    /// Has gradients computed for what the method trains and `wanted` accepts, whatever had them before.
-    pub fn train(&self, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let active = self.active("");
-        self.params.set_trainable(|key| !active.frozen(key) && wanted(key)).map(drop)
-    }
-
-    /// As an adapter of a view.
-    pub fn active<'a>(&'a self, name: &'a str) -> Active<'a> {
-        Active { carried: Some(&self.carried), ..Active::new(name, &self.resolved, &self.params) }
-    }
 }
 
 impl Peft {
@@ -142,7 +75,7 @@ impl Peft {
         let read = |n: &String| outline.params.contains(n) && !tied.contains_key(n);
         let unread: Vec<String> = base.numels().into_keys().filter(|n| !read(n)).collect();
         if !unread.is_empty() {
-            return Err(Error::Unread { place: base.place().to_owned(), names: unread });
+            return Err(Error::Unread { place: base.label().to_owned(), names: unread });
         }
         let readers = Readers::default();
         Ok(Self { base, architecture, outline, readers, numerics, adapters: BTreeMap::new() })
@@ -206,80 +139,29 @@ impl Peft {
         &self.outline
     }
 
-    /// Names of the adapters.
-    pub fn names(&self) -> Vec<&str> {
-        self.adapters.keys().map(String::as_str).collect()
-    }
-
-    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method.
-    ///
-    /// # Errors
-    /// [`Error::Occupied`] for a directory with an adapter or a model: [`Peft::save_with`] replaces them. A method that
-    /// has no file form, a name that is unknown, a place that cannot be written to.
-    pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
-        self.save_with(name, dir, IfExists::Refuse)
-    }
-
-    /// As [`Peft::save`], over an adapter that is there if `if_exists` says so, as training that saves again and again
-    /// does. The two files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
-    ///
-    /// # Errors
-    /// As [`Peft::save`].
-    pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
-        let a = self.adapter(name)?;
-        let Some(files) = a.files()? else {
-            let message = "this method has no file form";
-            return Err(Error::config(a.resolved.method.name(), "adapter_config.json", message));
-        };
-        io::adapter::write(dir, &files, if_exists)
-    }
-
-    /// Removes an adapter.
-    pub fn delete(&mut self, name: &str) -> Result<()> {
-        self.adapter(name)?;
-        self.adapters.remove(name);
-        Ok(())
-    }
-
-    /// Gives an adapter another name.
-    ///
-    /// # Errors
-    /// A name that is unknown, and a new one that is taken.
-    pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
-        self.adapter(name)?;
-        self.check_new(new)?;
-        if let Some(adapted) = self.adapters.remove(name) {
-            self.adapters.insert(new.to_owned(), adapted);
-        }
-        Ok(())
+    /// An adapter, with its name as it is held here.
+    fn entry(&self, name: &str) -> Result<(&String, &Arc<Adapted>)> {
+        self.adapters.get_key_value(name).ok_or_else(|| Error::UnknownAdapter {
+            name: name.to_owned(),
+            known: self.adapters.keys().cloned().collect(),
+        })
     }
 
     pub(crate) fn adapter(&self, name: &str) -> Result<&Adapted> {
-        self.adapters.get(name).map(Arc::as_ref).ok_or_else(|| self.unknown(name))
-    }
-
-    fn unknown(&self, name: &str) -> Error {
-        Error::UnknownAdapter { name: name.to_owned(), known: self.adapters.keys().cloned().collect() }
+        self.entry(name).map(|(_, adapted)| adapted.as_ref())
     }
 
     /// The named adapters, to be held beside this.
     pub(crate) fn adapted(&self, names: &[&str]) -> Result<Vec<Arc<Adapted>>> {
         self.active(names)?;
-        names.iter().map(|name| self.adapters.get(*name).cloned().ok_or_else(|| self.unknown(name))).collect()
+        names.iter().map(|name| self.entry(name).map(|(_, adapted)| Arc::clone(adapted))).collect()
     }
 
     pub(crate) fn active(&self, names: &[&str]) -> Result<Vec<Active<'_>>> {
         if let Some(twice) = names.iter().enumerate().find(|(i, n)| names.iter().take(*i).any(|m| m == *n)) {
             return Err(Error::Exists { place: "active adapters".into(), name: (*twice.1).to_owned() });
         }
-        names.iter().map(|n| self.one_active(n)).collect()
-    }
-
-    fn one_active(&self, name: &str) -> Result<Active<'_>> {
-        match self.adapters.get_key_value(name) {
-            Some((name, a)) => Ok(a.active(name)),
-            None => Err(self.unknown(name)),
-        }
+        names.iter().map(|name| self.entry(name).map(|(name, adapted)| adapted.active(name))).collect()
     }
 
     /// The method of an adapter, completed from the model.

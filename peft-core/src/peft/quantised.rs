@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::quant::{DTYPES, Nf4, Nf4Config};
 use crate::seam::{Outline, Params, SiteKind, SiteOutline};
+use crate::target::no_target;
 use fancy_regex::Regex;
 use tch::{Kind, Tensor};
 
@@ -13,8 +14,8 @@ impl Peft {
     /// # Errors
     /// A model that has weights in 4 bits already; a weight that is not finite; a wrong configuration.
     pub fn quantised(&self, config: &Nf4Config) -> Result<Self> {
-        if let Some(name) = self.base().packed().into_keys().next() {
-            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base().place()), name });
+        if let Some(name) = self.base().nf4s().into_keys().next() {
+            return Err(Error::Exists { place: format!("{}: 4-bit weights", self.base().label()), name });
         }
         let mut dense = self.base().tensors();
         let mut packed = Vec::new();
@@ -25,15 +26,15 @@ impl Peft {
                 packed.push((Nf4::quantise(&name, &w, config)?, name));
             }
         }
-        let params = Params::from_copies(self.base().place(), self.base().device(), dense)?;
-        packed.iter().try_for_each(|(w, name)| params.insert_packed(name, w))?;
+        let params = Params::from_copies(self.base().label(), self.base().device(), dense)?;
+        packed.iter().try_for_each(|(w, name)| params.insert_nf4(name, w))?;
         self.over(params)
     }
 
     /// A parameter of the base as a file has it, dense; that of a tied head is the other one's.
     pub(crate) fn dense_param(&self, name: &str) -> Result<Option<Tensor>> {
         let name = self.outline().stored_name(name);
-        let Some(packed) = self.base().find_packed(name) else { return Ok(self.base().find(name)) };
+        let Some(packed) = self.base().find_nf4(name) else { return Ok(self.base().find(name)) };
         let transposed = self.outline().sites.iter().any(|s| s.transposed && s.weight() == name);
         let w = packed.dequantise()?;
         Ok(Some(if transposed { w.f_tr()?.f_contiguous()? } else { w }))
@@ -62,13 +63,11 @@ pub(crate) fn linears<'o>(
     }
     let mut linears: Vec<&SiteOutline> = all_linears(outline).filter(|s| stored(&s.weight())).collect();
     for pattern in &config.skip_modules {
-        let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))"))
-            .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?;
-        let skipped = |site: &SiteOutline| {
-            Ok(site.name.ends_with(pattern.as_str())
-                || regex
-                    .is_match(&site.name)
-                    .map_err(|e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}")))?)
+        let wrong = |e| Error::config(NAME, "skip_modules", format!("`{pattern}`: {e}"));
+        let regex = Regex::new(&format!(r"^(?:{pattern})(?:(?<=\.)|(?=\.|$))")).map_err(wrong)?;
+        let skipped = |site: &SiteOutline| match site.name.ends_with(pattern.as_str()) {
+            true => Ok(true),
+            false => regex.is_match(&site.name).map_err(wrong),
         };
         let before = linears.len();
         let marked = linears.iter().map(|s| skipped(s)).collect::<Result<Vec<_>>>()?;
@@ -76,8 +75,7 @@ pub(crate) fn linears<'o>(
         if linears.len() == before
             && !outline.dims.head.as_ref().is_some_and(|head| head.ends_with(pattern.as_str()))
         {
-            let (method, field) = (NAME, "skip_modules");
-            return Err(Error::NoTarget { method, field, pattern: pattern.clone(), close: Vec::new() });
+            return Err(no_target(NAME, "skip_modules", pattern, []));
         }
     }
     Ok(linears)

@@ -1,11 +1,11 @@
 //! Another size of the vocabulary: rows for new tokens, in the word embedding and in the head.
 
 use crate::error::{Error, Result};
-use crate::io;
 use crate::io::adapter::Files;
 use crate::peft::Peft;
 use crate::peft::load::keys::vocabulary_of;
 use crate::seam::Params;
+use crate::{check, io};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
@@ -46,9 +46,7 @@ impl Peft {
     pub fn resized(&self, vocab: i64, new: NewRows) -> Result<Self> {
         let dims = &self.outline().dims;
         let wrong = |message: String| Error::config("resizing", "vocab", message);
-        if vocab < 1 {
-            return Err(wrong(format!("should be a positive integer, is {vocab}")));
-        }
+        check::positive("resizing", "vocab", vocab)?;
         let Some(architecture) = self.architecture().resized(vocab) else {
             return Err(wrong(format!("a model of type `{}` has a fixed vocabulary", dims.model_type)));
         };
@@ -100,8 +98,8 @@ impl Peft {
             let resized = rows(&head, old, given_head)?;
             tensors.insert(head, resized);
         }
-        let params = Params::from_copies(self.base().place(), self.base().device(), tensors)?;
-        self.base().packed().iter().try_for_each(|(name, w)| params.insert_packed(name, w))?;
+        let params = Params::from_copies(self.base().label(), self.base().device(), tensors)?;
+        self.base().nf4s().iter().try_for_each(|(name, w)| params.insert_nf4(name, w))?;
         self.remade(params, architecture.into())
     }
 

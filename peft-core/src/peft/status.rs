@@ -7,6 +7,7 @@ use crate::peft::Peft;
 use crate::peft::load::Places;
 use crate::peft::report::commas;
 use crate::run::Scope;
+use crate::seam::numel;
 use crate::warning::Warning;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -74,6 +75,54 @@ impl fmt::Display for Status {
 }
 
 impl Peft {
+    /// Names of the adapters.
+    pub fn names(&self) -> Vec<&str> {
+        self.adapters.keys().map(String::as_str).collect()
+    }
+
+    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] for a directory with an adapter or a model: [`Peft::save_with`] replaces them. A method that
+    /// has no file form, a name that is unknown, a place that cannot be written to.
+    pub fn save(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        self.save_with(name, dir, IfExists::Refuse)
+    }
+
+    /// As [`Peft::save`], over an adapter that is there if `if_exists` says so, as training that saves again and again
+    /// does. The two files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
+    ///
+    /// # Errors
+    /// As [`Peft::save`].
+    pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
+        let a = self.adapter(name)?;
+        let Some(files) = a.files()? else {
+            let message = "this method has no file form";
+            return Err(Error::config(a.resolved.method.name(), "adapter_config.json", message));
+        };
+        io::adapter::write(dir, &files, if_exists)
+    }
+
+    /// Removes an adapter.
+    pub fn delete(&mut self, name: &str) -> Result<()> {
+        self.adapter(name)?;
+        self.adapters.remove(name);
+        Ok(())
+    }
+
+    /// Gives an adapter another name.
+    ///
+    /// # Errors
+    /// A name that is unknown, and a new one that is taken.
+    pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
+        self.adapter(name)?;
+        self.check_new(new)?;
+        if let Some(adapted) = self.adapters.remove(name) {
+            self.adapters.insert(new.to_owned(), adapted);
+        }
+        Ok(())
+    }
+
     /// The model and its adapters.
     ///
     /// ```
@@ -90,7 +139,6 @@ impl Peft {
     /// # }
     /// ```
     pub fn status(&self) -> Result<Status> {
-        let numel = |t: &tch::Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let adapters = self.names().into_iter().map(|name| {
             let params = self.params(name)?;
             let run = self.run(self.active(&[name])?);

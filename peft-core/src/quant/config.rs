@@ -4,17 +4,18 @@ use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use tch::Kind;
 
-/// What is quantised to NF4, and how; defaults as in transformers' `BitsAndBytesConfig`.
+/// Which weights of a base become NF4, a format of 4 bits, and how; the defaults are those of transformers'
+/// `BitsAndBytesConfig`.
 ///
-/// All linear layers are, except the output layer (and one that is tied to the word embedding).
+/// All linear layers become NF4, except the output layer (and one that is tied to the word embedding).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nf4Config {
-    /// `bnb_4bit_use_double_quant`: the scales are quantised too.
+    /// Whether the scales of the blocks are quantised, too, to 8 bits; `bnb_4bit_use_double_quant` in files.
     pub double_quant: bool,
-    /// `bnb_4bit_compute_dtype`: the matrix product's dtype.
+    /// The dtype that products with the weights are computed in; `bnb_4bit_compute_dtype` in files.
     pub compute: Kind,
-    /// `llm_int8_skip_modules`: further layers that stay dense, by a regular expression for the start of their name, up
-    /// to a dot, or by its end.
+    /// Further layers that stay dense: each entry is a regular expression for the start of a layer's name, up to a dot, or
+    /// the end of its name; `llm_int8_skip_modules` in files.
     pub skip_modules: Vec<String>,
 }
 
@@ -83,7 +84,7 @@ impl Nf4Config {
         Ok(config)
     }
 
-    /// As transformers writes it, for a model whose layers `skipped` are dense.
+    /// `quantization_config` as transformers writes it, for a model whose layers `skipped` are dense.
     pub(crate) fn to_json(&self, skipped: Option<&[String]>) -> Value {
         let compute = dtype_name(self.compute);
         json!({

@@ -34,7 +34,7 @@ const CODE_BOOK: [f32; 16] = [
     1.0,
 ];
 
-/// A frozen weight `[out, in]` in 4 bits.
+/// A frozen weight `[out, in]` in the 4-bit format NF4: a code a value, one of 16 numbers, and a scale a block of 64.
 #[derive(Debug)]
 pub struct Nf4 {
     /// uint8 `[⌈n/2⌉, 1]`.
@@ -93,12 +93,12 @@ impl Nf4 {
         Self { codes, map, absmax, nested, shape, kind, compute: config.compute }.to_device(device)
     }
 
-    /// The dense weight `[out, in]` in its dtype.
+    /// The dense weight `[out, in]`, in the dtype that it had before it was quantised.
     pub fn dequantise(&self) -> Result<Tensor> {
         Ok(nf4::dequantise(&self.packed(), Path::Fastest)?)
     }
 
-    /// `y = x Wᵀ + b`, computed in [`Nf4::compute`]. The dense weight lives for one product at a time: it is formed
+    /// The linear layer `y = x Wᵀ + b`, computed in the dtype [`Nf4::compute`]. The dense weight lives for one product at a time: it is formed
     /// again in the backward pass.
     pub fn linear(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let bias = bias.map(|b| b.f_to_kind(self.compute)).transpose()?;
@@ -113,34 +113,34 @@ impl Nf4 {
         nf4::Packed { codes: &self.codes, map: &self.map, absmax: &self.absmax, nested, rows, cols, kind }
     }
 
-    /// `[out, in]`.
+    /// The shape of the dense weight, `[out, in]`.
     pub fn size(&self) -> [i64; 2] {
         self.shape
     }
 
-    /// Number of values, of the dense weight.
+    /// How many values the dense weight has.
     pub fn numel(&self) -> i64 {
         self.shape.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
-    /// Dtype of the dense weight.
+    /// The dtype of the dense weight.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Dtype of the matrix product (`bnb_4bit_compute_dtype`).
+    /// The dtype that products with the weight are computed in (`bnb_4bit_compute_dtype`).
     pub fn compute(&self) -> Kind {
         self.compute
     }
 
-    /// How it was quantised, as far as the weight itself knows.
+    /// The configuration that it was quantised with, as far as the weight itself knows: which layers were skipped, it does not.
     pub fn config(&self) -> Nf4Config {
         let (double_quant, compute) = (self.nested.is_some(), self.compute);
         Nf4Config { double_quant, compute, ..Nf4Config::default() }
     }
 
-    /// [`Nf4::bytes`] of a weight of `numel` values, before there is one: `⌈n/2⌉` of codes, `4⌈n/64⌉` of scales and the 16
-    /// values; with double quantisation the `b = ⌈n/64⌉` scales take `b + 4⌈b/256⌉`, and their 256 values.
+    /// How many bytes a weight of `numel` values will hold, as [`Nf4::bytes`] says once there is one: `⌈n/2⌉` of codes,
+    /// `4⌈n/64⌉` of scales and the 16 values; with double quantisation the `b = ⌈n/64⌉` scales take `b + 4⌈b/256⌉`, and their 256 values.
     pub fn bytes_of(numel: i64, double_quant: bool) -> i64 {
         let n = u64::try_from(numel).unwrap_or_default();
         let blocks = n.div_ceil(BLOCK.unsigned_abs());
@@ -152,14 +152,14 @@ impl Nf4 {
         i64::try_from(all).unwrap_or(i64::MAX)
     }
 
-    /// Bytes that its tensors hold.
+    /// How many bytes its tensors hold.
     pub fn bytes(&self) -> usize {
         let nested = self.nested.as_ref().map_or([None; 2], |n| [Some(&n.absmax), Some(&n.map)]);
         let tensors = [&self.codes, &self.map, &self.absmax].into_iter().chain(nested.into_iter().flatten());
         tensors.map(|t| t.numel().saturating_mul(t.kind().elt_size_in_bytes())).sum()
     }
 
-    /// Handles to the same tensors.
+    /// The same weight: another handle, of the same tensors.
     #[must_use]
     pub fn shallow_clone(&self) -> Self {
         let nested = self.nested.as_ref().map(|n| Nested {

@@ -5,14 +5,15 @@ use crate::quant::Nf4;
 use std::fmt;
 use tch::{Kind, Tensor};
 
-/// A 4-bit weight that adapters were folded into, and that was quantised again.
+/// What it cost to fold adapters into a 4-bit weight and quantise it again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Requantised {
-    /// Full name of the weight.
+    /// The weight's full name.
     pub name: String,
-    /// `‖W' − W‖ / ‖W‖`, for W as it should be and W' as it is.
+    /// How far the weight W' that was quantised is from the one that it should be, W: `‖W' − W‖ / ‖W‖`.
     pub error: f64,
-    /// `‖W' − W‖` over the norm of the adapters' change: beyond 1, rounding moved the weight further than they did.
+    /// The same distance `‖W' − W‖` over the norm of the adapters' change: beyond 1, rounding moved the weight further than
+    /// the adapters did.
     pub of_change: f64,
 }
 

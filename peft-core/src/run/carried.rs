@@ -3,7 +3,7 @@
 //! adapter's, and count in the views that it is active in.
 
 use crate::error::Result;
-use crate::seam::{Counting, Overlay, Params, Twin};
+use crate::seam::{Counting, Overlay, Params, Twin, numel};
 use std::collections::BTreeMap;
 use tch::Tensor;
 
@@ -25,7 +25,7 @@ impl Carried {
     /// What a report counts beyond them, below 0: a copy under a tied name is the base's tensor once more.
     pub fn uncounted(&self, params: &Params) -> i64 {
         let added = self.copies.values().filter(|copy| copy.counting == Counting::Adds);
-        let sizes = added.filter_map(|copy| i64::try_from(params.find(&copy.key)?.numel()).ok());
+        let sizes = added.filter_map(|copy| Some(numel(&params.find(&copy.key)?)));
         sizes.fold(0, i64::saturating_sub)
     }
 

@@ -83,6 +83,7 @@ impl<M: Model + ?Sized> Model for Box<M> {
 /// # Ok(())
 /// # }
 /// ```
+#[expect(unused_variables, reason = "a default does nothing with what it is given")]
 pub trait Architecture: Debug + Send + Sync {
     /// A view of the model in `scope`.
     ///
@@ -108,13 +109,11 @@ pub trait Architecture: Debug + Send + Sync {
 
     /// The same with `vocab` words; `None` where their number is fixed.
     fn resized(&self, vocab: i64) -> Option<Box<dyn Architecture>> {
-        let _ = vocab;
         None
     }
 
     /// The same with other names for the classes of its head, as many as there are; `None` where classes have no names.
     fn named(&self, classes: &[String]) -> Option<Box<dyn Architecture>> {
-        let _ = classes;
         None
     }
 

@@ -2,6 +2,7 @@
 //! around it, as an [`Adapter`](crate::seam::layer::Adapter) is around a layer.
 
 use crate::error::{Error, Result};
+use crate::seam::low_rank::plus;
 use crate::seam::numerics::Numerics;
 use crate::seam::pass::Pass;
 use std::fmt::Debug;
@@ -121,11 +122,7 @@ impl Attended {
 
     /// With more behind the output projection, `[batch, heads, queries, d]`.
     pub fn plus_behind(self, more: Tensor) -> Result<Self> {
-        let behind = match self.behind {
-            Some(behind) => behind.f_add(&more)?,
-            None => more,
-        };
-        Ok(Self { behind: Some(behind), ..self })
+        Ok(Self { behind: plus(self.behind, Some(more))?, ..self })
     }
 
     /// The end of the model's attention: `output(join(y))`, and what comes behind it. `join` puts the heads side by side,

@@ -116,28 +116,19 @@ impl Batch {
     /// Checks that there is an id, and that every one is below `vocab`. The ids themselves on the CPU alone: elsewhere it
     /// would make the device wait, and ids are checked where they are made ([`crate::text`]).
     pub fn check_ids(&self, vocab: i64) -> Result<()> {
-        if self.ids()?.dim() != 2 {
-            return Err(Error::Input(format!(
-                "ids of shape {:?}, expected [batch, length]",
-                self.ids()?.size()
-            )));
+        let ids = self.ids()?;
+        if ids.dim() != 2 {
+            return Err(Error::Input(format!("ids of shape {:?}, expected [batch, length]", ids.size())));
         }
-        if self.ids()?.numel() == 0 {
-            let message = format!("ids of shape {:?}: there is no token in it", self.ids()?.size());
-            return Err(Error::Input(message));
+        if ids.numel() == 0 {
+            return Err(Error::Input(format!("ids of shape {:?}: there is no token in it", ids.size())));
         }
-        if self.ids()?.device() != tch::Device::Cpu {
-            return Ok(());
-        }
-        let (low, high) = self.ids()?.f_aminmax(None, false)?;
-        for id in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
-            if id < 0 || id >= vocab {
-                return Err(Error::Input(format!(
-                    "token id {id} is outside the model's vocabulary of {vocab}"
-                )));
+        match outside(ids, vocab)? {
+            Some(id) => {
+                Err(Error::Input(format!("token id {id} is outside the model's vocabulary of {vocab}")))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Checks that the mask covers `cached` earlier tokens and those of the batch.
@@ -175,17 +166,13 @@ impl Batch {
     pub fn check_token_types(&self, types: i64) -> Result<()> {
         self.check_types_shape()?;
         let Some(all) = &self.token_types else { return Ok(()) };
-        if all.device() != tch::Device::Cpu || all.numel() == 0 {
-            return Ok(());
-        }
-        let (low, high) = all.f_aminmax(None, false)?;
-        for found in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
-            if !(0..types).contains(&found) {
+        match outside(all, types)? {
+            Some(found) => {
                 let message = format!("token type {found}, of which the model has {types} from 0 on");
-                return Err(Error::Input(message));
+                Err(Error::Input(message))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`: 0, and the dtype's lowest
@@ -196,6 +183,16 @@ impl Batch {
         let zeros = Tensor::f_zeros(hidden.size(), (kind, mask.device()))?;
         Ok(Some(zeros.f_masked_fill(&hidden, lowest(kind))?))
     }
+}
+
+/// A number that is not from 0 on below `end`, of those on the CPU.
+pub(crate) fn outside(numbers: &Tensor, end: i64) -> Result<Option<i64>> {
+    if numbers.device() != tch::Device::Cpu || numbers.numel() == 0 {
+        return Ok(None);
+    }
+    let (low, high) = numbers.f_aminmax(None, false)?;
+    let ends = [low.f_int64_value(&[])?, high.f_int64_value(&[])?];
+    Ok(ends.into_iter().find(|n| !(0..end).contains(n)))
 }
 
 /// What enters the first layer; input-level methods rewrite it.

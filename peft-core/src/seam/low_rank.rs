@@ -21,6 +21,14 @@ impl LowRank {
         Ok(self.a.size2()?.0)
     }
 
+    /// The change of the bias, 0 where there is none: `[out]`.
+    pub(crate) fn bias_or_zeros(&self) -> Result<Tensor> {
+        match &self.bias {
+            Some(bias) => Ok(bias.shallow_clone()),
+            None => Ok(self.b.f_new_zeros([self.b.size2()?.0], (self.b.kind(), self.b.device()))?),
+        }
+    }
+
     /// `scale · B A`, `[out, in]`.
     pub fn delta(&self) -> Result<Tensor> {
         Ok(self.b.f_matmul(&self.a)?.f_mul_scalar(self.scale)?)
@@ -37,12 +45,7 @@ impl LowRank {
     /// `Σ wᵢ Δbᵢ`
     pub(crate) fn sum_of_biases(parts: &[(f64, &LowRank)]) -> Result<Option<Tensor>> {
         parts.iter().try_fold(None, |sum: Option<Tensor>, (w, part)| {
-            let Some(bias) = &part.bias else { return Ok(sum) };
-            let bias = bias.f_mul_scalar(*w)?;
-            Ok(Some(match sum {
-                Some(sum) => sum.f_add(&bias)?,
-                None => bias,
-            }))
+            plus(sum, part.bias.as_ref().map(|bias| bias.f_mul_scalar(*w)).transpose()?)
         })
     }
 
@@ -55,6 +58,14 @@ impl LowRank {
         let (a, b) = (self.a.f_constant_pad_nd([0, 0, 0, more])?, self.b.f_constant_pad_nd([0, more])?);
         Ok(LowRank { a, b, ..self })
     }
+}
+
+/// The sum of what there is.
+pub(crate) fn plus(sum: Option<Tensor>, term: Option<Tensor>) -> Result<Option<Tensor>> {
+    Ok(match (sum, term) {
+        (Some(sum), Some(term)) => Some(sum.f_add(&term)?),
+        (sum, term) => sum.or(term),
+    })
 }
 
 /// `U S Vᵀ` in f64: U `[out, k]`, S `[k]`, Vᵀ `[k, in]`.

@@ -121,6 +121,7 @@ pub(crate) trait FileForm: Debug + Send + Sync {
 ///
 /// It trains, and stacks with others. With an [`Adapter::reweight`] it could be merged as well. With a configuration and a
 /// file it is two types: see [`MethodConfig`] and [`PeftConfig`](crate::methods::PeftConfig).
+#[expect(unused_variables, reason = "by default a hook does nothing with what it is given")]
 pub trait Method: Debug + Send + Sync {
     /// The method's name, for messages and tables; the type's, unless it says otherwise.
     fn name(&self) -> &'static str {
@@ -129,13 +130,11 @@ pub trait Method: Debug + Send + Sync {
 
     /// An adapter for a layer or a block.
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let _ = (site, params);
         Ok(None)
     }
 
     /// An adapter for an attention core.
     fn attend(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn AttentionAdapter>>> {
-        let _ = (site, params);
         Ok(None)
     }
 
@@ -146,26 +145,22 @@ pub trait Method: Debug + Send + Sync {
         words: Option<&Tensor>,
         params: &Params,
     ) -> Result<Option<Box<dyn Prompt>>> {
-        let _ = (dims, words, params);
         Ok(None)
     }
 
     /// The copy of this parameter of the base that the method trains, if it does. What `modules_to_save` names is copied
     /// in any case, where the method itself has no copy.
     fn overlay(&self, param: &str) -> Option<Overlay> {
-        let _ = param;
         None
     }
 
     /// A term to add to the loss.
     fn penalty(&self, params: &Params) -> Result<Option<Tensor>> {
-        let _ = params;
         Ok(None)
     }
 
     /// Called after optimizer step `step` (from 1), before the gradients are cleared.
     fn after_step(&self, params: &Params, step: u64) -> Result<()> {
-        let _ = (params, step);
         Ok(())
     }
 
@@ -176,40 +171,35 @@ pub trait Method: Debug + Send + Sync {
 
     /// The inverse of [`Method::export`]: the adapter's tensors from those of a file, which errors call `place`.
     fn import(&self, place: &str, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-        let _ = place;
         Ok(tensors)
     }
 
     /// Changes the fields of the file, `adapter_config.json`, where they are not just the configuration's: where the
     /// adapter's tensors say more than it.
     fn amend(&self, params: &Params, file: &mut Map<String, Value>) -> Result<()> {
-        let _ = (params, file);
         Ok(())
     }
 
     /// Whether a tensor of the adapter, by its name, is not trained (a random projection, say). Such a one may have whole
     /// numbers.
     fn frozen(&self, name: &str) -> bool {
-        let _ = name;
         false
     }
 
     /// Whether a tensor of the adapter, by its name, has no use: it is kept, so that a file is written as it was read, and
     /// is not trained. Any other tensor that no hook asks for is an error.
     fn inert(&self, name: &str) -> bool {
-        let _ = name;
         false
     }
 
     /// What PEFT's count of all parameters has beyond the base and the adapter's tensors, or lacks.
     fn uncounted(&self, params: &Params) -> i64 {
-        let _ = params;
         0
     }
 
     /// Its pairs of low-rank factors, for optimizers that treat the two apart. A pair that the adapter's tensors lack (an
     /// embedding's) is none.
-    fn factors(&self) -> Vec<Factors> {
+    fn factors(&self) -> Vec<FactorNames> {
         Vec::new()
     }
 }
@@ -234,7 +224,7 @@ impl Overlay {
 
 /// Names of two factors, `ΔW = s · B A`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Factors {
+pub struct FactorNames {
     pub a: String,
     pub b: String,
     pub scaling: f64,

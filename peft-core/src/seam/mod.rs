@@ -31,14 +31,15 @@ pub use init::Init;
 pub use kernel::{Base, Kernel, OwnKernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
 pub use low_rank::LowRank;
-pub use method::{Counting, Factors, Method, MethodConfig, Overlay, Resolved};
+pub use method::{Counting, FactorNames, Method, MethodConfig, Overlay, Resolved};
 pub use numerics::Numerics;
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
 
 pub(crate) use attention::attend_to;
-pub(crate) use low_rank::Svd;
+pub(crate) use batch::outside;
+pub(crate) use low_rank::{Svd, plus};
 pub(crate) use method::FileForm;
-pub(crate) use params::{is_finite, is_float, phantom};
+pub(crate) use params::{is_finite, is_float, numel, phantom};
 pub(crate) use twin::Twin;

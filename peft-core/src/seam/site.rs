@@ -5,6 +5,7 @@ use crate::seam::dims::Dims;
 use crate::seam::init::Init;
 use crate::seam::kernel::{Base, Kernel};
 use crate::seam::params::Params;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use tch::Tensor;
 
@@ -90,6 +91,11 @@ impl Site<'_> {
             Place::Layer { kernel: Kernel::Linear, shape: &[out, inp], .. } => Some((out, inp)),
             _ => None,
         }
+    }
+
+    /// Out and in of a linear layer, if this is one of these.
+    pub(crate) fn linear_of(&self, sites: &BTreeSet<String>) -> Option<(i64, i64)> {
+        self.linear().filter(|_| sites.contains(self.name))
     }
 }
 

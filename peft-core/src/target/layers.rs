@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::seam::Outline;
-use crate::target::Names;
+use crate::target::{Names, no_target};
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -85,13 +85,7 @@ impl Layers {
         };
         for i in wanted {
             if !sites.iter().any(|n| index(n) == Some(*i)) {
-                let field = "layers_to_transform";
-                return Err(Error::NoTarget {
-                    method,
-                    field,
-                    pattern: format!("layer {i}"),
-                    close: Vec::new(),
-                });
+                return Err(no_target(method, "layers_to_transform", &format!("layer {i}"), []));
             }
         }
         sites.retain(|n| full.contains(n) || index(n).is_some_and(|i| wanted.contains(&i)));

@@ -8,6 +8,7 @@ mod patterns;
 
 pub use defaults::Defaults;
 pub use layers::{LayerIndices, Layers};
+pub(crate) use names::no_target;
 pub use names::{Names, closest};
 pub use patterns::Patterns;
 

@@ -83,8 +83,7 @@ impl Names {
                 }
             }
             if !any {
-                let close = closest(m.text(), candidates.into_iter());
-                return Err(Error::NoTarget { method, field, pattern: m.text().to_owned(), close });
+                return Err(no_target(method, field, m.text(), candidates));
             }
         }
         Ok(all)
@@ -127,6 +126,17 @@ impl Matcher<'_> {
             Matcher::Whole(_, regex) => regex.is_match(site),
         }
     }
+}
+
+/// The error for a name or a pattern that matches none of `names`.
+pub(crate) fn no_target<'a>(
+    method: &'static str,
+    field: &'static str,
+    pattern: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Error {
+    let close = closest(pattern, names.into_iter());
+    Error::NoTarget { method, field, pattern: pattern.to_owned(), close }
 }
 
 /// The three names most like `pattern`, compared by their last parts (layer numbers make the rest alike).

@@ -1,6 +1,7 @@
 //! `rank_pattern` and `alpha_pattern`: values for some sites that differ from the config's.
 
 use crate::error::{Error, Result};
+use crate::target::no_target;
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -31,11 +32,17 @@ impl Patterns {
     /// # Errors
     /// [`Error::Config`] for an expression that is none, and for a value that is no number.
     pub fn get(&self, method: &str, field: &str, site: &str) -> Result<Option<f64>> {
+        Ok(self.first(method, field, site)?.map(|(_, value)| value))
+    }
+
+    /// The first pattern that matches `site`, and its value.
+    fn first(&self, method: &str, field: &str, site: &str) -> Result<Option<(&String, f64)>> {
         for (pattern, value) in &self.0 {
             let wrong = |what: String| Error::config(method, field, format!("`{pattern}`: {what}"));
             let regex = Regex::new(&format!(r"^(.*\.)?({pattern})$")).map_err(|e| wrong(e.to_string()))?;
             if regex.is_match(site).map_err(|e| wrong(e.to_string()))? {
-                return value.as_f64().map(Some).ok_or_else(|| wrong(format!("{value} is not a number")));
+                let value = value.as_f64().ok_or_else(|| wrong(format!("{value} is not a number")))?;
+                return Ok(Some((pattern, value)));
             }
         }
         Ok(None)
@@ -54,24 +61,13 @@ impl Patterns {
         let mut unused: BTreeSet<&String> = self.0.keys().collect();
         let mut found = BTreeMap::new();
         for site in sites {
-            let Some(value) = self.get(method, field, site)? else { continue };
-            for (pattern, _) in &self.0 {
-                let alone = Self::new([(pattern.as_str(), 0)]);
-                if alone.get(method, field, site)?.is_some() {
-                    unused.remove(pattern);
-                    break;
-                }
-            }
+            let Some((pattern, value)) = self.first(method, field, site)? else { continue };
+            unused.remove(pattern);
             found.insert(site.clone(), value);
         }
         match unused.first() {
             None => Ok(found),
-            Some(pattern) => Err(Error::NoTarget {
-                method,
-                field,
-                pattern: (*pattern).clone(),
-                close: super::closest(pattern, sites.iter().map(String::as_str)),
-            }),
+            Some(pattern) => Err(no_target(method, field, pattern, sites.iter().map(String::as_str))),
         }
     }
 }

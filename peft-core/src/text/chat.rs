@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::io;
 use crate::text::render::environment;
+use crate::text::tokenizer::SPECIAL_TOKENS;
 use minijinja::value::Serde;
 use minijinja::{Environment, context};
 use serde_json::{Map, Value};
@@ -15,9 +16,6 @@ const FILE: &str = "chat_template.jinja";
 const DEFAULT: &str = "default";
 /// The template for chats with tools, where there is one of its own.
 const TOOL_USE: &str = "tool_use";
-
-const SPECIAL: &[&str] =
-    &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The chat template of a model directory, rendered as `apply_chat_template` of transformers does.
 #[derive(Debug)]
@@ -41,12 +39,12 @@ impl ChatTemplate {
         let mut special = BTreeMap::new();
         let mut named = json(&dir.join("special_tokens_map.json"))?;
         named.extend(config);
-        for name in SPECIAL {
+        for name in SPECIAL_TOKENS {
             if let Some(token) =
-                named.get(*name).and_then(|t| t.as_str().or_else(|| t.get("content")?.as_str()))
+                named.get(name).and_then(|t| t.as_str().or_else(|| t.get("content")?.as_str()))
             {
-                special.insert((*name).to_owned(), token.to_owned());
-            } else if !named.contains_key(*name) && sources.values().any(|source| source.contains(name)) {
+                special.insert(name.to_owned(), token.to_owned());
+            } else if !named.contains_key(name) && sources.values().any(|source| source.contains(name)) {
                 // transformers knows it from the tokenizer's class.
                 let message = format!(
                     "the chat template reads it, and it is not there: add it to {CONFIG} (null for none)"

@@ -5,21 +5,14 @@
 //! `p ← p − lr · (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)`; weight decay λ is `p ← (1 − lr λ) p` before that (AdamW), or
 //! `g ← g + λ p` (Adam), or follows it (transformers' AdamW). Parameters come in groups with rates of their own.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::seam::numerics::Numerics;
+use crate::seam::{Numerics, Params};
 use peft_sys::AdamStep;
 use std::collections::BTreeMap;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 const NAME: &str = "Adam";
-
-/// A rate that may be 0: below, training would run uphill.
-pub(super) fn not_negative(place: &str, field: &str, value: f64) -> Result<()> {
-    if value >= 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(Error::config(place, field, format!("should be 0 or a positive number, is {value}")))
-}
 
 /// The constants of Adam and AdamW, all but the learning rate; the defaults are those of `torch.optim.AdamW`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -67,12 +60,10 @@ impl AdamConfig {
     /// Refuses what PyTorch refuses, and what is no number.
     pub(super) fn check(&self) -> Result<()> {
         for (field, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(Error::config(NAME, field, format!("should be in [0, 1), is {beta}")));
-            }
+            check::share(NAME, field, beta)?;
         }
-        not_negative(NAME, "eps", self.eps)?;
-        not_negative(NAME, "weight_decay", self.weight_decay)
+        check::not_negative(NAME, "eps", self.eps)?;
+        check::not_negative(NAME, "weight_decay", self.weight_decay)
     }
 }
 
@@ -117,12 +108,16 @@ impl Adam {
         Self::grouped(vec![config.group(params)], config, numerics)
     }
 
-    /// As [`Adam::new`], of groups of tensors, whose weight decay replaces the configuration's.
+    /// An optimizer of groups of tensors, each with a learning rate and a weight decay of its own; that of the configuration
+    /// does not count.
+    ///
+    /// # Errors
+    /// As [`Adam::new`]; a rate or a weight decay of a group that is negative or no number.
     pub fn grouped(groups: Vec<Group>, config: AdamConfig, numerics: Numerics) -> Result<Self> {
         config.check()?;
         for group in &groups {
-            not_negative("group", "rate", group.rate)?;
-            not_negative("group", "weight_decay", group.weight_decay)?;
+            check::not_negative("group", "rate", group.rate)?;
+            check::not_negative("group", "weight_decay", group.weight_decay)?;
         }
         let rates = groups.iter().map(|g| Rates {
             count: g.params.len(),
@@ -162,7 +157,7 @@ impl Adam {
     /// # Errors
     /// A learning rate that is negative or no number; nothing is updated then.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        not_negative(NAME, "lr", lr)?;
+        check::not_negative(NAME, "lr", lr)?;
         self.step = self.step.saturating_add(1);
         let mut all = self.params.iter().zip(&self.m).zip(&self.v);
         for group in &self.groups {
@@ -217,26 +212,18 @@ impl Adam {
     /// # Errors
     /// A name that is missing or superfluous, or a wrong shape; the state is unchanged then.
     pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
-        let place = "optimizer state";
-        let get = |name: String, expected: Vec<i64>| -> Result<Tensor> {
-            let Some(t) = state.get(&name) else {
-                return Err(Error::Missing { place: place.into(), name, expected, hint: String::new() });
-            };
-            if t.size() != expected {
-                let found = t.size();
-                return Err(Error::Shape { place: place.into(), name, expected, found, hint: String::new() });
-            }
-            Ok(t.shallow_clone())
-        };
-        let step = get("step".into(), vec![1])?.f_int64_value(&[0])?;
+        let device = self.params.first().map_or(Device::Cpu, Tensor::device);
+        let tensors = state.iter().map(|(name, t)| (name.clone(), t.shallow_clone()));
+        let state = Params::from_tensors("optimizer state", device, tensors)?;
+        let step = state.get("step", &[1])?.f_int64_value(&[0])?;
         let both = |prefix: &str| -> Result<Vec<Tensor>> {
-            self.names.iter().zip(&self.params).map(|(n, p)| get(format!("{prefix}.{n}"), p.size())).collect()
+            let each = self.names.iter().zip(&self.params);
+            each.map(|(n, p)| state.get(&format!("{prefix}.{n}"), &p.size())).collect()
         };
         let (m, v) = (both("m")?, both("v")?);
-        let known = |n: &str| n == "step" || self.names.iter().any(|own| n.get(2..) == Some(own));
-        let names: Vec<String> = state.keys().filter(|n| !known(n)).cloned().collect();
+        let names = state.unread();
         if !names.is_empty() {
-            return Err(Error::Unread { place: place.into(), names });
+            return Err(Error::Unread { place: state.label().to_owned(), names });
         }
         let _guard = tch::no_grad_guard();
         for (own, saved) in self.m.iter_mut().zip(&m).chain(self.v.iter_mut().zip(&v)) {
@@ -250,7 +237,7 @@ impl Adam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Kind;
 
     fn run(
         config: AdamConfig,

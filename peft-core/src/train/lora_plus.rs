@@ -1,10 +1,10 @@
 //! LoRA+: B learns faster than A. Hayou et al. 2024, <https://arxiv.org/abs/2402.12354>, section 4; groups as PEFT forms
 //! them (`create_loraplus_optimizer`).
 
-use crate::error::{Error, Result};
+use crate::check;
+use crate::error::Result;
 use crate::peft::Peft;
 use crate::seam::{Outline, PREFIX, SiteKind};
-use crate::train::adam::not_negative;
 use crate::train::{AdamConfig, Group};
 use tch::Tensor;
 
@@ -33,12 +33,10 @@ impl LoraPlus {
     /// Rates that are not positive numbers, a weight decay that is negative.
     pub fn groups(&self, peft: &Peft, active: &[&str], lr: f64) -> Result<Vec<Group>> {
         for (field, rate) in [("ratio", self.ratio), ("embedding_lr", self.embedding_lr)] {
-            if !(rate > 0.0 && rate.is_finite()) {
-                return Err(Error::config("LoRA+", field, format!("should be positive, is {rate}")));
-            }
+            check::above_zero("LoRA+", field, rate)?;
         }
         let weight_decay = self.adam.weight_decay;
-        not_negative("LoRA+", "weight_decay", weight_decay)?;
+        check::not_negative("LoRA+", "weight_decay", weight_decay)?;
         let group = |rate, weight_decay| Group { params: Vec::new(), rate, weight_decay };
         let mut a = group(1.0, weight_decay);
         // A trainer at rate 0 changes nothing, these neither.

@@ -1,6 +1,7 @@
 //! Losses: what a training makes small.
 
 use crate::error::{Error, Result};
+use crate::seam::outside;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// The label of what does not count.
@@ -20,7 +21,7 @@ pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
 /// next one of `labels` `[batch, length]`. Labels of −100 do not count, nor do a prompt's virtual tokens.
 ///
 /// # Errors
-/// As [`cross_entropy`]; labels of another length than the logits'.
+/// What [`cross_entropy`] refuses, and labels of another length than the logits'.
 pub fn next_token_loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let (_, t, vocab) = logits.size3()?;
     let length = labels.size2()?.1;
@@ -61,15 +62,12 @@ fn check(logits: &Tensor, classes: &Tensor) -> Result<()> {
             "every label is -100, so that none counts: there is no loss (was the text cut to its prompt?)";
         return Err(Error::Input(message.into()));
     }
-    let (low, high) = counted.f_aminmax(None, false)?;
-    for class in [low.f_int64_value(&[])?, high.f_int64_value(&[])?] {
-        if !(0..count).contains(&class) {
-            let message = format!(
-                "label {class} is none of the model's {count} classes, 0 to {}",
-                count.saturating_sub(1)
-            );
-            return Err(Error::Input(message));
+    match outside(&counted, count)? {
+        Some(class) => {
+            let last = count.saturating_sub(1);
+            let message = format!("label {class} is none of the model's {count} classes, 0 to {last}");
+            Err(Error::Input(message))
         }
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -1,9 +1,9 @@
 //! One training step: backward, clip, schedule, update, with every way of going wrong reported.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::peft::{Adapted, Peft, penalty};
-use crate::seam::numerics::Numerics;
-use crate::train::adam::not_negative;
+use crate::seam::Numerics;
 use crate::train::lora_fa::Projection;
 use crate::train::{Adam, AdamConfig, Group, Optim, Schedule};
 use std::sync::Arc;
@@ -154,10 +154,7 @@ impl Trainer {
 
     /// Forgets the gradients of the step before.
     fn start(&mut self) -> Result<()> {
-        if let Some(max) = self.max_grad_norm.filter(|max| !(*max > 0.0 && max.is_finite())) {
-            let message = format!("should be a positive number, is {max}");
-            return Err(Error::config("trainer", "max_grad_norm", message));
-        }
+        self.max_grad_norm.map_or(Ok(()), |max| check::above_zero("trainer", "max_grad_norm", max))?;
         self.adam.zero_grad();
         Ok(())
     }
@@ -233,7 +230,7 @@ impl Trainer {
 
 /// What can be said of a training before anything is frozen for it.
 fn check(adam: &AdamConfig, lr: f64, schedule: Schedule) -> Result<()> {
-    not_negative("trainer", "lr", lr)?;
+    check::not_negative("trainer", "lr", lr)?;
     schedule.check()?;
     adam.check()
 }

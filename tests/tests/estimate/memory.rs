@@ -45,7 +45,7 @@ fn four_bits_are_those_that_a_quantised_model_holds() -> Result<()> {
         for double_quant in [false, true] {
             let config = Nf4Config { double_quant, ..Nf4Config::default() };
             let real = peft.quantised(&config)?;
-            let packed: usize = real.base().packed().values().map(Nf4::bytes).sum();
+            let packed: usize = real.base().nf4s().values().map(Nf4::bytes).sum();
             let expected = packed as i64 + bytes(real.base().tensors().values());
             let found = blueprint.weights(&Storage::Nf4 { config, rest: Kind::BFloat16 })?;
             ensure!(found == expected && packed > 0, "{}: {found} for {expected}", M::NAME);

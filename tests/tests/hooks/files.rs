@@ -29,8 +29,10 @@ impl MethodConfig for MineConfig {
 
 impl PeftConfig for MineConfig {
     const TYPE: &'static str = "MINE";
+}
 
-    fn common(&self) -> &Common {
+impl AsRef<Common> for MineConfig {
+    fn as_ref(&self) -> &Common {
         &self.common
     }
 }
@@ -200,8 +202,10 @@ impl MethodConfig for Lora {
 
 impl PeftConfig for Lora {
     const TYPE: &'static str = "LORA";
+}
 
-    fn common(&self) -> &Common {
+impl AsRef<Common> for Lora {
+    fn as_ref(&self) -> &Common {
         &self.0
     }
 }

@@ -13,7 +13,7 @@ use tests::{assert_close, same_bits};
 /// An adapter of `target` that trains the linear layer `whole` as well, and a copy of it that has not moved in `still`.
 fn adapters<M: Subject>(target: &str, whole: &str) -> Result<Peft> {
     let mut peft = M::base()?.quantised(&DOUBLE)?;
-    ensure!(peft.base().packed().keys().any(|name| name.contains(whole)), "{whole} is not in 4 bits");
+    ensure!(peft.base().nf4s().keys().any(|name| name.contains(whole)), "{whole} is not in 4 bits");
     let common = Common { modules_to_save: Some(vec![whole.into()]), ..M::common() };
     let targets = [target].into();
     let lora = LoraConfig { r: 4, targets, common, ..LoraConfig::default() };

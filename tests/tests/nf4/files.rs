@@ -38,14 +38,14 @@ fn what_transformers_saved_comes_back_byte_by_byte() -> Result<()> {
 fn three_ways(family: &str, how: &Nf4Config, quantised: usize) -> Result<()> {
     let dir = golden(family).join("base");
     let loaded = hub::open(&dir, Device::Cpu, quantise(how))?.peft;
-    ensure!(loaded.base().packed().len() == quantised, "{family}: {:?}", loaded.base().packed().keys());
+    ensure!(loaded.base().nf4s().len() == quantised, "{family}: {:?}", loaded.base().nf4s().keys());
     let held = hub::open(&dir, Device::Cpu, Head::Stored)?.peft.quantised(how)?;
     let out = tempfile::tempdir()?;
     hub::save(&held, out.path(), None)?;
     let again = hub::open(out.path(), Device::Cpu, Head::Stored)?.peft;
     let all = |peft: &Peft| -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = peft.base().tensors();
-        for (name, w) in peft.base().packed() {
+        for (name, w) in peft.base().nf4s() {
             peft_core::quant::file::put(&name, &w, &mut tensors)?;
             ensure!(w.compute() == how.compute, "{name}: {:?}", w.compute());
         }
@@ -78,7 +78,7 @@ fn layers_that_stay_dense() -> Result<()> {
         (&["model.layers.*.mlp", "q_proj"], 6),
     ] {
         let peft = open(modules)?.peft;
-        ensure!(peft.base().packed().len() == quantised, "{modules:?}: {:?}", peft.base().packed().keys());
+        ensure!(peft.base().nf4s().len() == quantised, "{modules:?}: {:?}", peft.base().nf4s().keys());
         let out = tempfile::tempdir()?;
         hub::save(&peft, out.path(), None)?;
         let listed = &config(out.path())?["quantization_config"]["llm_int8_skip_modules"];
@@ -248,7 +248,7 @@ fn a_classifier_in_four_bits() -> Result<()> {
     peft_core::quant::file::put(name, &Nf4::quantise(name, &head, &DOUBLE)?, &mut all)?;
     tensors::write(&file, &all)?;
     let open = |head: Head| hub::open(dir.path(), Device::Cpu, head);
-    ensure!(open(Head::Stored)?.peft.base().find_packed(name).is_some(), "the head is dense");
+    ensure!(open(Head::Stored)?.peft.base().find_nf4(name).is_some(), "the head is dense");
     ensure!(open(Head::Classes(3))?.fresh == ["classifier.bias"; 0], "a fresh head");
     refused("classes", open(Head::Classes(5)), &[name, "[3, 32]", "[5, 32]", "other classes"])?;
     let fresh = open(Head::Fresh(5))?;
@@ -270,8 +270,8 @@ fn codes_that_are_stored_as_another_dtype() -> Result<()> {
         },
     )?;
     let opened = hub::open(dir.path(), Device::Cpu, Head::Stored)?.peft;
-    let expected = qlora()?.peft.base().packed();
-    let found = opened.base().packed();
+    let expected = qlora()?.peft.base().nf4s();
+    let found = opened.base().nf4s();
     ensure!(found.len() == 14, "{}", found.len());
     for (name, w) in found {
         let expected = expected.get(&name).with_context(|| name.clone())?;

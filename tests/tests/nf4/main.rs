@@ -31,7 +31,7 @@ fn quantise(how: &Nf4Config) -> Options {
 /// The same model with dense weights.
 fn dense(peft: &Peft) -> Result<Peft> {
     let mut tensors = peft.base().tensors();
-    for (name, w) in peft.base().packed() {
+    for (name, w) in peft.base().nf4s() {
         let transposed =
             peft.outline().sites.iter().any(|s| s.transposed && format!("{}.weight", s.name) == name);
         let w = w.dequantise()?;

@@ -33,7 +33,7 @@ fn dense() -> Result<()> {
     ensure!(merged.requantised.is_empty(), "{:?}", merged.requantised);
     ensure!(merged.to_string() == "exact: no weight was quantised again", "{merged}");
     let merged = merged.peft;
-    ensure!(merged.base().packed().len() == 14 - CHANGED, "{:?}", merged.base().packed().keys());
+    ensure!(merged.base().nf4s().len() == 14 - CHANGED, "{:?}", merged.base().nf4s().keys());
     assert_close("logits", &logits(&merged, &[])?, &logits(&peft, &["golden"])?, TOL)?;
     let out = tempfile::tempdir()?;
     hub::save(&merged, out.path(), None)?;
@@ -48,7 +48,7 @@ fn requantised() -> Result<()> {
     let peft = adapted()?;
     let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
     let merged = peft.merged_with(&["golden"], &options)?;
-    let (before, after) = (peft.base().packed(), merged.peft.base().packed());
+    let (before, after) = (peft.base().nf4s(), merged.peft.base().nf4s());
     ensure!(
         after.keys().eq(before.keys()) && merged.requantised.len() == CHANGED,
         "{:?}",
@@ -107,7 +107,7 @@ fn a_bias_alone() -> Result<()> {
     let options = MergeOptions { quantised: Quantised::Requantise, ..MergeOptions::default() };
     let merged = peft.merged_with(&["a"], &options)?;
     ensure!(merged.requantised.is_empty(), "{:?}", merged.requantised);
-    ensure!(merged.peft.base().packed().keys().eq(peft.base().packed().keys()), "other weights in 4 bits");
+    ensure!(merged.peft.base().nf4s().keys().eq(peft.base().nf4s().keys()), "other weights in 4 bits");
     move_away(peft.params("a")?, 5)?;
     let merged = peft.merged_with(&["a"], &options)?;
     ensure!(merged.requantised.len() == 2, "{:?}", merged.requantised);

@@ -29,7 +29,7 @@ fn assert_same<M: Subject>(what: &str, found: &Tensor, expected: &Tensor) -> Res
 
 fn the_same<M: Subject>(row: &Row) -> Result<()> {
     let [mut dense, quantised] = both::<M>(row)?;
-    ensure!(!quantised.base().packed().is_empty(), "nothing is in 4 bits");
+    ensure!(!quantised.base().nf4s().is_empty(), "nothing is in 4 bits");
     let adapted = logits(&quantised, &["a"])?;
     assert_same::<M>("logits", &adapted, &logits(&dense, &["a"])?)?;
 

@@ -109,9 +109,9 @@ fn qlora_is_pefts() -> Result<()> {
     let dir = golden("nf4/qlora_llama");
     let g = golden_tensors(&dir)?;
     let mut peft = qlora()?.peft;
-    ensure!(peft.base().packed().len() == 14, "{:?}", peft.base().packed().keys());
+    ensure!(peft.base().nf4s().len() == 14, "{:?}", peft.base().nf4s().keys());
     let q = "model.layers.0.self_attn.q_proj.weight";
-    assert_bits(q, &peft.base().packed()[q].dequantise()?, &g[&format!("dequant.{q}")])?;
+    assert_bits(q, &peft.base().nf4s()[q].dequantise()?, &g[&format!("dequant.{q}")])?;
 
     let batch = Batch::masked(g["input_ids"].copy(), g["attention_mask"].copy());
     assert_close("base", &peft.view(&[])?.forward(&batch, Pass::eval())?, &g["logits_base"], TOL)?;

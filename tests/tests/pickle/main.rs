@@ -78,8 +78,8 @@ fn a_pickle_in_four_bits() -> Result<()> {
     let bf16 = Options { kind: Some(Kind::BFloat16), ..options.clone() };
     let found = open(&golden("pickle/llama"), options)?;
     let expected = open(&golden("llama/base"), bf16)?;
-    ensure!(!expected.base().packed().is_empty(), "nothing is in 4 bits");
-    ensure!(found.base().packed().keys().eq(expected.base().packed().keys()), "other weights");
+    ensure!(!expected.base().nf4s().is_empty(), "nothing is in 4 bits");
+    ensure!(found.base().nf4s().keys().eq(expected.base().nf4s().keys()), "other weights");
     let batch = Batch::dense(Tensor::from_slice2(&[[5i64, 17, 2]]));
     let run = |peft: &Peft| peft.view(&[])?.forward(&batch, Pass::eval());
     assert_bits("logits", &run(&found)?, &run(&expected)?)

@@ -84,16 +84,6 @@ impl View {
 
 /// The strides of a tensor without gaps.
 fn contiguous(shape: &[i64]) -> Vec<i64> {
-    let mut stride = 1i64;
-    let mut strides: Vec<i64> = shape
-        .iter()
-        .rev()
-        .map(|dim| {
-            let own = stride;
-            stride = stride.saturating_mul(*dim);
-            own
-        })
-        .collect();
-    strides.reverse();
-    strides
+    let inner = |from: usize| shape.iter().skip(from).fold(1i64, |n, dim| n.saturating_mul(*dim));
+    (1..=shape.len()).map(inner).collect()
 }

@@ -76,7 +76,7 @@ impl<'a> RankAllocator<'a> {
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor> {
-        let missing = || Error::Input(format!("{}: no tensor `{name}`", self.params.place()));
+        let missing = || Error::Input(format!("{}: no tensor `{name}`", self.params.label()));
         self.params.find(name).ok_or_else(missing)
     }
 
@@ -85,7 +85,7 @@ impl<'a> RankAllocator<'a> {
         let p = self.tensor(name)?;
         let grad = p.f_grad()?;
         if !grad.defined() {
-            let place = self.params.place();
+            let place = self.params.label();
             return Err(Error::Input(format!("{place}: `{name}` has no gradient to rank its numbers by")));
         }
         let importance = p.f_mul(&grad)?.f_abs()?;
@@ -106,7 +106,7 @@ impl<'a> RankAllocator<'a> {
             (Some(i), Some(u)) => Ok(i.f_mul(&u)?),
             _ => Err(Error::Input(format!(
                 "{}: {NAME} is to settle its ranks, and no step before this one has shown which numbers matter",
-                self.params.place()
+                self.params.label()
             ))),
         }
     }
@@ -143,7 +143,7 @@ impl<'a> RankAllocator<'a> {
             Some(_) => self.apply(site),
             None => Err(Error::Input(format!(
                 "{}: step {step} comes after {NAME}'s last pruning, which this adapter has not seen",
-                self.params.place()
+                self.params.label()
             ))),
         })
     }

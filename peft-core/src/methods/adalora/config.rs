@@ -1,9 +1,10 @@
 //! AdaLoRA's configuration.
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::adalora::NAME;
-use crate::methods::config::{Common, check_dropout, whole};
-use crate::target::{Layers, Patterns, Targets, closest};
+use crate::methods::config::{Common, whole};
+use crate::target::{Layers, Patterns, Targets, no_target};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -121,15 +122,9 @@ impl AdaLoraConfig {
         if self.init_r < 0 {
             return wrong("init_r", format!("should not be negative, is {}", self.init_r));
         }
-        if !(0..=self.init_r).contains(&self.target_r) {
-            return wrong(
-                "target_r",
-                format!("should be from 0 to init_r ({}), is {}", self.init_r, self.target_r),
-            );
-        }
-        if self.delta_t == 0 {
-            return wrong("deltaT", "should be positive, is 0".into());
-        }
+        let (ranks, range) = (0..=self.init_r, format!("from 0 to init_r ({})", self.init_r));
+        check::should_be(ranks.contains(&self.target_r), range, NAME, "target_r", self.target_r)?;
+        check::should_be(self.delta_t > 0, "positive", NAME, "deltaT", self.delta_t)?;
         if self.total_step.is_none_or(|t| t == 0) {
             return wrong(
                 "total_step",
@@ -145,26 +140,18 @@ impl AdaLoraConfig {
             return wrong("total_step", message);
         }
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            if !(value > 0.0 && value < 1.0) {
-                return wrong(field, format!("should be in (0, 1), is {value}"));
-            }
+            check::should_be(value > 0.0 && value < 1.0, "in (0, 1)", NAME, field, value)?;
         }
-        if !(self.orth_reg_weight >= 0.0 && self.orth_reg_weight.is_finite()) {
-            return wrong("orth_reg_weight", format!("should be 0 or more, is {}", self.orth_reg_weight));
-        }
-        if !(self.lora_alpha > 0.0 && self.lora_alpha.is_finite()) {
-            return wrong("lora_alpha", format!("should be positive, is {}", self.lora_alpha));
-        }
-        check_dropout(NAME, "lora_dropout", self.lora_dropout)
+        check::not_negative(NAME, "orth_reg_weight", self.orth_reg_weight)?;
+        check::above_zero(NAME, "lora_alpha", self.lora_alpha)?;
+        check::share(NAME, "lora_dropout", self.lora_dropout)
     }
 
     /// Every pattern must be that of a target, and speak of all its ranks.
     pub(super) fn check_pattern(&self, sites: &BTreeSet<String>) -> Result<()> {
         for (key, kept) in self.rank_pattern.iter().flatten() {
             if !key.strip_suffix(".lora_E").is_some_and(|site| sites.contains(site)) {
-                let close = closest(key, sites.iter().map(String::as_str));
-                let (field, pattern) = ("rank_pattern", key.clone());
-                return Err(Error::NoTarget { method: NAME, field, pattern, close });
+                return Err(no_target(NAME, "rank_pattern", key, sites.iter().map(String::as_str)));
             }
             if usize::try_from(self.init_r) != Ok(kept.len()) {
                 let message = format!("`{key}` has {} values for init_r = {}", kept.len(), self.init_r);

@@ -12,7 +12,7 @@ pub use config::AdaLoraConfig;
 
 use crate::error::Result;
 use crate::methods::adalora::allocator::RankAllocator;
-use crate::methods::config::{Common, PeftConfig};
+use crate::methods::config::PeftConfig;
 use crate::methods::lora::Tie;
 use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site};
 use crate::target::{Adaptable, defaults};
@@ -43,9 +43,6 @@ impl PeftConfig for AdaLoraConfig {
         "corda_config": true, "eva_config": true, "loftq_config": true, "lora_ga_config": true,
         "megatron_config": true, "megatron_core": true, "qalora_group_size": true
     }"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for AdaLoraConfig {
@@ -80,9 +77,7 @@ impl Method for AdaLoraMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((out, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((out, inp)) = site.linear_of(&self.sites) else { return Ok(None) };
         let config = &self.config;
         let r = config.rank(site.name);
         let (vectors, values) = match config.init_lora_weights {

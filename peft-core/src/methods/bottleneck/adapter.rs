@@ -2,16 +2,16 @@
 
 use crate::error::Result;
 use crate::methods::bottleneck::{Activation, BottleneckConfig, BottleneckInit, Scaling};
-use crate::seam::{Adapter, Init, Inner, Params, Site};
+use crate::seam::{Adapter, Init, Inner, Kernel, Params, Site, Weights};
 use tch::{Kind, Tensor};
 
-/// PyTorch's default, which AdapterHub's layer norms have.
-const EPS: f64 = 1e-5;
+/// A layer norm, with PyTorch's default, which AdapterHub's have.
+const NORM: Kernel = Kernel::LayerNorm { eps: 1e-5 };
 
 /// A bottleneck adapter around one block.
 #[derive(Debug)]
 pub(super) struct Bottleneck {
-    norm_before: Option<Norm>,
+    norm_before: Option<Weights>,
     /// `[size, width]`
     down: Tensor,
     /// `[size]`
@@ -20,7 +20,7 @@ pub(super) struct Bottleneck {
     up: Tensor,
     /// `[width]`
     up_bias: Tensor,
-    norm_after: Option<Norm>,
+    norm_after: Option<Weights>,
     scale: Scale,
     activation: Activation,
     parallel: bool,
@@ -32,21 +32,6 @@ pub(super) struct Bottleneck {
 enum Scale {
     Fixed(f64),
     Learned(Tensor),
-}
-
-/// A layer norm of the adapter's own.
-#[derive(Debug)]
-struct Norm {
-    /// `[width]`
-    weight: Tensor,
-    /// `[width]`
-    bias: Tensor,
-}
-
-impl Norm {
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), EPS, true)?)
-    }
 }
 
 impl Bottleneck {
@@ -61,13 +46,10 @@ impl Bottleneck {
             BottleneckInit::MamAdapter => (Init::KaimingUniform, Init::Zeros, Init::Zeros, Init::Zeros),
         };
         let param = |leaf: &str, dims: &[i64], init| site.param(params, leaf, dims, init);
-        let norm = |wanted: bool, name: &str| -> Result<Option<Norm>> {
+        let norm = |wanted: bool, name: &str| -> Result<Option<Weights>> {
             let one = |leaf: &str, start| param(&format!("{name}.{leaf}"), &[width], Init::Constant(start));
-            Ok(if wanted {
-                Some(Norm { weight: one("weight", 1.0)?, bias: one("bias", 0.0)? })
-            } else {
-                None
-            })
+            let new = || Ok(Weights { weight: one("weight", 1.0)?, bias: Some(one("bias", 0.0)?) });
+            wanted.then(new).transpose()
         };
         Ok(Self {
             norm_before: norm(c.ln_before, "adapter_norm_before")?,
@@ -92,7 +74,7 @@ impl Adapter for Bottleneck {
     fn forward(&self, x: &Tensor, inner: &Inner<'_>) -> Result<Tensor> {
         let y = inner.forward(x)?;
         let h = if self.parallel { x } else { &y }.f_to_kind(Kind::Float)?;
-        let h = self.norm_before.as_ref().map(|norm| norm.apply(&h)).transpose()?.unwrap_or(h);
+        let h = self.norm_before.as_ref().map(|norm| NORM.apply(&h, norm)).transpose()?.unwrap_or(h);
         let h = self.activation.apply(&h.f_linear(&self.down, Some(&self.down_bias))?)?;
         let h = h.f_linear(&self.up, Some(&self.up_bias))?;
         let h = match &self.scale {
@@ -103,8 +85,8 @@ impl Adapter for Bottleneck {
         let h = inner.pass.dropped(h, self.dropout)?;
         let sum = match &self.norm_after {
             None => y.f_add(&h)?,
-            Some(norm) if self.residual_before_norm => norm.apply(&h.f_add(&y)?)?,
-            Some(norm) => norm.apply(&h)?.f_add(&y)?,
+            Some(norm) if self.residual_before_norm => NORM.apply(&h.f_add(&y)?, norm)?,
+            Some(norm) => NORM.apply(&h, norm)?.f_add(&y)?,
         };
         Ok(sum.f_to_kind(y.kind())?)
     }

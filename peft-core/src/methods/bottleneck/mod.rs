@@ -8,10 +8,10 @@
 
 mod adapter;
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::bottleneck::adapter::Bottleneck;
-use crate::methods::config::{Common, PeftConfig, check_dropout, check_finite};
-use crate::methods::values::NumberOrName;
+use crate::methods::config::{Common, PeftConfig};
 use crate::seam::{Adapter, Method, MethodConfig, Outline, Params, Place, Resolved, Role, Site, SiteKind};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -117,36 +117,14 @@ impl From<Placement> for Role {
 
 /// The factor of what an adapter adds: a number or `"learned"` in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "NumberOrName", into = "NumberOrName")]
+#[serde(rename_all = "lowercase", expecting = "should be a number or \"learned\"")]
 pub enum Scaling {
-    /// A constant.
-    Fixed(f64),
     /// One number a block, trained. It starts as 1.
     Learned,
+    /// A constant.
+    #[serde(untagged)]
+    Fixed(f64),
 }
-
-impl TryFrom<NumberOrName> for Scaling {
-    type Error = &'static str;
-
-    fn try_from(value: NumberOrName) -> std::result::Result<Self, &'static str> {
-        match value {
-            NumberOrName::Number(s) => Ok(Scaling::Fixed(s)),
-            NumberOrName::Name(name) if name == LEARNED => Ok(Scaling::Learned),
-            _ => Err("should be a number or \"learned\""),
-        }
-    }
-}
-
-impl From<Scaling> for NumberOrName {
-    fn from(scaling: Scaling) -> Self {
-        match scaling {
-            Scaling::Fixed(s) => NumberOrName::Number(s),
-            Scaling::Learned => NumberOrName::Name(LEARNED.to_owned()),
-        }
-    }
-}
-
-const LEARNED: &str = "learned";
 
 /// How an adapter starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,24 +197,19 @@ impl BottleneckConfig {
 
     fn check(&self, outline: &Outline) -> Result<()> {
         let wrong = |field: &str, message: String| Err(Error::config(NAME, field, message));
-        match (self.bottleneck_size, self.reduction_factor) {
-            (size, None) if size <= 0 => {
-                return wrong("bottleneck_size", format!("should be a positive integer, is {size}"));
-            }
-            (_, Some(factor)) if !(factor.is_finite() && factor > 0.0) => {
-                return wrong("reduction_factor", format!("should be a positive number, is {factor}"));
-            }
-            (size, Some(_)) if size != 0 => {
-                let message =
-                    format!("says the width, and so does bottleneck_size: that should be 0, is {size}");
-                return wrong("reduction_factor", message);
-            }
-            _ => {}
+        let size = self.bottleneck_size;
+        match self.reduction_factor {
+            None => check::positive(NAME, "bottleneck_size", size)?,
+            Some(factor) => check::above_zero(NAME, "reduction_factor", factor)?,
+        }
+        if self.reduction_factor.is_some() && size != 0 {
+            let message = format!("says the width, and so does bottleneck_size: that should be 0, is {size}");
+            return wrong("reduction_factor", message);
         }
         if let Scaling::Fixed(s) = self.scaling {
-            check_finite(NAME, "scaling", s)?;
+            check::finite(NAME, "scaling", s)?;
         }
-        check_dropout(NAME, "dropout", self.dropout)?;
+        check::share(NAME, "dropout", self.dropout)?;
         if self.adapter_residual_before_ln && !self.ln_after {
             return wrong("adapter_residual_before_ln", "is for use with ln_after".into());
         }
@@ -262,9 +235,6 @@ impl PeftConfig for BottleneckConfig {
         "cross_adapter": false, "inv_adapter": null, "original_ln_after": true, "original_ln_before": false,
         "phm_layer": false, "residual_before_ln": true, "stochastic_depth": 0.0, "use_gating": false
     }"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for BottleneckConfig {

@@ -1,8 +1,8 @@
 //! Gates, differences, and what is added to a layer.
 
 use crate::error::{Error, Result};
-use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, STRETCH, VALUES, numel};
-use crate::seam::{Adapter, Inner, Params, Weights, is_float};
+use crate::methods::diff_pruning::{GROUP, INDICES, LOG_ALPHA, STRETCH, VALUES};
+use crate::seam::{Adapter, Inner, Params, Weights, is_float, numel};
 use tch::{Kind, Tensor};
 
 /// The expected number of open gates, `[]`, and the number of all.
@@ -49,7 +49,7 @@ impl Diff {
             let rises = indices.f_diff(1, 0, Some(ends(-1)?), Some(ends(all)?))?.f_gt(0)?;
             if is_float(&places) || !bool::try_from(rises.f_all()?)? {
                 let what = format!("`{name}{INDICES}` are not rising whole numbers below {all}");
-                return Err(Error::Input(format!("{}: {what}", params.place())));
+                return Err(Error::Input(format!("{}: {what}", params.label())));
             }
             Ok(indices)
         })?;
@@ -105,12 +105,7 @@ impl DiffPruning {
 
 impl Adapter for DiffPruning {
     fn reweight(&self, w: Weights) -> Result<Weights> {
-        let new = self.add(&w, false)?;
-        let bias = match (new.bias, &w.bias) {
-            (Some(new), Some(old)) => Some(new.f_to_kind(old.kind())?),
-            (bias, _) => bias,
-        };
-        Ok(Weights { weight: new.weight.f_to_kind(w.weight.kind())?, bias })
+        self.add(&w, false)?.in_kinds(w.kinds())
     }
 
     /// In f32, whatever the base's dtype: differences are small beside the weights, and would be rounded away.

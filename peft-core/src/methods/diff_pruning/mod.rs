@@ -11,11 +11,12 @@
 
 mod adapter;
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_finite};
+use crate::methods::config::{Common, PeftConfig};
 use crate::methods::diff_pruning::adapter::{Diff, DiffPruning, open_gates};
 use crate::seam::{
-    Adapter, Init, Method, MethodConfig, Outline, PREFIX, Params, Place, Resolved, Site, SiteKind,
+    Adapter, Init, Method, MethodConfig, Outline, PREFIX, Params, Place, Resolved, Site, SiteKind, numel,
 };
 use crate::target::{Adaptable, Layers, Targets};
 use serde::{Deserialize, Serialize};
@@ -103,9 +104,7 @@ impl DiffPruningConfig {
     /// # Errors
     /// A density that is not in (0, 1]; an adapter that is pruned already.
     pub fn prune(&self, params: &Params, density: f64) -> Result<(Self, BTreeMap<String, Tensor>)> {
-        if !(density > 0.0 && density <= 1.0) {
-            return Err(Error::config(NAME, "density", format!("should be in (0, 1], is {density}")));
-        }
+        check::kept(NAME, "density", density)?;
         if self.pruned {
             return Err(Error::config(NAME, "pruned", "is true already"));
         }
@@ -137,12 +136,8 @@ impl DiffPruningConfig {
     }
 
     fn check(&self) -> Result<()> {
-        check_finite(NAME, "alpha_init", self.alpha_init)?;
-        if !(self.sparsity_penalty >= 0.0 && self.sparsity_penalty.is_finite()) {
-            let message = format!("should be 0 or a positive number, is {}", self.sparsity_penalty);
-            return Err(Error::config(NAME, "sparsity_penalty", message));
-        }
-        Ok(())
+        check::finite(NAME, "alpha_init", self.alpha_init)?;
+        check::not_negative(NAME, "sparsity_penalty", self.sparsity_penalty)
     }
 
     /// What is added to a parameter of that name (`<site>.diff_weight`) and shape.
@@ -160,15 +155,8 @@ impl DiffPruningConfig {
     }
 }
 
-fn numel(t: &Tensor) -> i64 {
-    i64::try_from(t.numel()).unwrap_or(i64::MAX)
-}
-
 impl PeftConfig for DiffPruningConfig {
     const TYPE: &'static str = "DIFF_PRUNING";
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for DiffPruningConfig {

@@ -11,7 +11,6 @@ use crate::methods::config::{Common, PeftConfig, whole};
 use crate::methods::lokr::adapter::{Factor, LoKr};
 use crate::methods::lycoris::Dropout;
 use crate::methods::ranks::{Ranks, SiteRank};
-use crate::methods::values::FlagOrName;
 use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Params, Resolved, Site};
 use crate::target::{Adaptable, Layers, Patterns, Targets, defaults};
 use serde::{Deserialize, Serialize};
@@ -69,36 +68,14 @@ pub struct LoKrConfig {
 
 /// PEFT's `init_weights` for LoKr: `true`, `false` or `"lycoris"` in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "FlagOrName", into = "FlagOrName")]
+#[serde(rename_all = "lowercase", expecting = "should be true, false or \"lycoris\"")]
 pub enum InitLoKr {
-    /// `true`: W₁ (or W₁ₐ) starts as 0; `false`: nothing does.
-    Flag(bool),
-    /// W₂ (or W₂ᵦ) starts as 0 instead, and W₁ is drawn.
+    /// W₂ (or W₂ᵦ) starts as 0, and W₁ is drawn.
     Lycoris,
+    /// `true`: W₁ (or W₁ₐ) starts as 0; `false`: nothing does.
+    #[serde(untagged)]
+    Flag(bool),
 }
-
-impl TryFrom<FlagOrName> for InitLoKr {
-    type Error = &'static str;
-
-    fn try_from(value: FlagOrName) -> std::result::Result<Self, &'static str> {
-        match value {
-            FlagOrName::Flag(flag) => Ok(InitLoKr::Flag(flag)),
-            FlagOrName::Name(name) if name == LYCORIS => Ok(InitLoKr::Lycoris),
-            _ => Err("should be true, false or \"lycoris\""),
-        }
-    }
-}
-
-impl From<InitLoKr> for FlagOrName {
-    fn from(init: InitLoKr) -> Self {
-        match init {
-            InitLoKr::Flag(flag) => FlagOrName::Flag(flag),
-            InitLoKr::Lycoris => FlagOrName::Name(LYCORIS.to_owned()),
-        }
-    }
-}
-
-const LYCORIS: &str = "lycoris";
 
 impl Default for LoKrConfig {
     fn default() -> Self {
@@ -164,9 +141,6 @@ const CAN: Adaptable = Adaptable::linear(NAME, defaults::lora);
 impl PeftConfig for LoKrConfig {
     const TYPE: &'static str = "LOKR";
     const DEFAULTS: &'static str = r#"{"use_effective_conv2d": false}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for LoKrConfig {
@@ -174,15 +148,9 @@ impl MethodConfig for LoKrConfig {
         self.check()?;
         self.common.resolve(NAME, outline)?;
         let found = self.targets.resolve(&CAN, &self.layers, self.common.saved(), outline)?;
-        let sites = Ranks {
-            method: NAME,
-            r: self.r,
-            alpha: ("alpha", self.alpha),
-            rooted: false,
-            rank_pattern: &self.rank_pattern,
-            alpha_pattern: &self.alpha_pattern,
-        }
-        .resolve(found.sites)?;
+        let alpha = ("alpha", self.alpha);
+        let ranks = Ranks::new(NAME, self.r, alpha, [&self.rank_pattern, &self.alpha_pattern]);
+        let sites = ranks.resolve(found.sites)?;
         self.targets.target_modules = Some(found.names);
         Ok(self.resolved(|config| LoKrMethod { config, sites }))
     }

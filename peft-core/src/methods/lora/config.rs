@@ -1,7 +1,8 @@
 //! LoRA's configuration.
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, check_dropout, whole};
+use crate::methods::config::{Common, whole};
 use crate::methods::lora::NAME;
 use crate::methods::lora::bias::Bias;
 use crate::methods::lora::start::InitLora;
@@ -111,7 +112,7 @@ impl LoraConfig {
 
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |field: &str, message: String| Err(Error::config(NAME, field, message));
-        check_dropout(NAME, "lora_dropout", self.lora_dropout)?;
+        check::share(NAME, "lora_dropout", self.lora_dropout)?;
         if self.lora_bias && self.use_dora {
             return wrong("lora_bias", "has no meaning with use_dora".into());
         }

@@ -23,11 +23,11 @@ pub use start::InitLora;
 pub(crate) use tie::Tie;
 
 use crate::error::Result;
-use crate::methods::config::{Common, PeftConfig};
+use crate::methods::config::PeftConfig;
 use crate::methods::lora::plan::LoraPlan;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{
-    Adapter, Counting, Factors, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site,
+    Adapter, Counting, FactorNames, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site, numel,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -50,9 +50,6 @@ impl PeftConfig for LoraConfig {
         "loftq_config": true, "lora_ga_config": true, "megatron_config": true, "megatron_core": true,
         "qalora_group_size": true
     }"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for LoraConfig {
@@ -158,13 +155,13 @@ impl Method for LoraMethod {
             site.is_some_and(|site| self.plan.bases.get(site) == Some(&true))
         };
         let extra = params.tensors().into_iter().filter(|(name, _)| bias::is_original(name) || tied(name));
-        extra.map(|(_, t)| i64::try_from(t.numel()).unwrap_or(i64::MAX)).fold(0, i64::saturating_sub)
+        extra.map(|(_, t)| numel(&t)).fold(0, i64::saturating_sub)
     }
 
-    fn factors(&self) -> Vec<Factors> {
+    fn factors(&self) -> Vec<FactorNames> {
         let pair = |(site, rank): (&String, &SiteRank)| {
             let [a, b] = ["lora_A", "lora_B"].map(|leaf| format!("{PREFIX}{site}.{leaf}.weight"));
-            Factors { a, b, scaling: rank.scaling }
+            FactorNames { a, b, scaling: rank.scaling }
         };
         self.plan.sites.iter().map(pair).collect()
     }

@@ -8,7 +8,7 @@ use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};
 use crate::methods::trainable_tokens::words;
 use crate::seam::{Outline, SiteKind, SiteOutline};
-use crate::target::{Adaptable, Names, closest, defaults};
+use crate::target::{Adaptable, Names, defaults, no_target};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a configuration comes to in a model.
@@ -68,15 +68,9 @@ impl LoraConfig {
             return Err(Error::config(NAME, "trainable_token_indices", message));
         }
         let bases = self.bases(outline, &adapted);
-        let sites = Ranks {
-            method: NAME,
-            r: self.r,
-            alpha: ("lora_alpha", self.lora_alpha),
-            rooted: self.use_rslora,
-            rank_pattern: &self.rank_pattern,
-            alpha_pattern: &self.alpha_pattern,
-        }
-        .resolve(sites)?;
+        let alpha = ("lora_alpha", self.lora_alpha);
+        let ranks = Ranks::new(NAME, self.r, alpha, [&self.rank_pattern, &self.alpha_pattern]);
+        let sites = Ranks { rooted: self.use_rslora, ..ranks }.resolve(sites)?;
         Ok(LoraPlan { sites, bases, tokens, tie })
     }
 
@@ -111,8 +105,7 @@ impl LoraConfig {
             }
         }
         if owners.is_empty() {
-            let close = closest(target, outline.params.iter().map(String::as_str));
-            return Err(Error::NoTarget { method: NAME, field, pattern: target.to_owned(), close });
+            return Err(no_target(NAME, field, target, outline.params.iter().map(String::as_str)));
         }
         Ok(owners)
     }
@@ -129,8 +122,8 @@ impl LoraConfig {
                 for (layer, indices) in layers {
                     let ends = |name: &str| name == layer || name.ends_with(&format!(".{layer}"));
                     let Some(site) = outline.sites.iter().find(|s| ends(&s.name)) else {
-                        let close = closest(layer, outline.sites.iter().map(|s| s.name.as_str()));
-                        return Err(Error::NoTarget { method: NAME, field, pattern: layer.clone(), close });
+                        let sites = outline.sites.iter().map(|s| s.name.as_str());
+                        return Err(no_target(NAME, field, layer, sites));
                     };
                     rows.add(ask, outline, &site.name, indices)?;
                 }

@@ -3,18 +3,16 @@
 use crate::error::{Error, Result};
 use crate::methods::lora::NAME;
 use crate::methods::ranks::SiteRank;
-use crate::methods::values::FlagOrName;
 use crate::seam::{Init, PREFIX, Params, Site};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// How LoRA starts: PEFT's `init_lora_weights`, which is `true`, `false` or a name in the file. Embeddings have one start,
 /// A = 0 and B ~ N(0, 1), and draw both for `false`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "FlagOrName", into = "FlagOrName")]
+#[serde(rename_all = "lowercase", try_from = "FlagOrName")]
 pub enum InitLora {
-    /// `true`: the paper's reference code; `false`: B is drawn too, so the start is not the identity.
-    Flag(bool),
     /// A ~ N(0, 1/r²), and B = 0.
     Gaussian,
     /// PiSSA, Meng et al. 2024, <https://arxiv.org/abs/2404.02948>, section 3: with `W = U S Vᵀ` cut to rank r and the
@@ -23,6 +21,19 @@ pub enum InitLora {
     /// OLoRA, Büyükakyüz 2024, <https://arxiv.org/abs/2406.01775>: with `W = Q R`, A₀ is R's first r rows and B₀ Q's
     /// first r columns. The base continues as `W − s·B₀A₀`.
     Olora,
+    /// `true`: the paper's reference code; `false`: B is drawn too, so the start is not the identity.
+    #[serde(untagged)]
+    Flag(bool),
+}
+
+/// `true`, `false` or a name, as the file has it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum FlagOrName {
+    Flag(bool),
+    Name(String),
+    /// Neither: for the message alone.
+    Other(IgnoredAny),
 }
 
 const NAMED: [(&str, InitLora); 3] =
@@ -46,16 +57,6 @@ impl TryFrom<FlagOrName> for InitLora {
         };
         let known = "true, false, \"gaussian\", \"pissa\" and \"olora\" are";
         Err(format!("{known}, others are not supported{why}"))
-    }
-}
-
-impl From<InitLora> for FlagOrName {
-    fn from(init: InitLora) -> Self {
-        let name = || NAMED.iter().find(|(_, named)| *named == init).map_or("", |(name, _)| *name);
-        match init {
-            InitLora::Flag(flag) => FlagOrName::Flag(flag),
-            InitLora::Gaussian | InitLora::Pissa | InitLora::Olora => FlagOrName::Name(name().to_owned()),
-        }
     }
 }
 
@@ -127,7 +128,7 @@ impl Decomposition {
             params.set_state(&name("start_B"), b.f_to(params.device())?);
             Ok(a)
         })?;
-        let missing = || Err(Error::Input(format!("{}: no start of `{}`", params.place(), site.name)));
+        let missing = || Err(Error::Input(format!("{}: no start of `{}`", params.label(), site.name)));
         Ok((a, params.state_of(&name("start_B"), &[out, k], missing)?))
     }
 }

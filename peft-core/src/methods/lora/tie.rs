@@ -10,7 +10,7 @@ use crate::methods::lora::{BASE, Lora, LoraConfig};
 use crate::methods::ranks::SiteRank;
 use crate::methods::trainable_tokens::words;
 use crate::seam::{Outline, PREFIX, Params, Site, Twin};
-use crate::target::{Names, Targets, within};
+use crate::target::{Names, Targets, no_target, within};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tch::Tensor;
@@ -49,8 +49,7 @@ impl Tie {
         let words = words(outline)?.to_owned();
         let weight = format!("{words}.weight");
         let Some(head) = outline.sites.iter().find(|s| s.tied.as_ref() == Some(&weight)) else {
-            let (field, pattern) = ("ensure_weight_tying", "true".to_owned());
-            return Err(Error::NoTarget { method, field, pattern, close: Vec::new() });
+            return Err(no_target(method, "ensure_weight_tying", "true", []));
         };
         let (words, head) = (words.clone(), head.name.clone());
         let only_words = |names: &mut Vec<String>| {
@@ -110,7 +109,7 @@ impl Tie {
         let factor = |leaf: &str| {
             let name = format!("{PREFIX}{}.{leaf}", self.words);
             let missing =
-                || Error::Input(format!("{}: no `{name}` for the head that is tied to it", params.place()));
+                || Error::Input(format!("{}: no `{name}` for the head that is tied to it", params.label()));
             params.find(&name).ok_or_else(missing)
         };
         let (a, b) = (factor("lora_embedding_B")?.f_tr()?, factor("lora_embedding_A")?.f_tr()?);

@@ -11,8 +11,9 @@
 
 mod adapter;
 
+use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::config::{Common, PeftConfig, check_dropout};
+use crate::methods::config::{Common, PeftConfig};
 use crate::methods::oft::adapter::{Oft, projected};
 use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Params, Resolved, Site};
 use crate::target::{Adaptable, Layers, Targets, defaults};
@@ -113,9 +114,9 @@ impl OftConfig {
                 return wrong(if size < 0 { "oft_block_size" } else { "r" }, message);
             }
         }
-        check_dropout(NAME, "module_dropout", self.module_dropout)?;
-        if self.coft && !(self.eps > 0.0 && self.eps.is_finite()) {
-            return wrong("eps", format!("should be a positive number, is {}", self.eps));
+        check::share(NAME, "module_dropout", self.module_dropout)?;
+        if self.coft {
+            check::above_zero(NAME, "eps", self.eps)?;
         }
         let terms = self.num_cayley_neumann_terms;
         if self.use_cayley_neumann && terms < 2 {
@@ -156,9 +157,6 @@ const LEAF: &str = "oft_R.weight";
 impl PeftConfig for OftConfig {
     const TYPE: &'static str = "OFT";
     const DEFAULTS: &'static str = r#"{"bias": "none", "fan_in_fan_out": false}"#;
-    fn common(&self) -> &Common {
-        &self.common
-    }
 }
 
 impl MethodConfig for OftConfig {
@@ -192,9 +190,7 @@ impl Method for OftMethod {
     }
 
     fn adapt(&self, site: &Site<'_>, params: &Params) -> Result<Option<Box<dyn Adapter>>> {
-        let Some((_, inp)) = site.linear().filter(|_| self.sites.contains(site.name)) else {
-            return Ok(None);
-        };
+        let Some((_, inp)) = site.linear_of(&self.sites) else { return Ok(None) };
         let config = &self.config;
         let (blocks, size) = config.blocks(inp);
         let stored = if config.block_share { 1 } else { blocks };

@@ -164,24 +164,20 @@ impl Architecture for EncoderConfig {
     fn dims(&self) -> Dims {
         let named = (0..).zip(&self.labels).any(|(class, name)| *name != unnamed(class));
         let (hub, first) = (self.family.hub, self.first_position());
-        Dims {
-            model_type: hub.model_type.into(),
-            task: Some(hub.task),
-            head: Some(HEAD.into()),
-            // LABEL_0 and so on are what transformers writes where nobody has named them.
-            classes: if named { self.labels.clone() } else { Vec::new() },
-            transformer: Some(Transformer {
-                layers: self.num_hidden_layers,
-                hidden: self.hidden_size,
-                heads: self.num_attention_heads,
-                kv_heads: self.num_attention_heads,
-                head_dim: self.head_dim(),
-                word_embedding: format!("{}.embeddings.word_embeddings.weight", hub.model_type),
-                vocab: self.vocab_size,
-                positions: Some(self.max_position_embeddings.saturating_sub(first)),
-                pad: Some(self.pad_token_id.max(0)),
-            }),
-        }
+        let stack = Transformer {
+            layers: self.num_hidden_layers,
+            hidden: self.hidden_size,
+            heads: self.num_attention_heads,
+            kv_heads: self.num_attention_heads,
+            head_dim: self.head_dim(),
+            word_embedding: format!("{}.embeddings.word_embeddings.weight", hub.model_type),
+            vocab: self.vocab_size,
+            positions: Some(self.max_position_embeddings.saturating_sub(first)),
+            pad: Some(self.pad_token_id.max(0)),
+        };
+        // LABEL_0 and so on are what transformers writes where nobody has named them.
+        let classes = if named { self.labels.clone() } else { Vec::new() };
+        Dims { classes, ..hub.dims(HEAD, stack) }
     }
 
     fn resized(&self, vocab_size: i64) -> Option<Box<dyn Architecture>> {

@@ -1,6 +1,7 @@
 //! What is done to the tensors of several adapters, element by element.
 
-use crate::error::{Error, Result};
+use crate::check;
+use crate::error::Result;
 use crate::peft::combine::NAME;
 use tch::{Kind, Tensor};
 
@@ -33,12 +34,7 @@ pub enum MajoritySign {
 
 impl Arithmetic {
     pub(super) fn check(self) -> Result<()> {
-        match self.density() {
-            Some(density) if !(density > 0.0 && density <= 1.0) => {
-                Err(Error::config(NAME, "density", format!("should be in (0, 1], is {density}")))
-            }
-            _ => Ok(()),
-        }
+        self.density().map_or(Ok(()), |density| check::kept(NAME, "density", density))
     }
 
     fn density(self) -> Option<f64> {

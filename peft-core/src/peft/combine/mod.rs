@@ -22,6 +22,7 @@ mod settings;
 pub use arithmetic::{Arithmetic, MajoritySign};
 pub use settings::Settings;
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::peft::to_lora::assembly::{Assembly, AssemblySite};
@@ -60,12 +61,10 @@ impl Combination {
             Combination::Cat => Ok(()),
             Combination::Factors(arithmetic) => arithmetic.check(),
             Combination::Svd(arithmetic, Rank { rank, clamp }) => {
-                if let Some(rank) = rank.filter(|r| *r <= 0) {
-                    return Err(Error::config(NAME, "svd_rank", format!("should be positive, is {rank}")));
-                }
-                if let Some(clamp) = clamp.filter(|q| !(0.0..=1.0).contains(q)) {
-                    return Err(Error::config(NAME, "svd_clamp", format!("should be in [0, 1], is {clamp}")));
-                }
+                rank.map_or(Ok(()), |rank| check::positive(NAME, "svd_rank", rank))?;
+                let fits =
+                    |q: f64| check::should_be((0.0..=1.0).contains(&q), "in [0, 1]", NAME, "svd_clamp", q);
+                clamp.map_or(Ok(()), fits)?;
                 arithmetic.check()
             }
         }

@@ -96,13 +96,7 @@ impl Assembly {
                 false => ["lora_A.weight", "lora_B.weight"],
             };
             if self.biased() {
-                let bias = match &change.bias {
-                    Some(bias) => bias.shallow_clone(),
-                    None => {
-                        change.b.f_new_zeros([change.b.size2()?.0], (change.b.kind(), change.b.device()))?
-                    }
-                };
-                tensors.push((format!("{PREFIX}{name}.lora_B.bias"), bias));
+                tensors.push((format!("{PREFIX}{name}.lora_B.bias"), change.bias_or_zeros()?));
             }
             tensors.push((format!("{PREFIX}{name}.{a}"), change.a.f_contiguous()?));
             tensors.push((format!("{PREFIX}{name}.{b}"), change.b.f_contiguous()?));

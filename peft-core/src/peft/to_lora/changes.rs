@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::run::{Copied, Origin, Rewrite};
-use crate::seam::{Counting, Kernel, Layer, LowRank, PREFIX, Weights};
+use crate::seam::{Counting, Kernel, Layer, LowRank, PREFIX, Weights, plus};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,10 +124,10 @@ impl Rewrite for Collect {
         };
         let (weight, bias, values) = match low_rank {
             Some(change) => {
-                let own = delta(there.bias.as_ref(), before.bias.as_ref())?;
-                let bias = sum(own.as_ref(), change.bias.as_ref())?;
-                let after = sum(there.bias.as_ref(), change.bias.as_ref())?;
-                (Delta::LowRank(change), bias, Weights { bias: after, ..there })
+                let more = || change.bias.as_ref().map(Tensor::shallow_clone);
+                let bias = plus(delta(there.bias.as_ref(), before.bias.as_ref())?, more())?;
+                let after = Weights { bias: plus(there.bias, more())?, ..there };
+                (Delta::LowRank(change), bias, after)
             }
             None => {
                 let after = layer.folded(|_| Ok(()))?;
@@ -184,14 +184,6 @@ impl Rewrite for Collect {
 /// The parameter that a copy of this name is of, by PEFT's rule.
 fn twin(key: &str) -> &str {
     key.strip_prefix(PREFIX).unwrap_or(key)
-}
-
-/// The sum of what there is.
-fn sum(a: Option<&Tensor>, b: Option<&Tensor>) -> Result<Option<Tensor>> {
-    Ok(match (a, b) {
-        (Some(a), Some(b)) => Some(a.f_add(b)?),
-        (a, b) => a.or(b).map(Tensor::shallow_clone),
-    })
 }
 
 /// `after − before` in f32, unless it is 0 or there is neither.

@@ -7,6 +7,7 @@
 pub(crate) mod assembly;
 pub(crate) mod changes;
 
+use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::Common;
 use crate::peft::Peft;
@@ -83,9 +84,7 @@ impl Peft {
     /// [`Error::NotMergeable`] and [`Error::Unsupported`], naming the site, for what is not a change of weights; a rank
     /// that is not positive; names that are unknown or taken.
     pub fn to_lora(&mut self, name: &str, new: &str, rank: i64) -> Result<Conversion> {
-        if rank <= 0 {
-            return Err(Error::config("to_lora", "rank", format!("should be a positive integer, is {rank}")));
-        }
+        check::positive("to_lora", "rank", rank)?;
         self.check_new(new)?;
         let _guard = tch::no_grad_guard();
         let changes = Changes::read(self, name, true)?;

@@ -10,8 +10,8 @@ use crate::run::rewrite::{Origin, Rewrite};
 use crate::run::scope::weights::Stored;
 use crate::seam::layer::Placed;
 use crate::seam::{
-    Attention, Block, Kernel, Layer, Method, Numerics, OwnKernel, Params, Place, Prompt, Role, Site, SiteKind,
-    SiteOutline, Weights,
+    Attention, Block, Kernel, Layer, Method, Numerics, OwnKernel, Params, Place, Prompt, Role, Site,
+    SiteKind, SiteOutline, Weights,
 };
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -77,7 +77,7 @@ impl<'a> Scope<'a> {
         if self.path.is_empty() { leaf.to_string() } else { format!("{}.{leaf}", self.path) }
     }
 
-    fn site<'s>(&'s self, name: &'s str, place: Place<'s>, stored: Option<Stored<'_>>) -> Site<'s> {
+    fn site<'s>(&'s self, name: &'s str, place: Place<'s>, stored: Option<&Stored<'_>>) -> Site<'s> {
         self.run.sites.borrow_mut().push(SiteOutline {
             name: name.to_owned(),
             kind: SiteKind::from(&place),
@@ -118,7 +118,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn kernel(&self, leaf: &str, kernel: Kernel, stored: Stored<'_>) -> Result<Layer> {
+    fn kernel(&self, leaf: &str, kernel: Kernel, stored: &Stored<'_>) -> Result<Layer> {
         let name = self.join(leaf);
         let base = self.base(&kernel, stored)?;
         let place = Place::Layer { kernel: &kernel, shape: stored.shape, base: &base };
@@ -130,11 +130,11 @@ impl<'a> Scope<'a> {
         )?;
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(rewrite) = self.run.rewrite {
-            let (weight, bias) = (self.join(stored.weight), stored.bias.map(|(leaf, _)| self.join(leaf)));
+            let bias = stored.bias.as_ref().map(|(leaf, _)| self.join(leaf));
             rewrite.layer(
                 &mut layer,
                 &Origin {
-                    weight,
+                    weight: self.join(&stored.weight),
                     bias,
                     transposed: stored.transposed,
                     length_first: self.length_first,
@@ -147,48 +147,42 @@ impl<'a> Scope<'a> {
 
     /// `leaf.weight` `[out, in]` and, if asked for, `leaf.bias` `[out]`.
     pub fn linear(&self, leaf: &str, inp: i64, out: i64, bias: bool) -> Result<Layer> {
-        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
-        self.kernel(leaf, Kernel::Linear, Stored::plain(&w, &[out, inp], bias.then_some(&b)))
+        self.kernel(leaf, Kernel::Linear, &Stored::new(leaf, &[out, inp], bias))
     }
 
     /// GPT-2's `Conv1D`: a linear layer with a bias whose `leaf.weight` is stored as `[in, out]`.
     pub fn conv1d(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
-        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
         let shape = [out, inp];
-        let stored = Stored { transposed: true, ..Stored::plain(&w, &shape, Some(&b)) };
-        self.kernel(leaf, Kernel::Linear, stored)
+        let stored = Stored { transposed: true, ..Stored::new(leaf, &shape, true) };
+        self.kernel(leaf, Kernel::Linear, &stored)
     }
 
     /// A linear layer whose weight is the parameter `other` (full name): the head of a model with tied embeddings.
     pub fn tied_linear(&self, leaf: &str, other: &str, inp: i64, out: i64) -> Result<Layer> {
-        let w = format!("{leaf}.weight");
         let shape = [out, inp];
-        let stored = Stored { tied: Some(other), ..Stored::plain(&w, &shape, None) };
-        self.kernel(leaf, Kernel::Linear, stored)
+        let stored = Stored { tied: Some(other), ..Stored::new(leaf, &shape, false) };
+        self.kernel(leaf, Kernel::Linear, &stored)
     }
 
     /// A linear layer stored under other names, as `nn.MultiheadAttention` has it: `leaf_weight`, `leaf_bias`.
-    pub fn packed_linear(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
-        let (w, b) = (format!("{leaf}_weight"), format!("{leaf}_bias"));
-        self.kernel(leaf, Kernel::Linear, Stored::plain(&w, &[out, inp], Some(&b)))
+    pub fn in_proj(&self, leaf: &str, inp: i64, out: i64) -> Result<Layer> {
+        let (weight, bias) = (format!("{leaf}_weight"), Some((format!("{leaf}_bias"), out)));
+        self.kernel(leaf, Kernel::Linear, &Stored { weight, bias, ..Stored::new(leaf, &[out, inp], true) })
     }
 
     /// `leaf.weight` `[vocab, dim]`.
     pub fn embedding(&self, leaf: &str, vocab: i64, dim: i64) -> Result<Layer> {
-        let w = format!("{leaf}.weight");
-        self.kernel(leaf, Kernel::Embedding, Stored::plain(&w, &[vocab, dim], None))
+        self.kernel(leaf, Kernel::Embedding, &Stored::new(leaf, &[vocab, dim], false))
     }
 
     /// `leaf.weight` and `leaf.bias`, both `[dim]`.
     pub fn layer_norm(&self, leaf: &str, dim: i64, eps: f64) -> Result<Layer> {
-        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
-        self.kernel(leaf, Kernel::LayerNorm { eps }, Stored::plain(&w, &[dim], Some(&b)))
+        self.kernel(leaf, Kernel::LayerNorm { eps }, &Stored::new(leaf, &[dim], true))
     }
 
     /// `leaf.weight` `[dim]`.
     pub fn rms_norm(&self, leaf: &str, dim: i64, eps: f64) -> Result<Layer> {
-        let w = format!("{leaf}.weight");
-        self.kernel(leaf, Kernel::RmsNorm { eps }, Stored::plain(&w, &[dim], None))
+        self.kernel(leaf, Kernel::RmsNorm { eps }, &Stored::new(leaf, &[dim], false))
     }
 
     /// A layer with a kernel of the model's own, a function of its input and its weights: `leaf.weight` of shape `weight`
@@ -219,10 +213,9 @@ impl<'a> Scope<'a> {
         bias: Option<i64>,
         kernel: impl Fn(&Tensor, &Weights) -> Result<Tensor> + Send + Sync + 'static,
     ) -> Result<Layer> {
-        let (w, b) = (format!("{leaf}.weight"), format!("{leaf}.bias"));
-        let stored =
-            Stored { bias: bias.map(|length| (b.as_str(), length)), ..Stored::plain(&w, weight, None) };
-        self.kernel(leaf, Kernel::Own(OwnKernel::new(kernel)), stored)
+        let bias = bias.map(|length| (format!("{leaf}.bias"), length));
+        let stored = Stored { bias, ..Stored::new(leaf, weight, false) };
+        self.kernel(leaf, Kernel::Own(OwnKernel::new(kernel)), &stored)
     }
 
     /// A bare parameter of the model, one that is of no layer: a gate, a table of positions. `leaf` is its whole name in

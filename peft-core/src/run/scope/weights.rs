@@ -8,23 +8,26 @@ use crate::seam::{Base, Counting, Kernel, Overlay, Weights, is_float};
 use tch::Tensor;
 
 /// How the parameters of a layer are stored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Stored<'s> {
-    pub weight: &'s str,
+    /// Its name in the scope.
+    pub weight: String,
     /// As the kernel needs it: `[out, in]`.
     pub shape: &'s [i64],
     /// Stored as `[in, out]`.
     pub transposed: bool,
     /// Full name of the parameter whose tensor the weight is.
     pub tied: Option<&'s str>,
-    /// The bias and its length.
-    pub bias: Option<(&'s str, i64)>,
+    /// The bias, by its name in the scope, and its length.
+    pub bias: Option<(String, i64)>,
 }
 
 impl<'s> Stored<'s> {
-    pub fn plain(weight: &'s str, shape: &'s [i64], bias: Option<&'s str>) -> Self {
+    /// `leaf.weight`, and `leaf.bias` with a value an output where there is a bias.
+    pub fn new(leaf: &str, shape: &'s [i64], bias: bool) -> Self {
         let out = shape.first().copied().unwrap_or_default();
-        Self { weight, shape, transposed: false, tied: None, bias: bias.map(|leaf| (leaf, out)) }
+        let bias = bias.then(|| (format!("{leaf}.bias"), out));
+        Self { weight: format!("{leaf}.weight"), shape, transposed: false, tied: None, bias }
     }
 
     /// The weight's shape in the file.
@@ -41,22 +44,22 @@ impl<'s> Stored<'s> {
 
 impl Scope<'_> {
     /// The frozen weights of a layer.
-    pub(super) fn base(&self, kernel: &Kernel, stored: Stored<'_>) -> Result<Base> {
-        let weight = match stored {
-            Stored { tied: Some(other), .. } => self.tied_param(stored.weight, other, stored.shape)?,
-            _ => match self.run.base.find_packed(&self.join(stored.weight)) {
+    pub(super) fn base(&self, kernel: &Kernel, stored: &Stored<'_>) -> Result<Base> {
+        let weight = match stored.tied {
+            Some(other) => self.tied_param(&stored.weight, other, stored.shape)?,
+            None => match self.run.base.find_nf4(&self.join(&stored.weight)) {
                 Some(packed) if *kernel == Kernel::Linear => return self.packed(stored, packed),
-                _ => stored.turn(self.stored(stored.weight, &stored.dims())?)?,
+                _ => stored.turn(self.stored(&stored.weight, &stored.dims())?)?,
             },
         };
         Ok(Base::Dense(Weights { weight, bias: self.bias(stored)? }))
     }
 
     /// As [`Scope::base`], of a weight in 4 bits: that is `[out, in]` always. An overlay's copy of it is dense.
-    fn packed(&self, stored: Stored<'_>, weight: Nf4) -> Result<Base> {
-        let name = self.join(stored.weight);
+    fn packed(&self, stored: &Stored<'_>, weight: Nf4) -> Result<Base> {
+        let name = self.join(&stored.weight);
         if weight.size() != stored.shape {
-            let (place, expected) = (self.run.base.place().to_owned(), stored.shape.to_vec());
+            let (place, expected) = (self.run.base.label().to_owned(), stored.shape.to_vec());
             let hint = ", in 4 bits".to_owned();
             return Err(Error::Shape { place, name, expected, found: weight.size().to_vec(), hint });
         }
@@ -70,8 +73,8 @@ impl Scope<'_> {
         })
     }
 
-    fn bias(&self, stored: Stored<'_>) -> Result<Option<Tensor>> {
-        stored.bias.map(|(leaf, length)| self.stored(leaf, &[length])).transpose()
+    fn bias(&self, stored: &Stored<'_>) -> Result<Option<Tensor>> {
+        stored.bias.as_ref().map(|(leaf, length)| self.stored(leaf, &[*length])).transpose()
     }
 
     /// A parameter of the base by its full name.
@@ -80,7 +83,7 @@ impl Scope<'_> {
         if is_float(&tensor) {
             return Ok(tensor);
         }
-        let (place, found) = (self.run.base.place().to_owned(), tensor.kind());
+        let (place, found) = (self.run.base.label().to_owned(), tensor.kind());
         Err(Error::Dtype { place, name: name.to_owned(), found })
     }
 

@@ -21,7 +21,7 @@ use tch::{Device, Kind, Tensor, nn};
 #[derive(Debug)]
 pub struct Params {
     store: nn::VarStore,
-    place: String,
+    label: String,
     sealed: bool,
     read: Mutex<BTreeSet<String>>,
     state: Mutex<BTreeMap<String, Tensor>>,
@@ -32,10 +32,10 @@ pub struct Params {
 impl Params {
     /// An empty store that makes parameters on demand ([`Params::get_or_init`]). `place` is what its errors
     /// call it: "adapter `lora`", a file's path.
-    pub fn new(place: impl Into<String>, device: Device) -> Self {
+    pub fn new(label: impl Into<String>, device: Device) -> Self {
         Self {
             store: nn::VarStore::new(device),
-            place: place.into(),
+            label: label.into(),
             sealed: false,
             read: Mutex::default(),
             state: Mutex::default(),
@@ -47,11 +47,11 @@ impl Params {
     /// A sealed store of the given tensors, moved to `device`, frozen. It takes over their memory: nobody else should
     /// go on writing to it.
     pub fn from_tensors(
-        place: impl Into<String>,
+        label: impl Into<String>,
         device: Device,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Self> {
-        let mut params = Self::new(place, device);
+        let mut params = Self::new(label, device);
         for (name, tensor) in tensors {
             params.insert(&name, tensor, false)?;
         }
@@ -61,12 +61,12 @@ impl Params {
 
     /// As [`Params::from_tensors`], of copies.
     pub(crate) fn from_copies(
-        place: impl Into<String>,
+        label: impl Into<String>,
         device: Device,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
     ) -> Result<Self> {
         let copies = tensors.into_iter().map(|(name, t)| Ok((name, t.f_detach_copy()?)));
-        Self::from_tensors(place, device, copies.collect::<Result<Vec<_>>>()?)
+        Self::from_tensors(label, device, copies.collect::<Result<Vec<_>>>()?)
     }
 
     /// From now on a missing name is an error and never a fresh tensor.
@@ -80,8 +80,8 @@ impl Params {
     }
 
     /// What errors call this store.
-    pub fn place(&self) -> &str {
-        &self.place
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// The device of all tensors.
@@ -135,9 +135,9 @@ impl Params {
         let Some(tensor) = self.find(name) else {
             if self.packs().contains_key(name) {
                 let message = "is in 4 bits; that is for the weights of linear layers alone";
-                return Err(Error::config(&self.place, name, message));
+                return Err(Error::config(&self.label, name, message));
             }
-            let (place, name, expected) = (self.place.clone(), name.to_owned(), dims.to_vec());
+            let (place, name, expected) = (self.label.clone(), name.to_owned(), dims.to_vec());
             return Err(Error::Missing { hint: self.hint(&name), place, name, expected });
         };
         self.check(name, dims, &tensor)?;
@@ -167,11 +167,11 @@ impl Params {
     /// Adds a tensor under a new name, moved to the store's device.
     pub fn insert(&self, name: &str, tensor: Tensor, trainable: bool) -> Result<()> {
         if name.split('.').any(str::is_empty) {
-            return Err(Error::Input(format!("{}: `{name}` is not the name of a tensor", self.place)));
+            return Err(Error::Input(format!("{}: `{name}` is not the name of a tensor", self.label)));
         }
         let tensor = tensor.f_detach()?.f_to(self.device())?;
         if self.variables().named_variables.contains_key(name) {
-            return Err(Error::Exists { place: self.place.clone(), name: name.to_owned() });
+            return Err(Error::Exists { place: self.label.clone(), name: name.to_owned() });
         }
         let (dir, leaf) = name.rsplit_once('.').unwrap_or(("", name));
         let path = dir
@@ -231,8 +231,8 @@ impl Params {
             Ok((name, t))
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
-        let copy = Params::from_copies(self.place.clone(), self.device(), tensors)?;
-        self.packed().iter().try_for_each(|(name, w)| copy.insert_packed(name, &w.to_kind(kind)))?;
+        let copy = Params::from_copies(self.label.clone(), self.device(), tensors)?;
+        self.nf4s().iter().try_for_each(|(name, w)| copy.insert_nf4(name, &w.to_kind(kind)))?;
         Ok(copy)
     }
 
@@ -242,7 +242,7 @@ impl Params {
             return Ok(());
         }
         Err(Error::Shape {
-            place: self.place.clone(),
+            place: self.label.clone(),
             name: name.to_owned(),
             expected: dims.to_vec(),
             found,
@@ -262,6 +262,11 @@ impl Params {
 /// Whether it can have a gradient.
 pub(crate) fn is_float(t: &Tensor) -> bool {
     matches!(t.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
+}
+
+/// Number of values.
+pub(crate) fn numel(t: &Tensor) -> i64 {
+    i64::try_from(t.numel()).unwrap_or(i64::MAX)
 }
 
 /// Whether no value is NaN or infinite. What are no floats are numbers.

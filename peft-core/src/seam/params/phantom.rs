@@ -7,8 +7,8 @@ use tch::{Device, Kind, Tensor};
 
 impl Params {
     /// An empty store in which every tensor is there, once it is asked for. Nothing is drawn, and nothing computed.
-    pub(crate) fn phantom(place: impl Into<String>) -> Self {
-        Self { phantom: true, ..Self::new(place, Device::Cpu) }
+    pub(crate) fn phantom(label: impl Into<String>) -> Self {
+        Self { phantom: true, ..Self::new(label, Device::Cpu) }
     }
 
     /// Makes the tensor that a phantom store is asked for.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::quant::Nf4;
-use crate::seam::params::Params;
+use crate::seam::params::{Params, numel};
 use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
@@ -10,12 +10,12 @@ use tch::{Kind, Tensor};
 /// Weights in 4 bits. A name is that of a dense tensor or of one of these.
 impl Params {
     /// All weights in 4 bits by name, in the order of their names.
-    pub fn packed(&self) -> BTreeMap<String, Nf4> {
+    pub fn nf4s(&self) -> BTreeMap<String, Nf4> {
         self.packs().iter().map(|(n, w)| (n.clone(), w.shallow_clone())).collect()
     }
 
     /// The weight in 4 bits of that name, if there is one.
-    pub fn find_packed(&self, name: &str) -> Option<Nf4> {
+    pub fn find_nf4(&self, name: &str) -> Option<Nf4> {
         let found = self.packs().get(name).map(Nf4::shallow_clone);
         if found.is_some() {
             self.reads().insert(name.to_owned());
@@ -24,10 +24,10 @@ impl Params {
     }
 
     /// Adds a weight in 4 bits under a new name, moved to the store's device.
-    pub fn insert_packed(&self, name: &str, weight: &Nf4) -> Result<()> {
+    pub fn insert_nf4(&self, name: &str, weight: &Nf4) -> Result<()> {
         let weight = weight.to_device(self.device())?;
         if self.kind(name).is_some() {
-            return Err(Error::Exists { place: self.place.clone(), name: name.to_owned() });
+            return Err(Error::Exists { place: self.label.clone(), name: name.to_owned() });
         }
         self.packs().insert(name.to_owned(), weight);
         Ok(())
@@ -35,7 +35,6 @@ impl Params {
 
     /// Name and number of values of everything there is, dense or in 4 bits.
     pub fn numels(&self) -> BTreeMap<String, i64> {
-        let numel = |t: &Tensor| i64::try_from(t.numel()).unwrap_or(i64::MAX);
         let mut all: BTreeMap<String, i64> =
             self.variables().named_variables.iter().map(|(n, t)| (n.clone(), numel(t))).collect();
         all.extend(self.packs().iter().map(|(n, w)| (n.clone(), w.numel())));

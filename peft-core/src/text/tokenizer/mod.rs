@@ -17,6 +17,10 @@ const MERGES: &str = "merges.txt";
 const PIECES: &str = "vocab.txt";
 const SENTENCEPIECE: &str = "tokenizer.model";
 
+/// Names of special tokens, in the order in which transformers adds them.
+pub(super) const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
 /// How to come by a `tokenizer.json`.
 const CONVERT: &str = "make a tokenizer.json of it: python -c \"from transformers import AutoTokenizer; \
                        AutoTokenizer.from_pretrained('.').save_pretrained('.')\"";

@@ -1,14 +1,10 @@
 //! The special tokens of a tokenizer that has no `tokenizer.json`: names (`bos_token`, ..), flags, and those that are added.
 
 use crate::error::{Error, Result};
-use crate::text::tokenizer::{CONFIG, Class, optional};
+use crate::text::tokenizer::{CONFIG, Class, SPECIAL_TOKENS, optional};
 use serde_json::Value;
 use std::path::Path;
 use tokenizers::{AddedToken, Tokenizer};
-
-/// The names, in the order in which transformers adds their tokens.
-const NAMES: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Special tokens and other added ones.
 #[derive(Debug)]
@@ -33,7 +29,7 @@ impl Special {
         let field = |name: &str| map.get(name).or_else(|| config.get(name));
         let wrong = |name: &str, v: &Value| Error::config(&place, name, format!("{v} is no token"));
         let mut named = Vec::new();
-        for name in NAMES {
+        for name in SPECIAL_TOKENS {
             let token = match field(name) {
                 Some(Value::Null) => None,
                 Some(value) => Some(token(value, map.get(name).is_some()).ok_or_else(|| wrong(name, value))?),
@@ -42,7 +38,7 @@ impl Special {
             named.extend(token.map(|token| (name.to_owned(), token)));
         }
         for (name, value) in config.as_object().into_iter().flatten() {
-            if name.ends_with("_token") && !NAMES.contains(&name.as_str()) {
+            if name.ends_with("_token") && !SPECIAL_TOKENS.contains(&name.as_str()) {
                 named.extend(token(value, false).map(|token| (name.clone(), token)));
             }
         }

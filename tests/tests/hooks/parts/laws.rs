@@ -144,7 +144,7 @@ fn four_bits_leave_them_alone() -> Result<()> {
     for (what, method, _) in cases() {
         let _serial = serial();
         let (mut peft, batch) = (sequence()?.quantised(&Nf4Config::default())?, features());
-        ensure!(peft.base().packed().keys().eq(["head.weight"]), "{:?}", peft.base().packed().keys());
+        ensure!(peft.base().nf4s().keys().eq(["head.weight"]), "{:?}", peft.base().nf4s().keys());
         peft.add("mine", method)?;
         shake(peft.params("mine")?)?;
         assert_close(what, &merged(&peft, &["mine"], &batch)?, &logits(&peft, &["mine"], &batch)?, 1e-5)?;
