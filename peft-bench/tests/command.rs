@@ -202,3 +202,18 @@ fn list_and_help() -> Result<()> {
     }
     Ok(())
 }
+
+/// With small sizes, and all else as by default: no seed, or any.
+#[test]
+fn mixed_rows_are_timed_with_any_seed() -> Result<()> {
+    let small =
+        "--rows 2 --rank 2 --tokens 4 --rounds 1 --steps 1 --hidden 48 --layers 1 --ffn 64 --vocab 50 --json";
+    for seed in [&[][..], &["--seed", "-3"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mixed")).args(small.split(' ')).args(seed).output()?;
+        ensure!(output.status.success(), "{}", text(&output.stderr));
+        let lines =
+            text(&output.stdout).lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+        ensure!(!lines.is_empty() && lines.iter().all(|line| line["way"].is_string()), "{lines:?}");
+    }
+    Ok(())
+}

@@ -28,6 +28,7 @@ struct Options {
     data: PathBuf,
     /// Directory for the adapter
     out: PathBuf,
+    /// Method to train with
     #[arg(long, value_enum, default_value = "lora")]
     method: Name,
     /// Rank of lora and dora (alpha is twice that), virtual tokens of prefix and prompt
@@ -54,6 +55,7 @@ struct Options {
     /// Peak learning rate, after a warm-up of 5 % of the steps [default: the method's]
     #[arg(long, value_parser = common::positive::<f64>)]
     lr: Option<f64>,
+    /// Seed of the adapter, of dropout and of the order of the texts
     #[arg(long, default_value_t = 0)]
     seed: i64,
     /// cpu, cuda, cuda:N or auto

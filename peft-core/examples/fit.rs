@@ -13,6 +13,7 @@ use peft_core::methods::{
 };
 use peft_core::report::commas;
 use peft_core::seam::MethodConfig;
+use serde_json::json;
 use std::path::Path;
 
 /// Says what fine-tuning a model takes, before it is downloaded
@@ -33,6 +34,9 @@ struct Options {
     /// Training examples
     #[arg(long, default_value_t = 10_000)]
     examples: i64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -54,8 +58,9 @@ impl From<Task> for TaskType {
 
 /// The model of a directory, or of a size.
 fn blueprint(model: &str) -> Result<Blueprint> {
+    let upper = model.to_ascii_uppercase();
     let unit =
-        [("M", 1e6), ("B", 1e9)].into_iter().find_map(|(unit, size)| Some((model.strip_suffix(unit)?, size)));
+        [("M", 1e6), ("B", 1e9)].into_iter().find_map(|(unit, size)| Some((upper.strip_suffix(unit)?, size)));
     match unit.and_then(|(number, size)| Some(number.parse::<f64>().ok()? * size)) {
         Some(size) if !Path::new(model).is_dir() => Ok(Blueprint::about(size as i64)?),
         _ => Blueprint::open(model).context("a model is a directory with a config.json, or a size: 7B, 350M"),
@@ -82,8 +87,6 @@ fn methods(common: &Common) -> Vec<(&'static str, Box<dyn MethodConfig>)> {
 fn main() -> Result<()> {
     let options = Options::parse();
     let model = blueprint(&options.model).with_context(|| format!("model `{}`", options.model))?;
-    println!("{model}");
-
     let usual = if model.outline().dims.causal() { Task::Generation } else { Task::Classification };
     let task: TaskType = options.task.unwrap_or(usual).into();
     let need = Need {
@@ -94,12 +97,32 @@ fn main() -> Result<()> {
     };
     let advice = recommend(&model, &need)?;
     let common = Common { task_type: Some(task), ..Common::default() };
+    let packed = model.weights(&Storage::qlora())?;
+    let estimates = methods(&common)
+        .into_iter()
+        .map(|(name, method)| Ok((name, model.estimate(method, &Setup::default())?)))
+        .collect::<Result<Vec<(&str, Estimate)>>>()?;
+    if options.json {
+        let methods = estimates.iter().map(|(name, Estimate { report, memory })| {
+            json!({
+                "method": name, "trainable": report.trainable, "all": report.all, "overhead_bytes": memory.overhead(),
+                "bytes_over_16_bits": memory.total(), "bytes_over_4_bits": packed + memory.overhead(),
+            })
+        });
+        let methods: Vec<_> = methods.collect();
+        let advice = json!({
+            "method": advice.choice.name(), "base": advice.setup.base.to_string(), "fits": advice.fits,
+            "bytes": advice.estimate.memory.total(), "free_bytes": advice.free, "why": advice.why,
+        });
+        println!("{}", json!({ "model": model.to_string(), "methods": methods, "advice": advice }));
+        return Ok(());
+    }
+
+    println!("{model}");
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["method", "trained", "%", "beside the base", "over 16 bits", "over 4 bits"]);
-    let packed = model.weights(&Storage::qlora())?;
-    for (name, method) in methods(&common) {
-        let Estimate { report, memory } = model.estimate(method, &Setup::default())?;
+    for (name, Estimate { report, memory }) in estimates {
         let bytes = [memory.overhead(), memory.total(), packed + memory.overhead()].map(human_bytes);
         let [beside, dense, packed] = bytes;
         let percent = format!("{:.4}", report.percent());
@@ -110,6 +133,6 @@ fn main() -> Result<()> {
     }
     println!("{table}\nActivations are not counted.\n");
 
-    println!("{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" });
+    print!("{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" });
     Ok(())
 }

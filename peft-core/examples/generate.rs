@@ -36,7 +36,7 @@ struct Options {
     /// Take the likeliest tokens, whatever generation_config.json says
     #[arg(long, conflicts_with = "sample")]
     greedy: bool,
-    /// [default: what generation_config.json says, or 1]
+    /// What logits are divided by before tokens are drawn [default: what generation_config.json says, or 1]
     #[arg(long, conflicts_with = "greedy", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Draw from that many likeliest tokens, 0 for all [default: what generation_config.json says, or 50]
@@ -45,6 +45,7 @@ struct Options {
     /// Draw from the likeliest tokens that have this probability together
     #[arg(long, conflicts_with = "greedy", allow_negative_numbers = true)]
     top_p: Option<f64>,
+    /// Seed of what is drawn [default: 0]
     #[arg(long, conflicts_with = "greedy")]
     seed: Option<u64>,
     /// cpu, cuda, cuda:N or auto

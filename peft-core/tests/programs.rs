@@ -174,6 +174,9 @@ fn fit_knows_what_a_model_is_for() -> Result<()> {
     ensure!(text.starts_with("bert of ") && !text.contains("writing text"), "{text}");
     ensure!(!text.contains("assumed"), "{text}");
     refused("fit", &[&bert, "--task", "generation"], &["task", "bert", "no causal model"])?;
+    let [json, _] = said("fit", &["7b", "--json"])?;
+    let json: serde_json::Value = serde_json::from_str(&json)?;
+    ensure!(json["methods"][2]["trainable"] == 4_194_304 && json["advice"]["fits"] == true, "{json}");
     let [text, _] = said("fit", &["7B"])?;
     ensure!(text.contains("an assumed shape") && text.contains("writing text"), "{text}");
     let adapter = golden("llama/lora").display().to_string();

@@ -35,20 +35,25 @@ struct Options {
     /// Width of the model
     #[arg(long, default_value_t = 768, value_parser = clap::value_parser!(i64).range(1..))]
     hidden: i64,
+    /// Layers of the model
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i64).range(1..))]
     layers: i64,
+    /// Heads of its attention, into which the width is divided
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(i64).range(1..))]
     heads: i64,
+    /// Heads of its keys and values, each for as many of the others
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(i64).range(1..))]
     kv_heads: i64,
     /// Width of the feed-forward part
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(i64).range(1..))]
     ffn: i64,
+    /// Words of its vocabulary
     #[arg(long, default_value_t = 32000, value_parser = clap::value_parser!(i64).range(1..))]
     vocab: i64,
     #[arg(long, default_value_t = Threads::ONE, help = Threads::HELP)]
     threads: Threads,
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(1..))]
+    /// Seed of weights, adapters and tokens
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: i64,
     /// Print one JSON object a measurement instead of a table
     #[arg(long)]

@@ -287,6 +287,9 @@ fn print(line: &Value) -> Result<()> {
         let ratio = dense.zip(nf4).map(|(d, n)| n / d);
         table.add_row([what.to_owned(), show(dense, digits), show(nf4, digits), show(ratio, 3)]);
     }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(comfy_table::CellAlignment::Right);
+    }
     writeln!(std::io::stdout(), "{table}")?;
     Ok(())
 }

@@ -84,7 +84,7 @@ impl Method for BeftMethod {
 /// BEFT at one linear layer.
 #[derive(Debug)]
 pub struct Beft {
-    /// What is added to every output, `[1, out]`.
+    /// What is added to every output, `[1, out]` as in PEFT's files.
     pub bias: Tensor,
 }
 

@@ -223,12 +223,14 @@ impl SelfAttention {
         let [q, k, v] = self.project(x, pass)?;
         let heads =
             Heads { q, k, v, mask: pass.mask.map(Tensor::shallow_clone), causal: pass.causal, window: None };
+        // For adapters that put hidden states before the words': they need this layer's own keys and values of them.
         let attended = self.core.forward(heads, pass, &|hidden| {
             let [_, k, v] = self.project(hidden, pass)?;
             Ok((k, v))
         })?;
         let rows = b.saturating_mul(t);
         let join = |y: &Tensor| Ok(y.f_permute([2, 0, 1, 3])?.f_reshape([rows, d])?);
+        // Through the output projection, behind which an adapter may add attention of its own.
         let y = attended.through(join, |y| self.out_proj.forward(&y, pass))?;
         Ok(y.f_view([t, b, d])?.f_transpose(0, 1)?)
     }

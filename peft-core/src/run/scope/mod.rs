@@ -66,7 +66,8 @@ impl<'a> Scope<'a> {
         Scope { layer: Some(index), ..self.at(index) }
     }
 
-    /// The same scope, for layers whose input is `[length, batch, width]`, or has the two in one.
+    /// The same scope, for layers whose input has the length before the batch: `[length, batch, width]`, or the two as one,
+    /// `[length · batch, width]`. Where each row of a batch has an adapter of its own, its rows are found by that.
     #[must_use]
     pub fn length_first(self) -> Scope<'a> {
         Scope { length_first: true, ..self }
@@ -104,7 +105,7 @@ impl<'a> Scope<'a> {
         Ok(found)
     }
 
-    /// As [`Scope::adapters`], where there are no weights: whoever looks on has no use for them.
+    /// As [`Scope::adapters`], at a place without weights: a [`Rewrite`] can do nothing with them, so it refuses them.
     fn weightless<A>(
         &self,
         site: &str,
