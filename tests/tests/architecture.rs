@@ -65,10 +65,18 @@ fn imports(code: &str) -> Vec<String> {
     all
 }
 
-/// The file that a path is in: the longest part of it that is a module.
-fn file<'p>(path: &'p str, sources: &BTreeMap<String, String>) -> Option<&'p str> {
+/// The file that a path is in: the longest part of it that is a module, or where that module has the name from.
+fn file(path: &str, sources: &BTreeMap<String, String>) -> Option<String> {
     let ends = path.match_indices("::").map(|(at, _)| at).chain([path.len()]);
-    ends.map(|end| &path[..end]).filter(|module| sources.contains_key(*module)).last()
+    let module = ends.map(|end| &path[..end]).filter(|module| sources.contains_key(*module)).last()?;
+    let name = path[module.len()..].trim_start_matches("::").split("::").next()?;
+    let shown = sources[module].split("use ").skip(1).filter_map(|rest| rest.split_once(';'));
+    let child = shown.filter_map(|(tree, _)| tree.split_once("::")).find_map(|(child, names)| {
+        let child = format!("{module}::{child}");
+        let has = names.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == name);
+        (has && sources.contains_key(&child)).then_some(child)
+    });
+    Some(child.unwrap_or_else(|| module.to_owned()))
 }
 
 fn room(module: &str) -> &str {
@@ -104,7 +112,7 @@ fn no_files_are_in_a_circle() -> Result<()> {
     for (module, code) in &sources {
         let paths = imports(code);
         let others = paths.iter().filter_map(|path| file(path, &sources)).filter(|other| other != module);
-        reached.insert(module, others.map(str::to_owned).collect());
+        reached.insert(module, others.collect());
     }
     // Everything that can be reached, step by step.
     loop {

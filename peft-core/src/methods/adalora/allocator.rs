@@ -5,7 +5,8 @@
 //! of B; those with the lowest scores in the whole model are set to zero, so many that the budget is kept.
 
 use crate::error::{Error, Result};
-use crate::methods::adalora::{AdaLoraConfig, AdaLoraMethod, NAME, key};
+use crate::methods::adalora::config::NAME;
+use crate::methods::adalora::{AdaLoraConfig, AdaLoraMethod, key};
 use crate::seam::Params;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::Tensor;

@@ -2,11 +2,12 @@
 
 use crate::check;
 use crate::error::{Error, Result};
-use crate::methods::adalora::NAME;
 use crate::methods::config::{Common, whole};
 use crate::target::{Layers, Patterns, Targets, no_target};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) const NAME: &str = "AdaLoRA";
 
 /// Configuration of AdaLoRA; field names and defaults are PEFT's.
 ///

@@ -12,6 +12,7 @@ pub use config::AdaLoraConfig;
 
 use crate::error::Result;
 use crate::methods::adalora::allocator::RankAllocator;
+use crate::methods::adalora::config::NAME;
 use crate::methods::config::PeftConfig;
 use crate::methods::lora::Tie;
 use crate::seam::{Adapter, Init, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site};
@@ -21,7 +22,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tch::Tensor;
 
-const NAME: &str = "AdaLoRA";
 const CAN: Adaptable = Adaptable::linear(NAME, defaults::ada_lora);
 
 /// Name of a tensor of the adapter.

@@ -1,7 +1,7 @@
 //! LoRA's `bias`: the base's own biases, trained as well.
 
 use crate::error::{Error, Result};
-use crate::methods::lora::NAME;
+use crate::methods::lora::names::NAME;
 use crate::seam::PREFIX;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

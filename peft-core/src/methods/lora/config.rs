@@ -3,8 +3,8 @@
 use crate::check;
 use crate::error::{Error, Result};
 use crate::methods::config::{Common, whole};
-use crate::methods::lora::NAME;
 use crate::methods::lora::bias::Bias;
+use crate::methods::lora::names::NAME;
 use crate::methods::lora::start::InitLora;
 use crate::methods::ranks::SiteRank;
 use crate::target::{Layers, Patterns, Targets};

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::methods::accumulate::accumulate;
+use crate::methods::lora::LoraConfig;
+use crate::methods::lora::names::NAME;
 use crate::methods::lora::start::{InitLora, Start};
-use crate::methods::lora::{LoraConfig, NAME};
 use crate::methods::ranks::SiteRank;
 use crate::seam::{Adapter, Init, Inner, LowRank, Params, Site, Weights};
 use tch::Tensor;

@@ -10,6 +10,7 @@ mod config;
 mod dora;
 mod embedding;
 mod linear;
+mod names;
 mod plan;
 mod start;
 mod tie;
@@ -24,17 +25,17 @@ pub(crate) use tie::Tie;
 
 use crate::error::Result;
 use crate::methods::config::PeftConfig;
+use crate::methods::lora::names::{BASE, NAME};
 use crate::methods::lora::plan::LoraPlan;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{
-    Adapter, Counting, FactorNames, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site, numel,
+    Adapter, Counting, FactorNames, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site,
+    numel,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::Tensor;
-
-const NAME: &str = "LoRA";
 
 impl PeftConfig for LoraConfig {
     const TYPE: &'static str = "LORA";
@@ -166,6 +167,3 @@ impl Method for LoraMethod {
         self.plan.sites.iter().map(pair).collect()
     }
 }
-
-/// Ends the name of a base weight that is in the file.
-const BASE: &str = ".base_layer.weight";

@@ -1,8 +1,8 @@
 //! What LoRA's configuration comes to in a model: which sites, with which ranks, and what else is trained or stored.
 
 use crate::error::{Error, Result};
-use crate::methods::lora::NAME;
 use crate::methods::lora::config::{LoraConfig, TokenIndices};
+use crate::methods::lora::names::NAME;
 use crate::methods::lora::tie::Tie;
 use crate::methods::ranks::{Ranks, SiteRank};
 use crate::methods::tokens::{Request, TokenRows};

@@ -1,7 +1,7 @@
 //! How LoRA's factors start (`init_lora_weights`).
 
 use crate::error::{Error, Result};
-use crate::methods::lora::NAME;
+use crate::methods::lora::names::NAME;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{Init, PREFIX, Params, Site};
 use serde::de::IgnoredAny;

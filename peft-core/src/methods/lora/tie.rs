@@ -6,7 +6,8 @@
 
 use crate::error::{Error, Result};
 use crate::methods::config::Common;
-use crate::methods::lora::{BASE, Lora, LoraConfig};
+use crate::methods::lora::names::BASE;
+use crate::methods::lora::{Lora, LoraConfig};
 use crate::methods::ranks::SiteRank;
 use crate::methods::trainable_tokens::words;
 use crate::seam::{Outline, PREFIX, Params, Site, Twin};

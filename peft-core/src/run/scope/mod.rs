@@ -1,13 +1,14 @@
 //! The cursor that a model is built from. A constructor asks it for layers, blocks and attention cores by name; it
 //! hands out handles to the base's tensors, wrapped in the active adapters.
 
+mod stored;
 mod weights;
 
 use crate::error::{Error, Result};
 use crate::run::Run;
 use crate::run::active::Active;
 use crate::run::rewrite::Origin;
-use crate::run::scope::weights::Stored;
+use crate::run::scope::stored::Stored;
 use crate::seam::layer::Placed;
 use crate::seam::{
     Attention, Block, Kernel, Layer, Method, Numerics, OwnKernel, Params, Place, Prompt, Role, Site,
