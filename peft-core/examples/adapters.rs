@@ -88,11 +88,6 @@ impl Options {
         let hub::Opened { mut peft, warnings, .. } = hub::open(&self.model, tch::Device::Cpu, head)?;
         common::warn(warnings);
         self.threads.set(peft.report(&[])?.all);
-        ensure!(
-            self.classes.is_none() || !peft.outline().dims.causal(),
-            "--classes: {} is a causal model, and no classifier",
-            self.model.display()
-        );
         common::load(&mut peft, &[&self.adapters[..], &self.more].concat())?;
 
         if !self.combine.is_empty() {

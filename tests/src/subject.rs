@@ -5,12 +5,13 @@ mod models;
 pub use models::{Bert, Gpt2, Llama, Qwen2, TINY, Tiny};
 
 use crate::table::{Config, Row, rows};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use peft_core::methods::{Common, LoraConfig};
 use peft_core::seam::MethodConfig;
 use peft_core::train::{cross_entropy, next_token_loss};
 use peft_core::{Batch, Model, Params, Pass, Peft};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
 use tch::Tensor;
 
 /// Sizes of a model, for the formulas of the table.
@@ -158,16 +159,15 @@ pub fn loss(peft: &Peft, active: &[&str]) -> Result<Tensor> {
 #[macro_export]
 macro_rules! on_every_model {
     ($law:ident) => {{
-        use $crate::subject::{Bert, Gpt2, Llama, Qwen2, Tiny};
-        let _serial = $crate::serial();
-        let broken = [
-            $crate::subject::every_row::<Tiny>($law::<Tiny>),
-            $crate::subject::every_row::<Bert>($law::<Bert>),
-            $crate::subject::every_row::<Llama>($law::<Llama>),
-            $crate::subject::every_row::<Gpt2>($law::<Gpt2>),
-            $crate::subject::every_row::<Qwen2>($law::<Qwen2>),
-        ];
-        $crate::subject::verdict(&broken.concat())
+        use $crate::subject::{Bert, Gpt2, Llama, Qwen2, Tiny, every_row};
+        $crate::subject::in_halves(
+            &[
+                || every_row::<Tiny>($law::<Tiny>),
+                || every_row::<Bert>($law::<Bert>),
+                || every_row::<Gpt2>($law::<Gpt2>),
+            ],
+            &[|| every_row::<Llama>($law::<Llama>), || every_row::<Qwen2>($law::<Qwen2>)],
+        )
     }};
 }
 
@@ -175,16 +175,43 @@ macro_rules! on_every_model {
 #[macro_export]
 macro_rules! on_every_hub_model {
     ($law:ident) => {{
-        use $crate::subject::{Bert, Gpt2, Llama, Qwen2};
-        let _serial = $crate::serial();
-        let broken = [
-            $crate::subject::every_row::<Bert>($law::<Bert>),
-            $crate::subject::every_row::<Llama>($law::<Llama>),
-            $crate::subject::every_row::<Gpt2>($law::<Gpt2>),
-            $crate::subject::every_row::<Qwen2>($law::<Qwen2>),
-        ];
-        $crate::subject::verdict(&broken.concat())
+        use $crate::subject::{Bert, Gpt2, Llama, Qwen2, every_row};
+        $crate::subject::in_halves(
+            &[|| every_row::<Bert>($law::<Bert>), || every_row::<Gpt2>($law::<Gpt2>)],
+            &[|| every_row::<Llama>($law::<Llama>), || every_row::<Qwen2>($law::<Qwen2>)],
+        )
     }};
+}
+
+/// Set for the process that runs a test's second half.
+const SECOND_HALF: &str = "PEFT_TESTS_SECOND_HALF";
+
+/// A part of a test: what is broken.
+pub type Part = fn() -> Vec<String>;
+
+/// Runs the parts of a test, half of them in a process of its own: libtorch has one generator a process, which a law needs
+/// for itself, so this is how a test uses two cores. The process runs this same test, and nothing else.
+pub fn in_halves(first: &[Part], second: &[Part]) -> Result<()> {
+    let _serial = crate::serial();
+    let run = |half: &[Part]| half.iter().flat_map(|part| part()).collect::<Vec<String>>();
+    if std::env::var_os(SECOND_HALF).is_some() {
+        return verdict(&run(second));
+    }
+    let thread = std::thread::current();
+    let Some(test) = thread.name().filter(|name| *name != "main") else {
+        return verdict(&[run(first), run(second)].concat());
+    };
+    let mut other = Command::new(std::env::current_exe()?);
+    other.args(["--exact", test, "--nocapture"]).env(SECOND_HALF, "1").env("RUST_BACKTRACE", "0");
+    let other = other.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let own = verdict(&run(first)).err().map(|e| format!("{e:#}"));
+    let out = other.wait_with_output()?;
+    let (said, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    ensure!(said.contains("running 1 test"), "the second half of {test} did not run: {said}{errors}");
+    let others = (!out.status.success()).then(|| format!("second half: {said}{errors}"));
+    let broken: Vec<String> = own.into_iter().chain(others).collect();
+    ensure!(broken.is_empty(), "{}", broken.join("\n"));
+    Ok(())
 }
 
 /// Fails if any row broke a law.

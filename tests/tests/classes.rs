@@ -1,9 +1,11 @@
 //! Names of classes: of a model, of an adapter, and in their files.
 
 use anyhow::{Context, Result, ensure};
+use peft_core::combine::Combination;
 use peft_core::hub::{self, Head, Options};
 use peft_core::io::{self, IfExists, adapter};
 use peft_core::methods::LoraConfig;
+use peft_core::seam::Numerics;
 use peft_core::{Peft, TaskType};
 use serde_json::json;
 use tch::Device;
@@ -85,5 +87,75 @@ fn wrong_names_are_refused() -> Result<()> {
     std::fs::remove_file(&path)?;
     peft.load("b", dir.path())?;
     ensure!(peft.classes(&["b"]).context("b")? == NAMES, "the model's, where the file has none");
+    Ok(())
+}
+
+/// Catches a new adapter with the model's names in place of those that its head was trained with.
+#[test]
+fn names_go_with_the_head_that_they_are_of() -> Result<()> {
+    let _serial = serial();
+    let (mut peft, dir) = (open(Options::named(NAMES))?, tempfile::tempdir()?);
+    peft.add("a", lora())?;
+    // A LoRA at the head trains it as well as a copy does.
+    peft.add("at the head", LoraConfig::new(2).targets(["query", "classifier"]))?;
+    for name in ["a", "at the head"] {
+        peft.save(name, dir.path().join(name))?;
+        ensure!(adapter::classes(dir.path().join(name))? == NAMES, "{name}");
+    }
+    let others = ["x", "y", "z"];
+    let mut other = open(Options::named(others))?;
+    for name in ["a", "at the head"] {
+        other.load(name, dir.path().join(name))?;
+        other.to_lora(name, &format!("{name}, converted"), 2)?;
+        ensure!(other.classes(&[&format!("{name}, converted")])? == NAMES, "{name}, converted");
+    }
+    other.add("headless", LoraConfig::new(2).targets(["query"]))?;
+    other.combine("both", &[("a", 0.5), ("headless", 0.5)], Combination::Cat)?;
+    ensure!(other.classes(&["both"])? == NAMES, "combined");
+    other.to_lora("headless", "still headless", 2)?;
+    other.save("still headless", dir.path().join("headless"))?;
+    ensure!(adapter::classes(dir.path().join("headless"))?.is_empty(), "names without a head");
+
+    // A head without names is not called as another one is.
+    std::fs::remove_file(dir.path().join("a").join(adapter::CLASSES))?;
+    other.load("nameless", dir.path().join("a"))?;
+    for (active, expected) in
+        [(["a", "nameless"], others), (["nameless", "a"], NAMES), (["a", "headless"], NAMES)]
+    {
+        ensure!(other.classes(&active)? == expected, "{active:?}: {:?}", other.classes(&active)?);
+    }
+    Ok(())
+}
+
+/// Names alone are other ones: the numerics stay, of a merged model too.
+#[test]
+fn a_model_with_names_computes_as_it_did() -> Result<()> {
+    let _serial = serial();
+    let exact = || Ok::<_, peft_core::Error>(open(Head::Stored)?.with_numerics(Numerics::Exact));
+    ensure!(exact()?.named(&NAMES.map(str::to_owned))?.numerics() == Numerics::Exact, "named");
+    let (mut named, dir) = (open(Options::named(NAMES))?, tempfile::tempdir()?);
+    named.add("a", lora())?;
+    named.save("a", dir.path())?;
+    let mut peft = exact()?;
+    peft.load("a", dir.path())?;
+    let merged = peft.merged(&["a"])?;
+    ensure!(merged.classes(&[])? == NAMES && merged.numerics() == Numerics::Exact, "merged");
+    Ok(())
+}
+
+#[test]
+fn classes_that_cannot_be_are_refused() -> Result<()> {
+    let _serial = serial();
+    for (options, words) in [
+        (Options::named(["a", "b"]), &["2 names", "`llama`", "Head::Stored"] as &[&str]),
+        (Head::Classes(2).into(), &["2 classes", "`llama`", "Head::Stored"]),
+        (Head::Fresh(3).into(), &["3 classes", "`llama`", "Head::Stored"]),
+    ] {
+        refused("llama", hub::open(golden("llama/base"), Device::Cpu, options), words)?;
+    }
+    let none = Options::named([""; 0]);
+    refused("none", open(none), &["config.json", "num_labels", "0 classes", "positive", adapter::CLASSES])?;
+    let two = Options { classes: vec!["a".into(), "b".into()], ..Head::Stored.into() };
+    refused("two of three", open(two), &["2 names", "`bert`", "which has 3"])?;
     Ok(())
 }

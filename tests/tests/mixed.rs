@@ -1,12 +1,13 @@
 //! Batches whose rows have different adapters: as good as every row alone.
 
 use anyhow::{Result, ensure};
+use peft_core::build::{Architecture, Layer, Scope};
 use peft_core::combine::Combination;
 use peft_core::generate::KvCache;
 use peft_core::hub;
 use peft_core::methods::{BottleneckConfig, Common, FullConfig, LoraConfig, PromptTuningConfig};
 use peft_core::quant::Nf4Config;
-use peft_core::{Batch, Model, Pass, Peft};
+use peft_core::{Batch, Model, Params, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 use tests::on_every_model;
 use tests::subject::Tiny;
@@ -188,6 +189,57 @@ fn what_rows_cannot_have_is_refused_by_name() -> Result<()> {
             refused("another batch", model.forward(&batch(wrong), Pass::eval()), &words)?;
         }
         refused("training", model.forward(&batch(3), Pass::train()), &["inference"])?;
+    }
+    Ok(())
+}
+
+/// A linear layer over features, of which the last dimension alone is the layer's.
+#[derive(Debug)]
+struct Linear;
+
+#[derive(Debug)]
+struct LinearView(Layer);
+
+impl Architecture for Linear {
+    fn build(&self, scope: &Scope<'_>) -> peft_core::Result<Box<dyn Model>> {
+        Ok(Box::new(LinearView(scope.linear("layer", 6, 5, true)?)))
+    }
+}
+
+impl Model for LinearView {
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> peft_core::Result<Tensor> {
+        self.0.forward(batch.features()?, pass)
+    }
+}
+
+/// Catches a row's bias that meets another dimension than the rows', which is as long by chance; and a batch of other rows
+/// that no adapted layer sees.
+#[test]
+fn rows_of_features_have_any_shape() -> Result<()> {
+    let _serial = serial();
+    let floats = (Kind::Float, Device::Cpu);
+    let tensors =
+        [("layer.weight", Tensor::randn([5, 6], floats)), ("layer.bias", Tensor::randn([5], floats))];
+    let tensors = tensors.map(|(name, t)| (name.to_owned(), t));
+    let mut peft = Peft::new(Params::from_tensors("the layer", Device::Cpu, tensors)?, Linear)?;
+    for (name, seed) in [("a", 1), ("b", 2)] {
+        peft.add(name, LoraConfig { lora_bias: true, ..lora(2, 4.0, &["layer"]) })?;
+        move_away(peft.params(name)?, seed)?;
+    }
+    let forward = |model: &dyn Model, x: &Tensor| model.forward(&Batch::of_features(x.copy()), Pass::eval());
+    let mixed = peft.view_rows(&[Some("b"), None, Some("a")])?;
+    for shape in [&[3i64, 6] as &[_], &[3, 4, 6], &[3, 3, 6], &[3, 3, 4, 6], &[3, 1, 2, 6], &[3, 3, 3, 3, 6]]
+    {
+        let x = Tensor::randn(shape, floats);
+        let found = forward(&mixed, &x)?;
+        for (i, active) in (0..).zip([&["b"] as &[&str], &[], &["a"]]) {
+            let alone = forward(&peft.view(active)?, &x.narrow(0, i, 1))?;
+            assert_close(&format!("{shape:?}, row {i}"), &found.narrow(0, i, 1), &alone, 1e-6)?;
+        }
+    }
+    let x = Tensor::randn([4, 6], floats);
+    for rows in [[Some("b"), None, Some("a")], [None; 3]] {
+        refused("another batch", forward(&peft.view_rows(&rows)?, &x), &["of 4 rows", "of 3 rows"])?;
     }
     Ok(())
 }

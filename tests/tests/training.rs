@@ -6,7 +6,7 @@ use peft_core::methods::{AdaLoraConfig, LoraConfig};
 use peft_core::models::TinyConfig;
 use peft_core::quant::Nf4Config;
 use peft_core::seam::{MethodConfig, Numerics};
-use peft_core::train::{AdamConfig, Schedule, Trainer, cross_entropy};
+use peft_core::train::{AdamConfig, LoraPlus, Schedule, Trainer, cross_entropy};
 use peft_core::{Batch, Model, Pass, Peft};
 use tch::{Device, Kind, Tensor};
 
@@ -177,6 +177,44 @@ fn a_step_of_parts_that_fails_updates_nothing() -> Result<()> {
     ensure!(trainer.steps() == 0);
     trainer.step_accumulated([good()])?;
     ensure!(trainer.steps() == 1);
+    Ok(())
+}
+
+/// Two adapters of one stack have tensors of one name: the optimizer's state has both.
+#[test]
+fn a_stack_resumes_as_one_adapter_does() -> Result<()> {
+    let _serial = tests::serial();
+    let names = ["a", "b"];
+    let (mut straight, mut halved) = (base()?, base()?);
+    for (i, name) in (5..).zip(names) {
+        straight.add(name, lora())?;
+        tests::subject::move_away(straight.params(name)?, i)?;
+        halved.add_with(name, lora(), straight.params(name)?.tensors())?;
+    }
+    let trainer = |peft: &Peft| Trainer::new(peft, &names, LoraPlus::new(4.0), 0.02, SCHEDULE);
+    let run = |peft: &Peft, trainer: &mut Trainer, steps: std::ops::Range<i64>| -> Result<()> {
+        for step in steps {
+            let batch = Batch::dense(numbers(80, 100, step).view([8, 10]));
+            let logits = peft.view(&names)?.forward(&batch, Pass::eval())?;
+            trainer.step(&cross_entropy(&logits, &numbers(8, 4, step))?)?;
+        }
+        Ok(())
+    };
+    run(&straight, &mut trainer(&straight)?, 0..6)?;
+    let mut before = trainer(&halved)?;
+    run(&halved, &mut before, 0..3)?;
+    let state = before.optimizer().state()?;
+    ensure!(state.contains_key("m.b.base_model.model.layers.0.ff.0.lora_A.weight"), "{:?}", state.keys());
+    ensure!(state.len() == 1 + 2 * straight.trainable(&names)?.len(), "{} tensors", state.len());
+    let mut after = trainer(&halved)?;
+    after.optimizer().load_state(&state)?;
+    run(&halved, &mut after, 3..6)?;
+    for name in names {
+        let found = halved.params(name)?.tensors();
+        for (key, expected) in straight.params(name)?.tensors() {
+            tests::assert_bits(&format!("{name}: {key}"), &found[&key], &expected)?;
+        }
+    }
     Ok(())
 }
 

@@ -63,7 +63,9 @@ impl Fresh {
 /// What a method trains, and what training holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Estimate {
+    /// How many parameters are trained, and of how many.
     pub report: Report,
+    /// What training holds between two steps.
     pub memory: Memory,
 }
 
@@ -192,7 +194,8 @@ impl Blueprint {
 impl fmt::Display for Blueprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dims = &self.outline().dims;
-        write!(f, "{} of {} parameters", dims.model_type, commas(self.parameters()))?;
+        let name = if dims.model_type.is_empty() { "a model" } else { &dims.model_type };
+        write!(f, "{name} of {} parameters", commas(self.parameters()))?;
         if let Some(sizes) = &dims.transformer {
             write!(f, ", {} layers of width {}", sizes.layers, sizes.hidden)?;
         }

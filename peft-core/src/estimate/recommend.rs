@@ -133,10 +133,9 @@ pub fn recommend(model: &Blueprint, need: &Need) -> Result<Recommendation> {
     need.check()?;
     let dims = &model.outline().dims;
     if need.generates() && !dims.causal() {
-        let message = format!(
-            "{} is no causal model, and writes no text: classification is a task for it",
-            dims.model_type
-        );
+        let model = dims.model();
+        let message =
+            format!("{model} is no causal model, and writes no text: classification is a task for it");
         return Err(Error::config("estimate", "task", message));
     }
     let (common, examples) =

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::hub::shards::WeightFiles;
 use crate::models::hub_model::{Head, HubModel};
+use crate::seam::Dims;
 use serde_json::Value;
 
 /// The Hub's class that `config.json` names.
@@ -17,6 +18,21 @@ const OTHERS: &[(&str, &str)] = &[
     ("ForMultipleChoice", "for choices"),
     ("ForQuestionAnswering", "for answers in texts"),
 ];
+
+/// Refuses classes that are asked of a model which has none.
+pub(super) fn check_asked(head: Head, dims: &Dims, classes: &[String]) -> Result<()> {
+    if !dims.causal() || head == Head::Stored && classes.is_empty() {
+        return Ok(());
+    }
+    let what = match (head.classes(), classes.len()) {
+        (Some(number), 0) => format!("{number} classes"),
+        (_, named) => format!("{named} names for classes"),
+    };
+    let model = dims.model();
+    let message =
+        format!("{what} are asked of {model}, whose head is for next tokens: it is opened with Head::Stored");
+    Err(Error::Input(message))
+}
 
 /// Refuses a stored head of another task; `has` says which parameters the file has.
 pub(super) fn check(

@@ -30,6 +30,7 @@ use tch::{Device, Kind, Tensor};
 /// A model from disk.
 #[derive(Debug)]
 pub struct Opened {
+    /// The model, frozen, without adapters.
     pub peft: Peft,
     /// Tensors of the file that belong to something else and were not used.
     pub unused: Vec<String>,
@@ -42,6 +43,7 @@ pub struct Opened {
 /// How a model directory is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// Which head a classifier has; a model of next tokens has [`Head::Stored`].
     pub head: Head,
     /// Casts all floats to this dtype; the file's own for `None`.
     pub kind: Option<Kind>,
@@ -104,14 +106,24 @@ pub fn encoder(dir: impl AsRef<Path>, peft: &Peft) -> Result<TextEncoder> {
 /// Opens a model directory, dense or as transformers saves it with bitsandbytes' NF4.
 ///
 /// # Errors
-/// As [`architecture`], and for tensors that are missing, superfluous or of a wrong shape.
+/// As [`architecture`], and for tensors that are missing, superfluous or of a wrong shape; a head for classes, or names of
+/// them, asked of a model of next tokens.
 pub fn open(dir: impl AsRef<Path>, device: Device, options: impl Into<Options>) -> Result<Opened> {
     let dir = dir.as_ref();
     let Options { head, kind, quantise, classes } = options.into();
+    if let Some(none) = head.classes().filter(|number| *number < 1) {
+        let message = format!(
+            "{none} classes are asked for, expected a positive number: Options::named needs the names of all, as an \
+             adapter has them in {}",
+            io::adapter::CLASSES
+        );
+        return Err(Error::config(dir.join(CONFIG).display(), "num_labels", message));
+    }
     let ((model, mut warnings), json, json_place) = describe(dir, head)?;
     if let Some(kind) = kind.filter(|kind| dtype(*kind).is_none()) {
         return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
     }
+    heads::check_asked(head, &model.dims(), &classes)?;
     let files = WeightFiles::find(dir)?;
     let file = &files.place;
     let place = file.display().to_string();

@@ -75,7 +75,7 @@ pub fn save_with(
     let Some(mut config) = peft.architecture().json() else {
         let message =
             "has no config.json (`Architecture::json`): its tensors can be saved with io::tensors::write";
-        return Err(Error::config(format!("a model of type `{}`", dims.model_type), "saving", message));
+        return Err(Error::config(dims.model(), "saving", message));
     };
     let words = dims.word_embedding().and_then(|name| peft.base().find(name));
     if let (Some(fields), Some(name)) = (config.as_object_mut(), words.and_then(|w| dtype(w.kind()))) {

@@ -77,7 +77,7 @@ impl MethodConfig for AdaptionPromptConfig {
             (Some(target), family) => (target.clone(), family.is_some_and(|(.., behind)| *behind)),
             (None, Some((_, target, behind))) => ((*target).to_owned(), *behind),
             (None, None) => {
-                let message = format!("there is no default for model type `{model}`: name its attention");
+                let message = format!("there is no default for {}: name its attention", outline.dims.model());
                 return Err(Error::config(NAME, "target_modules", message));
             }
         };

@@ -35,7 +35,8 @@ macro_rules! targeted {
 macro_rules! tasked {
     ($($Config:ident)*) => {$(
         impl $Config {
-            /// The same for this task, which is written to the file. With a classifier's, its head is trained as well.
+            /// The same for this task, which is written to the file. With a classifier's its head is trained as well: what
+            /// is called `classifier` or `score`, as on the Hub. A head by another name is for `modules_to_save`.
             #[must_use]
             pub fn task(mut self, task: $crate::seam::TaskType) -> Self {
                 self.common.task_type = Some(task);

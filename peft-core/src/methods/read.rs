@@ -47,7 +47,10 @@ impl Readers {
             Some((_, read)) => read(config, place),
             None => {
                 let known: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
-                let message = format!("`{kind}` is not one of {}", known.join(", "));
+                let message = format!(
+                    "`{kind}` is not one of {}; a method from outside is read once `Peft::register` knows it",
+                    known.join(", ")
+                );
                 Err(Error::config(place, "peft_type", message))
             }
         }

@@ -3,18 +3,21 @@
 use crate::error::{Error, Result};
 use crate::io::adapter::CLASSES;
 use crate::peft::{Adapted, Peft};
+use crate::seam::PREFIX;
 use std::path::Path;
+use std::sync::Arc;
 
 impl Peft {
     /// Names of the classes in the order of the logits of [`Peft::view`]: those of the last of the adapters that trains the
-    /// head and has names, or else the model's; empty where there are none. They are stored with an adapter, and written to
-    /// `config.json` of a merged model.
+    /// head, if it has names, or else the model's; empty where there are none. They are stored with an adapter, and written
+    /// to `config.json` of a merged model.
     ///
     /// # Errors
     /// A name that is unknown.
     pub fn classes(&self, active: &[&str]) -> Result<&[String]> {
         let adapters = active.iter().map(|name| self.adapter(name)).collect::<Result<Vec<&Adapted>>>()?;
-        let own = adapters.iter().rev().map(|a| a.classes.as_slice()).find(|classes| !classes.is_empty());
+        let last = adapters.into_iter().rev().find(|a| !a.classes.is_empty() || self.trains_head(a));
+        let own = last.map(|a| a.classes.as_slice()).filter(|classes| !classes.is_empty());
         Ok(own.unwrap_or(&self.outline().dims.classes))
     }
 
@@ -24,18 +27,29 @@ impl Peft {
     /// A model whose classes have no names, and another number of them.
     pub fn named(self, classes: &[String]) -> Result<Self> {
         let Some(architecture) = self.architecture().named(classes) else {
-            let message =
-                format!("{} names for the classes of a `{}`", classes.len(), self.outline().dims.model_type);
-            return Err(Error::Input(format!("{message}, which has another number of them or none")));
+            let dims = &self.outline().dims;
+            let there = match self.number_of_classes() {
+                _ if dims.causal() => "which is for next tokens and has no classes".to_owned(),
+                Some(number) if !counts(classes, number) => format!("which has {number}"),
+                _ => "whose classes can have no names (`Architecture::named`)".to_owned(),
+            };
+            let message = format!("{} names for the classes of {}, {there}", classes.len(), dims.model());
+            return Err(Error::Input(message));
         };
-        Ok(Self { readers: self.readers, ..Self::of(self.base, architecture.into())? })
+        let Self { base, readers, numerics, .. } = self;
+        Ok(Self { readers, numerics, ..Self::of(base, architecture.into())? })
+    }
+
+    /// How many classes the model's head has, where the model says which layer that is.
+    fn number_of_classes(&self) -> Option<i64> {
+        let heads = self.outline().sites.iter().filter(|site| self.in_head(&site.name));
+        heads.last()?.shape.first().copied()
     }
 
     /// Names in an adapter's directory are as many as the model has classes; `place` is its configuration.
     pub(crate) fn check_classes(&self, classes: &[String], place: &str) -> Result<()> {
-        let heads = self.outline().sites.iter().filter(|site| self.in_head(&site.name));
-        let Some(&number) = heads.last().and_then(|site| site.shape.first()) else { return Ok(()) };
-        if classes.is_empty() || i64::try_from(classes.len()) == Ok(number) {
+        let Some(number) = self.number_of_classes() else { return Ok(()) };
+        if classes.is_empty() || counts(classes, number) {
             return Ok(());
         }
         let message = format!("has {} names, and the model's head has {number} classes", classes.len());
@@ -48,10 +62,30 @@ impl Peft {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
+    /// Whether an adapter has a copy of the head, or tensors of its own there.
+    fn trains_head(&self, adapted: &Adapted) -> bool {
+        let copied = |p: &String| self.in_head(p) && adapted.resolved.overlay(p).is_some();
+        let beside = |key: &String| key.strip_prefix(PREFIX).is_some_and(|name| self.in_head(name));
+        self.outline().params.iter().any(copied) || adapted.params.numels().keys().any(beside)
+    }
+
     /// The names that a fresh adapter takes over from the model, if it trains the head.
     pub(crate) fn classes_for(&self, adapted: &Adapted) -> Vec<String> {
-        let mut params = self.outline().params.iter();
-        let trained = params.any(|p| self.in_head(p) && adapted.resolved.overlay(p).is_some());
-        if trained { self.outline().dims.classes.clone() } else { Vec::new() }
+        if self.trains_head(adapted) { self.outline().dims.classes.clone() } else { Vec::new() }
     }
+
+    /// Has the adapter `new`, which was made of `sources`, take over the names of their classes, if it has their head.
+    pub(crate) fn take_classes(&mut self, new: &str, sources: &[&str]) -> Result<()> {
+        if self.trains_head(self.adapter(new)?) {
+            let classes = self.classes(sources)?.to_vec();
+            if let Some(adapted) = self.adapters.get_mut(new).and_then(Arc::get_mut) {
+                adapted.classes = classes;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn counts(classes: &[String], number: i64) -> bool {
+    i64::try_from(classes.len()) == Ok(number)
 }

@@ -40,6 +40,7 @@ pub enum Quantised {
 /// A base with adapters folded in. It is displayed as a line about what that cost.
 #[derive(Debug)]
 pub struct Merged {
+    /// The merged model, without adapters.
     pub peft: Peft,
     /// The weights that were quantised again, and what that cost.
     pub requantised: Vec<Requantised>,
@@ -114,11 +115,11 @@ impl Peft {
         let fold = Fold { options, folded: RefCell::default(), packed: RefCell::default() };
         let (_, tied) = self.rewritten(active, &fold)?;
         let mut folded = fold.folded.into_inner();
-        let mut untied = false;
+        let mut untied = None;
         for (name, other) in tied {
             let other = folded.get(&other).map(Tensor::shallow_clone).or_else(|| self.base().find(&other));
             match (folded.get(&name), other) {
-                (Some(own), Some(other)) if !own.f_equal(&other)? => untied = true,
+                (Some(own), Some(other)) if !own.f_equal(&other)? => untied = Some(name),
                 _ => drop(folded.remove(&name)),
             }
         }
@@ -133,9 +134,14 @@ impl Peft {
         tensors.append(&mut folded);
         let params = Params::from_copies("the merged model", self.base().device(), tensors)?;
         packed.iter().try_for_each(|(name, w)| params.insert_nf4(name, w))?;
-        let peft = match self.architecture().untied().filter(|_| untied) {
-            Some(architecture) => self.remade(params, architecture.into())?,
+        let peft = match untied.map(|name| (self.architecture().untied(), name)) {
             None => self.over(params)?,
+            Some((Some(architecture), _)) => self.remade(params, architecture.into())?,
+            Some((None, site)) => {
+                let why = "it is tied to another parameter, differs from that afterwards, and the model has no form with \
+                           two of them (`Architecture::untied`)";
+                return Err(Error::Unsupported { method: "merging", site, why: why.to_owned() });
+            }
         };
         let peft = if classes == peft.outline().dims.classes { peft } else { peft.named(&classes)? };
         Ok(Merged { peft, requantised })
@@ -169,6 +175,10 @@ impl Fold<'_> {
 impl Rewrite for Fold<'_> {
     fn layer(&self, layer: &mut Layer, origin: &Origin<'_>) -> Result<()> {
         if layer.adapters.is_empty() {
+            return Ok(());
+        }
+        // A layer that the model has in several places is folded once.
+        if self.packed.borrow().iter().any(|(_, there)| there.name == origin.weight) {
             return Ok(());
         }
         let _guard = tch::no_grad_guard();

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::peft::Peft;
 use crate::run::{Copied, Model, Origin, Rewrite};
 use crate::seam::layer::Placed;
-use crate::seam::{Adapter, Inner, Input, Kernel, Layer, LowRank, Pass, Prompt};
+use crate::seam::{Adapter, Batch, Data, Inner, Kernel, Layer, LowRank, Pass};
 use std::collections::BTreeSet;
 use tch::Tensor;
 
@@ -28,7 +28,8 @@ impl Peft {
         let names: BTreeSet<&str> = rows.iter().copied().flatten().collect();
         let active = self.active(&names.into_iter().collect::<Vec<_>>())?;
         let mix = Mix { rows, words: self.outline().dims.word_embedding() };
-        Ok(self.rewritten(active, &mix)?.0)
+        let (view, _) = self.rewritten(active, &mix)?;
+        Ok(Box::new(RowsView { view, rows: mix.size() }))
     }
 }
 
@@ -101,10 +102,6 @@ impl Rewrite for Mix<'_> {
     fn refuse(&self, site: &str, method: &'static str) -> Error {
         Self::unsupported(site, method, "it is not a change of weights")
     }
-
-    fn input(&self) -> Option<Box<dyn Prompt>> {
-        Some(Box::new(Guard { rows: self.size() }))
-    }
 }
 
 /// The adapters at one site, ranks that differ padded with zeros, and zeros for a row without one.
@@ -173,7 +170,7 @@ fn check(rows: i64, found: &Tensor, pass: Pass<'_>) -> Result<()> {
     }
 }
 
-/// `y + h B`, `[batch, t, out]`; `y` may be `[batch, out]`.
+/// `y + h B`, `[batch, t, out]`; `y` may have any number of dimensions for t.
 fn add(y: Tensor, h: &Tensor, b: &Tensor) -> Result<Tensor> {
     let shape = y.size();
     let mut flat = y.f_view([h.size3()?.0, h.size3()?.1, b.size3()?.2])?;
@@ -203,8 +200,10 @@ impl Adapter for RowsLinear {
         let h = x.f_reshape([rows, -1, width])?.f_to_kind(self.a.kind())?.f_bmm(&self.a)?;
         let y = add(inner.forward(x)?, &h, &self.b)?;
         let Some(bias) = &self.bias else { return Ok(y) };
-        let bias = if y.dim() == 2 { bias.f_squeeze_dim(1)? } else { bias.shallow_clone() };
-        Ok(y.f_add(&bias)?.f_to_kind(y.kind())?)
+        // One for each row, whatever is between it and the width.
+        let between = y.size().iter().skip(2).map(|_| 1).collect::<Vec<i64>>();
+        let shape = [&[rows], between.as_slice(), &[-1]].concat();
+        Ok(y.f_add(&bias.f_view(shape.as_slice())?)?.f_to_kind(y.kind())?)
     }
 }
 
@@ -234,13 +233,15 @@ impl Adapter for RowsEmbedding {
 
 /// Checks the batch where it enters, whatever the rows' adapters are.
 #[derive(Debug)]
-struct Guard {
+struct RowsView {
+    view: Box<dyn Model>,
     rows: i64,
 }
 
-impl Prompt for Guard {
-    fn rewrite(&self, input: Input, pass: Pass<'_>) -> Result<Input> {
-        check(self.rows, &input.embeds, pass)?;
-        Ok(input)
+impl Model for RowsView {
+    fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
+        let (Data::Ids(data) | Data::Features(data)) = &batch.data;
+        check(self.rows, data, pass)?;
+        self.view.forward(batch, pass)
     }
 }

@@ -228,7 +228,7 @@ impl Peft {
         Ok((view, run.tied.into_inner()))
     }
 
-    /// The trainable tensors of the named adapters, for an optimizer.
+    /// The trainable tensors of the named adapters, for an optimizer. Adapters that are alike have tensors of the same names.
     pub fn trainable(&self, active: &[&str]) -> Result<Vec<(String, Tensor)>> {
         Ok(self.active(active)?.iter().flat_map(|a| a.params.trainable()).collect())
     }

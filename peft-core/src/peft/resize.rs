@@ -48,7 +48,7 @@ impl Peft {
         let wrong = |message: String| Error::config("resizing", "vocab", message);
         check::positive("resizing", "vocab", vocab)?;
         let Some(architecture) = self.architecture().resized(vocab) else {
-            return Err(wrong(format!("a model of type `{}` has a fixed vocabulary", dims.model_type)));
+            return Err(wrong(format!("{} has a fixed vocabulary", dims.model())));
         };
         let _guard = tch::no_grad_guard();
         let (sizes, head) = (dims.sizes()?, dims.head_weight().unwrap_or_default());

@@ -21,7 +21,7 @@ pub const DEFAULT: &str = "default";
 /// it: views are, and a model has any number of them at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// `model_type` of the Hub's configuration.
+    /// `model_type` of the Hub's configuration; empty where the model states none.
     pub model_type: String,
     /// Parameters of the base, a tied one once.
     pub base_params: i64,
@@ -32,6 +32,7 @@ pub struct Status {
 /// One adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterStatus {
+    /// The name by which views have it.
     pub name: String,
     /// The method's name.
     pub method: String,
@@ -41,6 +42,7 @@ pub struct AdapterStatus {
     pub places: usize,
     /// Parameters, trainable or not.
     pub params: i64,
+    /// Parameters that are trained, less what an optimizer froze.
     pub trainable: i64,
     /// Dtypes of its tensors.
     pub dtypes: Vec<String>,
@@ -70,7 +72,8 @@ impl fmt::Display for Status {
         for column in table.column_iter_mut().skip(3).take(3) {
             column.set_cell_alignment(comfy_table::CellAlignment::Right);
         }
-        write!(f, "{}, {} parameters\n{table}", self.model_type, commas(self.base_params))
+        let name = if self.model_type.is_empty() { "a model" } else { &self.model_type };
+        write!(f, "{name}, {} parameters\n{table}", commas(self.base_params))
     }
 }
 
@@ -80,7 +83,8 @@ impl Peft {
         self.adapters.keys().map(String::as_str).collect()
     }
 
-    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method.
+    /// Writes an adapter's two files into `dir`, which has no adapter yet. PEFT reads them, if it has the method. Names of
+    /// classes that it was trained with are in a third, `id2label.json`, which PEFT passes over.
     ///
     /// # Errors
     /// [`Error::Occupied`] for a directory with an adapter or a model: [`Peft::save_with`] replaces them. A method that
@@ -90,7 +94,7 @@ impl Peft {
     }
 
     /// As [`Peft::save`], over an adapter that is there if `if_exists` says so, as training that saves again and again
-    /// does. The two files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
+    /// does. The files change as one: a reader, and whoever comes after a kill, has all of the old or all of the new.
     ///
     /// # Errors
     /// As [`Peft::save`].

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::run::active::Active;
-use crate::seam::{Layer, Overlay, Prompt};
+use crate::seam::{Layer, Overlay};
 use std::fmt::Debug;
 use tch::Tensor;
 
@@ -29,11 +29,6 @@ pub(crate) trait Rewrite: Debug {
     /// An adapter around something without weights (a block, an attention core, the input) is in the way: the error
     /// that says so.
     fn refuse(&self, site: &str, method: &'static str) -> Error;
-
-    /// Something to look at every batch.
-    fn input(&self) -> Option<Box<dyn Prompt>> {
-        None
-    }
 }
 
 /// Whose copy of a parameter it is, and what kind of one.

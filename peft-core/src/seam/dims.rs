@@ -41,6 +41,14 @@ pub struct Transformer {
 }
 
 impl Dims {
+    /// The model, for messages.
+    pub(crate) fn model(&self) -> String {
+        match self.model_type.as_str() {
+            "" => "this model".to_owned(),
+            model_type => format!("a model of type `{model_type}`"),
+        }
+    }
+
     /// Whether logits are per token, of the next one.
     pub fn causal(&self) -> bool {
         self.task == Some(TaskType::CausalLm)
@@ -64,13 +72,10 @@ impl Dims {
     /// The sizes of the stack.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], for a model that does not state them.
+    /// [`Error::Config`], for a model that does not state them.
     pub fn sizes(&self) -> Result<&Transformer> {
-        self.transformer.as_ref().ok_or_else(|| Error::Unsupported {
-            method: "a method that needs the sizes of a transformer",
-            site: self.model_type.clone(),
-            why: "the model does not state them (`Dims::transformer`)".to_owned(),
-        })
+        let message = "is not stated: prompts, prefixes, trained tokens, numbers of layers and tokenizers need its sizes";
+        self.transformer.as_ref().ok_or_else(|| Error::config(self.model(), "Dims::transformer", message))
     }
 }
 

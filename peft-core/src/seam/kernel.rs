@@ -9,7 +9,9 @@ use tch::{Kind, Tensor};
 /// Dense weights of one layer; the shapes are the [`Kernel`]'s.
 #[derive(Debug)]
 pub struct Weights {
+    /// `W` of the kernel's formula.
     pub weight: Tensor,
+    /// `b` of it, where the layer has one.
     pub bias: Option<Tensor>,
 }
 

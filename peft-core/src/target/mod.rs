@@ -74,9 +74,8 @@ impl Targets {
             (Some(names), _) => names.clone(),
             (None, Some(names)) => names.into(),
             (None, None) => {
-                let model = &outline.dims.model_type;
-                let message =
-                    format!("there is no default for model type `{model}`: name the modules to adapt");
+                let model = outline.dims.model();
+                let message = format!("there is no default for {model}: name the modules to adapt");
                 return Err(Error::config(can.method, "target_modules", message));
             }
         };

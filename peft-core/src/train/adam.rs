@@ -9,7 +9,7 @@ use crate::check;
 use crate::error::{Error, Result};
 use crate::seam::{Numerics, Params};
 use peft_sys::AdamStep;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tch::{Device, Tensor};
 
 const NAME: &str = "Adam";
@@ -103,7 +103,7 @@ impl Adam {
     /// An optimizer of the given tensors, which must be trainable, all with the learning rate of the step.
     ///
     /// # Errors
-    /// When there are none: then nothing would be trained. Constants that are out of range, by name.
+    /// When there are none: then nothing would be trained. Two of one name; constants that are out of range, by name.
     pub fn new(params: Vec<(String, Tensor)>, config: AdamConfig, numerics: Numerics) -> Result<Self> {
         Self::grouped(vec![config.group(params)], config, numerics)
     }
@@ -128,6 +128,13 @@ impl Adam {
         let (names, params): (Vec<_>, Vec<_>) = groups.into_iter().flat_map(|g| g.params).unzip();
         if params.is_empty() {
             return Err(Error::Input("there is nothing to train: no tensor requires a gradient".into()));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = names.iter().find(|name| !seen.insert(*name)) {
+            return Err(Error::Exists {
+                place: "the optimizer's tensors".into(),
+                name: String::clone(twice),
+            });
         }
         let zeros = || params.iter().map(|p| Ok(p.f_detach()?.f_zeros_like()?)).collect::<Result<Vec<_>>>();
         let (m, v) = (zeros()?, zeros()?);

@@ -6,6 +6,7 @@ use crate::peft::{Adapted, Peft, penalty};
 use crate::seam::Numerics;
 use crate::train::lora_fa::Projection;
 use crate::train::{Adam, AdamConfig, Group, Optim, Schedule};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -74,7 +75,8 @@ impl Trainer {
             Optim::LoraFa(fa) => Some(Projection::new(fa.product, &adapters)?),
             _ => None,
         };
-        let groups = optim.groups(peft, active, lr)?;
+        let mut groups = optim.groups(peft, active, lr)?;
+        tell_apart(&mut groups, peft, active)?;
         let trainer = Self::of(groups, optim.adam(), peft.numerics(), lr, schedule)?;
         Ok(Self { adapters, projection, ..trainer })
     }
@@ -112,7 +114,8 @@ impl Trainer {
         self.adam.steps()
     }
 
-    /// The optimizer, to save its state and to load it; the schedule goes on where the state was.
+    /// The optimizer, to save its state and to load it; the schedule goes on where the state was. Tensors that several of
+    /// the adapters have by one name are told apart by the adapter's: `mine.base_model.model...`.
     pub fn optimizer(&mut self) -> &mut Adam {
         &mut self.adam
     }
@@ -192,6 +195,11 @@ impl Trainer {
             let step = self.adam.steps().saturating_add(1);
             return Err(Error::NonFinite { what: "the loss", value, step });
         }
+        if !loss.requires_grad() {
+            let message = "the loss has no gradient: it was computed without what is trained (by a view of other adapters, \
+                           say), or where gradients are off";
+            return Err(Error::Input(message.into()));
+        }
         match weight == 1.0 {
             true => loss.f_backward()?,
             false => loss.f_mul_scalar(weight)?.f_backward()?,
@@ -226,6 +234,23 @@ impl Trainer {
         }
         Ok(norm)
     }
+}
+
+/// Puts the adapter's name before names of tensors that several adapters have: the optimizer's state goes by them.
+fn tell_apart(groups: &mut [Group], peft: &Peft, active: &[&str]) -> Result<()> {
+    let mut owners: BTreeMap<String, VecDeque<&str>> = BTreeMap::new();
+    for adapter in active {
+        for (name, _) in peft.trainable(&[*adapter])? {
+            owners.entry(name).or_default().push_back(adapter);
+        }
+    }
+    owners.retain(|_, all| all.len() > 1);
+    for (name, _) in groups.iter_mut().flat_map(|group| &mut group.params) {
+        if let Some(adapter) = owners.get_mut(name).and_then(VecDeque::pop_front) {
+            *name = format!("{adapter}.{name}"); // a group has them in the adapters' order
+        }
+    }
+    Ok(())
 }
 
 /// What can be said of a training before anything is frozen for it.

@@ -7,7 +7,7 @@ use peft_core::seam::Numerics;
 use peft_core::train::{
     Adam, AdamConfig, Group, LoraPlus, Schedule, Trainer, cross_entropy, next_token_loss,
 };
-use peft_core::{Error, Peft};
+use peft_core::{Batch, Error, Model, Pass, Peft};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 use tests::refused;
@@ -153,5 +153,28 @@ fn a_series_without_an_end() -> Result<()> {
     }
     peft.add("oft", oft(1000, true))?;
     peft.add("exact", oft(i64::MAX, false))?;
+    Ok(())
+}
+
+/// Nothing would be learned, or one tensor's state would be another's.
+#[test]
+fn losses_without_a_gradient_and_names_that_are_there_twice() -> Result<()> {
+    let peft = tuned()?;
+    let mut trainer = Trainer::new(&peft, &["a"], AdamConfig::default(), 0.1, Schedule::Constant)?;
+    let batch = Batch::dense(Tensor::ones([2, 3], (Kind::Int64, Device::Cpu)));
+    let other = peft.view(&[])?.forward(&batch, Pass::train())?.mean(Kind::Float);
+    refused("another view", trainer.step(&other), &["the loss has no gradient", "other adapters"])?;
+    ensure!(trainer.steps() == 0, "a step was counted");
+    let twice = [peft.trainable(&["a"])?, peft.trainable(&["a"])?].map(|params| Group {
+        params,
+        rate: 1.0,
+        weight_decay: 0.0,
+    });
+    let error = refused(
+        "twice",
+        Adam::grouped(twice.into(), AdamConfig::default(), Numerics::Fast),
+        &["optimizer", "lora_A"],
+    )?;
+    ensure!(matches!(error, Error::Exists { .. }), "{error:?}");
     Ok(())
 }

@@ -107,7 +107,11 @@ fn export_says_what_is_written() -> Result<()> {
     assert_bits("v", &v.tr(), &crate::get(peft.params("mine")?, "v"))?;
 
     // Without its reader, a method from outside is added with its tensors.
-    refused("loading", peft.load("again", dir.path()), &["adapter_config.json", "`MINE`", "LORA"])?;
+    refused(
+        "loading",
+        peft.load("again", dir.path()),
+        &["adapter_config.json", "`MINE`", "LORA", "Peft::register"],
+    )?;
     peft.add_with("again", Mine, [("v".to_owned(), v.tr())])?;
     assert_bits("again", &logits(&peft, &["again"], &batch)?, &logits(&peft, &["mine"], &batch)?)
 }

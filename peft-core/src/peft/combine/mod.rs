@@ -175,7 +175,8 @@ impl Peft {
         self.active(&names)?;
         let _guard = tch::no_grad_guard();
         if self.kind_of(&names)? == "IA3" {
-            return ia3::combine(self, new, adapters, how);
+            ia3::combine(self, new, adapters, how)?;
+            return self.take_classes(new, &names);
         }
         let mut sources = Vec::new();
         for name in &names {
@@ -183,7 +184,8 @@ impl Peft {
             self.check_whole(name, &source)?;
             sources.push(source);
         }
-        self.add_assembly(new, &assemble(&sources, adapters, how)?, &sources)
+        self.add_assembly(new, &assemble(&sources, adapters, how)?, &sources)?;
+        self.take_classes(new, &names)
     }
 
     /// Whether the low-rank changes and the copies are all there is to the adapter.

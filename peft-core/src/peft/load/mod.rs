@@ -25,8 +25,9 @@ pub(crate) struct Places {
 }
 
 impl Peft {
-    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`, and says what of it
-    /// was passed over because it changes no number here. A program prints that, on stderr say:
+    /// Reads an adapter from a directory with `adapter_config.json` and `adapter_model.safetensors`, and the names of its
+    /// classes where `id2label.json` has them, and says what of it was passed over because it changes no number here. A
+    /// program prints that, on stderr say:
     ///
     /// ```
     /// # use peft_core::Peft;
@@ -49,7 +50,8 @@ impl Peft {
     /// # Errors
     /// What would change the numbers, naming file and field or key; nothing is added then. A name that matches nothing in
     /// this model, if no other one of its field does; a field with a value that this crate has no code for; an adapter for
-    /// another task; tensors that are missing, superfluous, of a wrong shape, not of floats, or not finite.
+    /// another task; tensors that are missing, superfluous, of a wrong shape, not of floats, or not finite; names of
+    /// another number of classes than the model's head has.
     pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<Vec<Warning>> {
         let dir = dir.as_ref();
         self.check_new(name)?;

@@ -107,7 +107,10 @@ impl Rewrite for Collect {
         let adapter = layer.adapters.first();
         let methods = [adapter.map(|a| a.method), weight.as_ref().map(|t| t.1), bias.as_ref().map(|t| t.1)];
         let Some(method) = methods.into_iter().flatten().next() else { return Ok(()) };
-
+        // A layer that the model has in several places is changed once.
+        if self.layers.borrow().iter().any(|there| there.site == layer.name) {
+            return Ok(());
+        }
         let there = layer.base.dense()?;
         let oriented = |t: Tensor| if origin.transposed { t.f_tr() } else { Ok(t) };
         let untouched = weight.is_none();

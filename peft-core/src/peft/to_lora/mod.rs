@@ -123,6 +123,7 @@ impl Peft {
         }
         lora.biases &= changes.layers.iter().any(|l| l.bias.is_some());
         self.add_assembly(new, &lora, &[changes])?;
+        self.take_classes(new, &[name])?;
         Ok(Conversion { sites: shares, whole })
     }
 

@@ -6,7 +6,7 @@ mod weights;
 use crate::error::{Error, Result};
 use crate::run::Run;
 use crate::run::active::Active;
-use crate::run::rewrite::{Origin, Rewrite};
+use crate::run::rewrite::Origin;
 use crate::run::scope::weights::Stored;
 use crate::seam::layer::Placed;
 use crate::seam::{
@@ -263,9 +263,7 @@ impl<'a> Scope<'a> {
     /// What rewrites the model's input.
     pub fn prompts(&self) -> Result<Vec<Box<dyn Prompt>>> {
         let words = self.run.dims.word_embedding().and_then(|name| self.run.base.find(name));
-        let mut prompts = self.weightless("the input", |m, p| m.prompt(self.run.dims, words.as_ref(), p))?;
-        prompts.extend(self.run.rewrite.and_then(Rewrite::input));
-        Ok(prompts)
+        self.weightless("the input", |m, p| m.prompt(self.run.dims, words.as_ref(), p))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod laws;
 mod limits;
+mod shared;
 
 use anyhow::Result;
 use peft_core::build::{Architecture, Layer, Scope};
