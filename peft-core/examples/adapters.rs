@@ -11,7 +11,9 @@ use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::io::{IfExists, adapter};
 use serde_json::json;
+use std::io::{Write, stdout};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Lists, combines, converts and merges the adapters of a model
 #[derive(Debug, Parser)]
@@ -100,6 +102,16 @@ impl Options {
             kept = Some(conversion.kept());
         }
 
+        if let Some(dir) = &self.save {
+            peft.save_all_with(dir, if_exists)?;
+            eprintln!("adapters: {}", dir.display());
+        }
+        if let (Some(name), Some(dir)) = (&self.merge, &self.out) {
+            hub::save_with(&peft.merged(&[name])?, dir, Some(&self.model), if_exists)?;
+            eprintln!("merged model: {}", dir.display());
+        }
+
+        // Last, since a reader who has seen enough ends the program here.
         let status = peft.status()?;
         if self.json {
             let adapters = status.adapters.iter().map(|a| {
@@ -110,26 +122,18 @@ impl Options {
             });
             let (model, params) = (&status.model_type, status.base_params);
             let adapters: Vec<_> = adapters.collect();
-            println!(
+            writeln!(
+                stdout(),
                 "{}",
                 json!({ "model_type": model, "params": params, "adapters": adapters, "kept": kept })
-            );
+            )?;
         } else {
-            println!("{status}");
-        }
-
-        if let Some(dir) = &self.save {
-            peft.save_all_with(dir, if_exists)?;
-            eprintln!("adapters: {}", dir.display());
-        }
-        if let (Some(name), Some(dir)) = (&self.merge, &self.out) {
-            hub::save_with(&peft.merged(&[name])?, dir, Some(&self.model), if_exists)?;
-            eprintln!("merged model: {}", dir.display());
+            writeln!(stdout(), "{status}")?;
         }
         Ok(())
     }
 }
 
-fn main() -> Result<()> {
-    Options::parse().run()
+fn main() -> ExitCode {
+    peft_core::program::exit(Options::parse().run().map(|()| true))
 }

@@ -16,6 +16,7 @@ use peft_core::text::{ChatTemplate, Corpus, Limits, TextEncoder};
 use peft_core::train::{AdamConfig, Schedule, Shuffle, Trainer, next_token_loss};
 use peft_core::{Pass, TaskType};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Fine-tunes a causal language model (Llama, Mistral, Qwen2, GPT-2) on texts with an adapter
 #[derive(Debug, Parser)]
@@ -178,6 +179,6 @@ impl Options {
     }
 }
 
-fn main() -> Result<()> {
-    Options::parse().run()
+fn main() -> ExitCode {
+    peft_core::program::exit(Options::parse().run().map(|()| true))
 }

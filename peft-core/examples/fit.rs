@@ -14,7 +14,9 @@ use peft_core::methods::{
 use peft_core::report::commas;
 use peft_core::seam::MethodConfig;
 use serde_json::json;
+use std::io::{Write, stdout};
 use std::path::Path;
+use std::process::ExitCode;
 
 /// Says what fine-tuning a model takes, before it is downloaded
 #[derive(Debug, Parser)]
@@ -84,8 +86,11 @@ fn methods(common: &Common) -> Vec<(&'static str, Box<dyn MethodConfig>)> {
     ]
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    peft_core::program::exit(run(&Options::parse()).map(|()| true))
+}
+
+fn run(options: &Options) -> Result<()> {
     let model = blueprint(&options.model).with_context(|| format!("model `{}`", options.model))?;
     let usual = if model.outline().dims.causal() { Task::Generation } else { Task::Classification };
     let task: TaskType = options.task.unwrap_or(usual).into();
@@ -114,11 +119,15 @@ fn main() -> Result<()> {
             "method": advice.choice.name(), "base": advice.setup.base.to_string(), "fits": advice.fits,
             "bytes": advice.estimate.memory.total(), "free_bytes": advice.free, "why": advice.why,
         });
-        println!("{}", json!({ "model": model.to_string(), "methods": methods, "advice": advice }));
+        writeln!(
+            stdout(),
+            "{}",
+            json!({ "model": model.to_string(), "methods": methods, "advice": advice })
+        )?;
         return Ok(());
     }
 
-    println!("{model}");
+    writeln!(stdout(), "{model}")?;
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(["method", "trained", "%", "beside the base", "over 16 bits", "over 4 bits"]);
@@ -131,8 +140,8 @@ fn main() -> Result<()> {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}\nActivations are not counted.\n");
+    writeln!(stdout(), "{table}\nActivations are not counted.\n")?;
 
-    print!("{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" });
+    write!(stdout(), "{}: {advice}", if advice.fits { "It fits" } else { "It does not fit" })?;
     Ok(())
 }

@@ -11,7 +11,9 @@ use peft_core::generate::{GenerateConfig, GenerationSettings, Sampling, generate
 use peft_core::hub;
 use peft_core::hub::Head;
 use peft_core::text::TextEncoder;
+use std::io::{Write, stdout};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Generates text with a causal language model and its adapters
 #[derive(Debug, Parser)]
@@ -129,18 +131,19 @@ impl Options {
             ids.truncate(end);
             let text = encoder.as_ref().map(|e| e.text(&ids)).transpose()?;
             match (self.json, &text) {
-                (true, _) => println!(
+                (true, _) => writeln!(
+                    stdout(),
                     "{}",
                     serde_json::json!({ "prompt": prompt, "adapter": name, "ids": ids, "text": text })
                 ),
-                (false, Some(text)) => println!("[{name}] {prompt}{text}"),
-                (false, None) => println!("[{name}] {prompt} -> {ids:?}"),
-            }
+                (false, Some(text)) => writeln!(stdout(), "[{name}] {prompt}{text}"),
+                (false, None) => writeln!(stdout(), "[{name}] {prompt} -> {ids:?}"),
+            }?;
         }
         Ok(())
     }
 }
 
-fn main() -> Result<()> {
-    Options::parse().run()
+fn main() -> ExitCode {
+    peft_core::program::exit(Options::parse().run().map(|()| true))
 }

@@ -42,6 +42,7 @@ fn refused<S: AsRef<std::ffi::OsStr>>(example: &str, arguments: &[S], parts: &[&
     let error = text(&out.stderr);
     ensure!(!out.status.success(), "{example}: was accepted");
     ensure!(!error.contains("panicked"), "{error}");
+    ensure!(error.contains("error: "), "{error}");
     for part in parts {
         ensure!(error.contains(part), "the message lacks `{part}`: {error}");
     }
