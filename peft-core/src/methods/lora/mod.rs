@@ -27,7 +27,8 @@ use crate::methods::config::PeftConfig;
 use crate::methods::lora::plan::LoraPlan;
 use crate::methods::ranks::SiteRank;
 use crate::seam::{
-    Adapter, Counting, FactorNames, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site, numel,
+    Adapter, Counting, FactorNames, Method, MethodConfig, Outline, Overlay, PREFIX, Params, Resolved, Site,
+    numel,
 };
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
