@@ -66,6 +66,7 @@ fn an_adapter_takes_the_names_of_its_classes_along() -> Result<()> {
 #[test]
 fn wrong_names_are_refused() -> Result<()> {
     let _serial = serial();
+    refused("no adapter", adapter::classes("nowhere"), &["nowhere/adapter_config.json", "no adapter"])?;
     // The file's head has three classes.
     refused("two", open(Options::named(["a", "b"])), &["classifier", "[2, 32]", "[3, 32]"])?;
     refused("four", open(Head::Stored)?.named(&["a".into()]), &["1 names", "`bert`"])?;

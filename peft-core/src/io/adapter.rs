@@ -62,11 +62,14 @@ fn read_files(dir: &Path) -> Result<(Files, PathBuf)> {
 /// adapter's base with as many: `hub::open(base, device, hub::Options::named(classes))`.
 ///
 /// # Errors
-/// A file whose numbers are not those from 0 on.
+/// A directory without an adapter; a file whose numbers are not those from 0 on.
 pub fn classes(dir: impl AsRef<Path>) -> Result<Vec<String>> {
-    let path = dir.as_ref().join(CLASSES);
-    if !path.exists() {
-        return Ok(Vec::new());
+    let dir = dir.as_ref();
+    let path = dir.join(CLASSES);
+    match exists(dir)? {
+        false => return Err(Error::format(dir.join(CONFIG), "is not there: this is no adapter's directory")),
+        true if !path.exists() => return Ok(Vec::new()),
+        true => {}
     }
     let json = io::read_object(&path)?;
     let fields = json.as_object().into_iter().flatten();
