@@ -154,6 +154,7 @@ fn missing_fields_have_transformers_defaults() -> Result<()> {
 /// `attribute_map` of transformers: the general names are read, and count where both are there.
 #[test]
 fn gpt2s_sizes_by_either_name() -> Result<()> {
+    let _serial = serial();
     let both = json!({ "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16 });
     let c = read("gpt2", gpt2::config, &both)?;
     ensure!((c.n_layer, c.n_head, c.n_embd, c.n_positions) == (1, 2, 16, 64), "{c:?}");

@@ -151,7 +151,7 @@ impl Method for PrefixTuningMethod {
 /// What the keys and values of all layers are read from.
 #[derive(Debug)]
 enum Source {
-    /// P.
+    /// The keys and values themselves, as one trained table.
     Table(Tensor),
     Projected {
         embedding: Tensor,

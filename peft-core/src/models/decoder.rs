@@ -49,9 +49,9 @@ pub struct DecoderConfig {
 /// The layers that have a sliding window, where there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Windowed {
-    /// Those from this one on.
+    /// The layers from this index on.
     From(i64),
-    /// Those that are true.
+    /// One entry a layer: `true` for a layer with a window.
     Each(Vec<bool>),
 }
 

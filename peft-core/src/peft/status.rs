@@ -234,7 +234,7 @@ impl Peft {
     /// of their names. Where one of them may not be written, none is.
     ///
     /// # Errors
-    /// As [`Peft::save`], and for a name that is none of a folder.
+    /// As [`Peft::save`], and for a name that cannot be a folder's.
     pub fn save_all(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.save_all_with(dir, IfExists::Refuse)
     }

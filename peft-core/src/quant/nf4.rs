@@ -44,11 +44,11 @@ pub struct Nf4 {
     /// f32 `[⌈n/64⌉]`, or uint8 if there is `nested`.
     pub(super) absmax: Tensor,
     pub(super) nested: Option<Nested>,
-    /// `[out, in]`.
+    /// Shape of the dense weight, `[out, in]`.
     pub(super) shape: [i64; 2],
-    /// Of the weight before.
+    /// Dtype of the weight that was quantised, and of what it is dequantised to.
     pub(super) kind: Kind,
-    /// Of the matrix product.
+    /// Dtype that the matrix product is computed in.
     pub(super) compute: Kind,
 }
 

@@ -16,7 +16,7 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// r
+    /// The rank r of the product: A has r rows, and B has r columns.
     pub fn rank(&self) -> Result<i64> {
         Ok(self.a.size2()?.0)
     }

@@ -30,7 +30,7 @@ impl Patterns {
     /// The value for `site`, if a pattern matches it.
     ///
     /// # Errors
-    /// [`Error::Config`] for an expression that is none, and for a value that is no number.
+    /// [`Error::Config`] for a pattern that is not a regular expression, and for a value that is not a number.
     pub fn get(&self, method: &str, field: &str, site: &str) -> Result<Option<f64>> {
         Ok(self.first(method, field, site)?.map(|(_, value)| value))
     }

@@ -86,6 +86,7 @@ fn reasons_have_the_numbers() -> Result<()> {
 /// What is advised can be added as it is, and trains what was said.
 #[test]
 fn advice_can_be_followed() -> Result<()> {
+    let _serial = tests::serial();
     let base = Bert::base()?;
     for (examples, device) in [(50, GB), (500, GB), (200_000, GB)] {
         let model = Blueprint::like(&base)?;
@@ -104,6 +105,7 @@ fn advice_can_be_followed() -> Result<()> {
 
 #[test]
 fn needs_that_are_none_are_refused() -> Result<()> {
+    let _serial = tests::serial();
     let model = Blueprint::about(7 * GB)?;
     let need = Need::new(24 * GB, CausalLm, 1_000);
     for bytes in [0, -GB] {
@@ -130,6 +132,7 @@ fn needs_that_are_none_are_refused() -> Result<()> {
 /// A classifier writes no text, whatever it would hold.
 #[test]
 fn tasks_that_a_model_has_not() -> Result<()> {
+    let _serial = tests::serial();
     let bert = Blueprint::like(&Bert::base()?)?;
     for task in [CausalLm, Seq2SeqLm] {
         for examples in [50, 500, 5_000, 200_000] {

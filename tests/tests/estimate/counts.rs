@@ -36,6 +36,7 @@ fn every_method_is_counted_without_numbers() -> Result<()> {
 
 #[test]
 fn outlines_are_the_real_ones() -> Result<()> {
+    let _serial = tests::serial();
     fn same<M: Subject>() -> Result<()> {
         let peft = M::base()?;
         let blueprint = Blueprint::like(&peft)?;

@@ -149,7 +149,8 @@ impl Method for LoraMethod {
         self.config.bias == Bias::All && bias::is_original(name)
     }
 
-    /// Neither what PEFT wrote by accident nor a copy of a tied weight is a parameter of its own.
+    /// Below 0 for tensors of the file that are not parameters of their own: copies of a tied weight, and what PEFT wrote
+    /// by accident.
     fn uncounted(&self, params: &Params) -> i64 {
         let tied = |name: &str| {
             let site = name.strip_prefix(PREFIX).and_then(|n| n.strip_suffix(BASE));

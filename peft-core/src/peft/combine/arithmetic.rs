@@ -25,10 +25,10 @@ pub enum Arithmetic {
 /// Which sign has the majority.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MajoritySign {
-    /// That of the sum of the values.
+    /// The sign of the sum of all adapters' values.
     #[default]
     Total,
-    /// That of most values.
+    /// The sign that most adapters' values have.
     Frequency,
 }
 

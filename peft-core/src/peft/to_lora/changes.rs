@@ -34,7 +34,7 @@ pub(crate) struct Change {
     /// Name of the method, for messages.
     pub method: &'static str,
     pub weight: Delta,
-    /// Δb
+    /// The change of the bias, Δb; `None` where it is 0 or there is no bias.
     pub bias: Option<Tensor>,
 }
 

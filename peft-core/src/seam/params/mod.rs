@@ -74,7 +74,7 @@ impl Params {
         self.sealed = true;
     }
 
-    /// Whether it is: filled from a file, or by an adapter that is complete.
+    /// Whether the store is sealed: it was filled from a file, or by an adapter that is complete, and makes no new tensor.
     pub fn is_sealed(&self) -> bool {
         self.sealed
     }
