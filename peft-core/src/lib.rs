@@ -95,7 +95,8 @@ pub mod build {
     pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
-        Attention, Block, Body, Heads, Init, Layer, Numerics, Project, Role, Weights, causal_mask,
+        Attended, Attention, Block, Body, Dims, Heads, Init, Input, Layer, Numerics, Project, Prompt, Role,
+        Transformer, Weights, causal_mask,
     };
 }
 
