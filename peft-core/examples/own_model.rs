@@ -19,7 +19,7 @@ impl Model for MlpView {
 }
 
 fn main() -> Result<()> {
-    let (dir, floats) = (std::env::args().nth(1).unwrap_or("runs/mlp".into()), (Kind::Float, Device::Cpu));
+    let (dir, floats) = ("runs/mlp", (Kind::Float, Device::Cpu));
     let base = Params::new("the perceptron", Device::Cpu);
     base.insert("up.weight", Tensor::f_randn([16, 4], floats)?, false)?;
     base.insert("down.weight", Tensor::f_randn([2, 16], floats)?, false)?;
@@ -33,8 +33,8 @@ fn main() -> Result<()> {
         let loss = cross_entropy(&view.forward(&batch, Pass::train())?, &classes)?;
         adam.step(&loss)?;
     }
-    peft.save_with("mine", &dir, IfExists::Replace)?;
-    peft.load("saved", &dir)?;
+    peft.save_with("mine", dir, IfExists::Replace)?;
+    peft.load("saved", dir)?;
     let logits = peft.merged(&["saved"])?.view(&[])?.forward(&batch, Pass::eval())?;
     cross_entropy(&logits, &classes).map(|loss| println!("loss {:.3}", loss.double_value(&[])))
 }

@@ -155,7 +155,12 @@ fn classes_that_cannot_be_are_refused() -> Result<()> {
         refused("llama", hub::open(golden("llama/base"), Device::Cpu, options), words)?;
     }
     let none = Options::named([""; 0]);
-    refused("none", open(none), &["config.json", "num_labels", "0 classes", "positive", adapter::CLASSES])?;
+    refused(
+        "none",
+        open(none.clone()),
+        &["config.json", "num_labels", "0 classes", "positive", adapter::CLASSES],
+    )?;
+    refused("nowhere", hub::open("nowhere", Device::Cpu, none), &["nowhere", "is not there"])?;
     let two = Options { classes: vec!["a".into(), "b".into()], ..Head::Stored.into() };
     refused("two of three", open(two), &["2 names", "`bert`", "which has 3"])?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::hub::shards::WeightFiles;
+use crate::io::adapter::CLASSES;
 use crate::models::hub_model::{Head, HubModel};
 use crate::seam::Dims;
 use serde_json::Value;
@@ -18,6 +19,16 @@ const OTHERS: &[(&str, &str)] = &[
     ("ForMultipleChoice", "for choices"),
     ("ForQuestionAnswering", "for answers in texts"),
 ];
+
+/// Refuses a head for no classes, which is what an adapter without names of classes asks for.
+pub(super) fn check_number(head: Head, place: &str) -> Result<()> {
+    let Some(number) = head.classes().filter(|number| *number < 1) else { return Ok(()) };
+    let message = format!(
+        "{number} classes are asked for, expected a positive number: Options::named needs the names of all, as an \
+         adapter has them in {CLASSES}; one that lacks this file has none"
+    );
+    Err(Error::config(place, "num_labels", message))
+}
 
 /// Refuses classes that are asked of a model which has none.
 pub(super) fn check_asked(head: Head, dims: &Dims, classes: &[String]) -> Result<()> {

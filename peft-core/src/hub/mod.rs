@@ -91,6 +91,7 @@ pub fn architecture(dir: impl AsRef<Path>, head: Head) -> Result<Arc<dyn HubMode
 fn describe(dir: &Path, head: Head) -> Result<(Described, Value, String)> {
     let (json, path) = directory::config(dir)?;
     let place = path.display().to_string();
+    heads::check_number(head, &place)?;
     let described = models::family(&json, &place)?.describe(&json, &place, head.classes())?;
     Ok((described, json, place))
 }
@@ -111,14 +112,6 @@ pub fn encoder(dir: impl AsRef<Path>, peft: &Peft) -> Result<TextEncoder> {
 pub fn open(dir: impl AsRef<Path>, device: Device, options: impl Into<Options>) -> Result<Opened> {
     let dir = dir.as_ref();
     let Options { head, kind, quantise, classes } = options.into();
-    if let Some(none) = head.classes().filter(|number| *number < 1) {
-        let message = format!(
-            "{none} classes are asked for, expected a positive number: Options::named needs the names of all, as an \
-             adapter has them in {}",
-            io::adapter::CLASSES
-        );
-        return Err(Error::config(dir.join(CONFIG).display(), "num_labels", message));
-    }
     let ((model, mut warnings), json, json_place) = describe(dir, head)?;
     if let Some(kind) = kind.filter(|kind| dtype(*kind).is_none()) {
         return Err(Error::Input(format!("a model is of floats, and not of {kind:?}")));
