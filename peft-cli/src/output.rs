@@ -1,0 +1,39 @@
+//! Where a command writes: results to stdout, as text or as JSON; progress, warnings and errors to stderr.
+
+use anyhow::Result;
+use serde::Serialize;
+use std::fmt::Display;
+use std::io::{Write, stdout};
+
+/// What the options that every command has say of its output.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Results as JSON, one value a line.
+    pub json: bool,
+    /// No progress and no notes on stderr; warnings and errors stay.
+    pub quiet: bool,
+}
+
+impl Output {
+    /// One result: `value` as a line of JSON, or what `text` makes of it. A reader that has gone away ends the program
+    /// quietly.
+    pub fn result<T: Serialize, D: Display>(&self, value: &T, text: impl FnOnce(&T) -> D) -> Result<()> {
+        let line = if self.json { serde_json::to_string(value)? } else { text(value).to_string() };
+        writeln!(stdout(), "{line}")?;
+        Ok(())
+    }
+
+    /// Something good to know, for people: on stderr.
+    pub fn note(&self, text: impl Display) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// What was read and passed over.
+    pub fn warn(&self, warnings: impl IntoIterator<Item = impl Display>) {
+        for warning in warnings {
+            eprintln!("warning: {warning}");
+        }
+    }
+}
