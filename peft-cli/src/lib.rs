@@ -7,6 +7,7 @@
 pub mod commands;
 pub mod outcome;
 pub mod output;
+pub mod source;
 
 use clap::Parser;
 use output::Output;
