@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod commands;
+pub mod common;
 pub mod outcome;
 pub mod output;
 pub mod source;

@@ -15,12 +15,14 @@ use serde_json::{Map, Value};
 pub(crate) struct Row {
     pub peft_type: &'static str,
     read: fn(Value, &str) -> Result<Read>,
-    /// Its fields with their defaults, as PEFT writes them.
-    pub fields: fn() -> Result<Map<String, Value>>,
+    /// The fields that this crate has code for, with their defaults.
+    pub own: fn() -> Result<Map<String, Value>>,
+    /// All fields with their defaults, as PEFT writes them.
+    pub all: fn() -> Result<Map<String, Value>>,
 }
 
 pub(crate) const fn row<C: PeftConfig>() -> Row {
-    Row { peft_type: C::TYPE, read: read::<C>, fields: all_fields::<C> }
+    Row { peft_type: C::TYPE, read: read::<C>, own: own_fields::<C>, all: all_fields::<C> }
 }
 
 /// The configurations that a file may have, by its `peft_type`: this crate's, and those that were added.

@@ -127,9 +127,9 @@ impl Entry {
         catalogue().filter(fits).max_by_key(|e| e.sets().map_or(0, |sets| sets.len()))
     }
 
-    /// Its fields, as a file has them, with the values that they have unless something else is said.
+    /// The fields that it reads, by their names in a file, with the values that they have unless something else is said.
     pub fn fields(&self) -> Result<Map<String, Value>> {
-        let mut fields = (self.row()?.fields)()?;
+        let mut fields = (self.row()?.own)()?;
         fields.extend(self.sets()?);
         Ok(fields)
     }
@@ -139,7 +139,7 @@ impl Entry {
     /// # Errors
     /// A field that the method does not have, with the closest there are.
     pub fn json(&self, fields: Map<String, Value>) -> Result<Value> {
-        let known = (self.row()?.fields)()?;
+        let known = (self.row()?.all)()?;
         let mut all = self.sets()?;
         for (field, value) in fields {
             if !known.contains_key(&field) {
@@ -206,7 +206,9 @@ mod tests {
                 assert_eq!(Entry::named(&name.to_uppercase().replace('_', "-")).unwrap(), entry);
             }
             by_name(entry.name, entry.example().unwrap()).unwrap();
-            let all = entry.fields().unwrap();
+            let mut all = entry.fields().unwrap();
+            assert!(all.contains_key("modules_to_save") && !all.contains_key("loftq_config"));
+            all.insert("peft_type".into(), entry.peft_type.into());
             assert_eq!(Entry::of(&all).unwrap(), entry);
             assert!(entry.sets().unwrap().keys().all(|f| all.contains_key(f)), "{}", entry.name);
             assert!(entry.learning_rates.0 < entry.learning_rates.1);

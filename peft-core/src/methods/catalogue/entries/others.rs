@@ -117,6 +117,7 @@ pub(super) const PROMPTS: &[Entry] = &[
         title: "LLaMA-Adapter",
         peft_type: "ADAPTION_PROMPT",
         family: Family::Prompts,
+        needs: r#"{"adapter_len": 10, "adapter_layers": 2}"#,
         merges: Merges::No,
         acts: "attention in the last layers",
         formula: "attention + g · softmax(Q P_kᵀ/√d) P_v, with a gate g that starts at 0",

@@ -125,7 +125,8 @@ pub(super) const WEIGHTS: &[Entry] = &[
         name: "diff_pruning",
         title: "diff pruning",
         peft_type: "DIFF_PRUNING",
-        acts: "linear layers that are named, all of them unless something else is said",
+        needs: r#"{"target_modules": "all-linear"}"#,
+        acts: "linear layers that are named",
         formula: "y = (W + z ⊙ δ) x + b, with gates z that a penalty closes",
         paper: "https://arxiv.org/abs/2012.07463",
         take_it_when: "the change should be a sparse one, some entries of the weights, and training may cost as much as full \
