@@ -8,6 +8,7 @@ pub mod commands;
 pub mod outcome;
 pub mod output;
 pub mod source;
+pub mod watch;
 
 use clap::Parser;
 use output::Output;
