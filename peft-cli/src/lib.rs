@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 pub mod commands;
+pub mod common;
 pub mod outcome;
 pub mod output;
 pub mod source;
+pub mod watch;
 
 use clap::Parser;
 use output::Output;
