@@ -8,6 +8,7 @@ pub mod commands;
 pub mod common;
 pub mod outcome;
 pub mod output;
+pub mod recipe;
 pub mod source;
 pub mod watch;
 
