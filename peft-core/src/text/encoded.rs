@@ -27,19 +27,6 @@ pub struct Encoded {
     pub(super) pad: i64,
 }
 
-/// Texts as token ids, for a causal model to learn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequences {
-    pub ids: Vec<Vec<i64>>,
-    /// How many tokens of each are given, its prompt, and not learned.
-    pub given: Vec<usize>,
-    /// How many texts were cut to fit the model.
-    pub truncated: usize,
-    /// How many of those are left out, as the cut leaves their prompt alone.
-    pub dropped: usize,
-    pad: i64,
-}
-
 impl Inputs {
     /// Number of rows.
     pub fn len(&self) -> usize {
@@ -76,38 +63,6 @@ impl Encoded {
     }
 }
 
-impl Sequences {
-    pub(super) fn new(pad: i64) -> Self {
-        Self { ids: Vec::new(), given: Vec::new(), truncated: 0, dropped: 0, pad }
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// The given rows as a batch, padded on the right to the longest of them, and their labels `[rows, length]`: the
-    /// ids, −100 for padding and for what is given.
-    pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
-        let batch = Batch::padded(&pick(&self.ids, rows)?, self.pad, device)?;
-        let given = pick(&self.given, rows)?.into_iter().copied();
-        let given: Vec<i64> = given.map(|n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
-        let labels = batch.next_token_labels()?;
-        if given.iter().all(|n| *n == 0) {
-            return Ok((batch, labels));
-        }
-        let at = Tensor::f_arange(batch.ids()?.size2()?.1, (tch::Kind::Int64, device))?;
-        let given = at.f_less_tensor(&Tensor::f_from_slice(&given)?.f_to(device)?.f_unsqueeze(1)?)?;
-        let labels = labels.f_masked_fill(&given, -100)?;
-        Ok((batch, labels))
-    }
-}
-
 fn batch(
     ids: &[Vec<i64>],
     token_types: Option<&[Vec<i64>]>,
@@ -123,7 +78,7 @@ fn batch(
     }
 }
 
-fn pick<'a, T>(all: &'a [T], rows: &[usize]) -> Result<Vec<&'a T>> {
+pub(super) fn pick<'a, T>(all: &'a [T], rows: &[usize]) -> Result<Vec<&'a T>> {
     let missing = || Error::Input(format!("a row beyond the {} there are", all.len()));
     rows.iter().map(|r| all.get(*r).ok_or_else(missing)).collect()
 }

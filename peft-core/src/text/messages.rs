@@ -32,11 +32,11 @@ pub(super) fn messages(record: &Record, field: &str, sharegpt: bool) -> Result<V
 /// Marks of messages that are not to be learned, as OpenAI's files have them and others.
 const MARKS: &[&str] = &["weight", "train"];
 
-/// The marks that messages of these rows have. Nothing is done about them: a chat is learned as a whole.
+/// The marks that messages of these rows have. Nothing is done about them.
 pub(super) fn marks(path: &Path, records: &[Record], field: &str) -> Vec<Warning> {
     let all = || records.iter().filter_map(|record| record.get(field)?.as_array()).flatten();
     let marked = |mark: &&&str| all().any(|message| message.get(**mark).is_some_and(|v| !v.is_null()));
-    let message = "of messages is not read: all of a chat is learned";
+    let message = "of messages is not read: it does not count for what is learned of a chat";
     MARKS.iter().filter(marked).map(|mark| Warning::new(path.display(), mark, message)).collect()
 }
 

@@ -1,5 +1,6 @@
 //! Training data in the forms that there are of it, against what transformers makes of the same.
 
+mod answers;
 mod chats;
 mod classes;
 mod corpora;
