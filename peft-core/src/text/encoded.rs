@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::seam::Batch;
+use tch::kind::Element;
 use tch::{Device, Tensor};
 
 /// Texts as token ids, for a classifier to judge.
@@ -15,13 +16,13 @@ pub struct Inputs {
     pub(super) pad: i64,
 }
 
-/// Rows as token ids and class numbers.
+/// Rows as token ids and their labels: class numbers, or with `f32` what is learned by regression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct Encoded<L = i64> {
     pub ids: Vec<Vec<i64>>,
     /// As [`Inputs::token_types`].
     pub token_types: Option<Vec<Vec<i64>>>,
-    pub labels: Vec<i64>,
+    pub labels: Vec<L>,
     /// How many texts were cut to fit the model.
     pub truncated: usize,
     pub(super) pad: i64,
@@ -44,7 +45,7 @@ impl Inputs {
     }
 }
 
-impl Encoded {
+impl<L: Element + Copy> Encoded<L> {
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -55,11 +56,12 @@ impl Encoded {
         self.ids.is_empty()
     }
 
-    /// The given rows as a batch, padded on the right to the longest of them, and their classes `[rows]`.
+    /// The given rows as a batch, padded on the right to the longest of them, and their labels `[rows]`: int64
+    /// for classes, float32 for numbers.
     pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
-        let classes = pick(&self.labels, rows)?.into_iter().copied().collect::<Vec<i64>>();
+        let labels = pick(&self.labels, rows)?.into_iter().copied().collect::<Vec<L>>();
         let batch = batch(&self.ids, self.token_types.as_deref(), self.pad, rows, device)?;
-        Ok((batch, Tensor::f_from_slice(&classes)?.f_to(device)?))
+        Ok((batch, Tensor::f_from_slice(&labels)?.f_to(device)?))
     }
 }
 

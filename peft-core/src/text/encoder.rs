@@ -72,7 +72,18 @@ impl TextEncoder {
             })?;
             Ok(i64::try_from(class).unwrap_or(i64::MAX))
         });
-        let labels = classes.collect::<Result<_>>()?;
+        self.labelled(data, classes.collect::<Result<_>>()?)
+    }
+
+    /// The same of a dataset with numbers, which a model learns by regression.
+    ///
+    /// # Errors
+    /// A text without a token; a token id beyond the model's vocabulary.
+    pub fn encode_numbers(&self, data: &Dataset<f32>) -> Result<Encoded<f32>> {
+        self.labelled(data, data.rows.iter().map(|row| row.label).collect())
+    }
+
+    fn labelled<L, M>(&self, data: &Dataset<L>, labels: Vec<M>) -> Result<Encoded<M>> {
         let texts: Vec<_> = data.rows.iter().map(|r| (r.text.as_str(), r.pair.as_deref())).collect();
         let Inputs { ids, token_types, truncated, pad } = self.rows(&texts)?;
         Ok(Encoded { ids, token_types, labels, truncated, pad })

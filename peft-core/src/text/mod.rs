@@ -10,7 +10,9 @@
 //! | `{"text", "label"}`, or `sentence` for `text` | texts with a class | – |
 //! | `{"sentence1", "sentence2", "label"}` and GLUE's other names ([`PAIRS`]) | pairs with a class | – |
 //!
-//! Objects come as JSON lines, one after the other over any number of lines, or in one array. [`Corpus`] reads what a causal
+//! Objects come as JSON lines, one after the other over any number of lines, in one array, or as the rows of a table (CSV,
+//! TSV) whose first line names their fields. A label is a class, or a number to be learned by regression
+//! ([`Dataset::numbers`]). [`Corpus`] reads what a causal
 //! model learns to write, [`Dataset`] what a classifier learns, [`texts`] and [`pairs`] what is there to be predicted.
 //! All is UTF-8; a byte order mark is skipped. What a file has and nothing reads is among the `warnings`.
 
@@ -20,6 +22,7 @@ mod corpus;
 mod dataset;
 mod encoded;
 mod encoder;
+mod label;
 mod learning;
 mod limits;
 mod messages;
@@ -28,6 +31,7 @@ mod records;
 mod render;
 mod sequences;
 mod source;
+mod table;
 pub(crate) mod tokenizer;
 
 pub use answers::{Answers, Learn};

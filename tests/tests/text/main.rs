@@ -5,7 +5,9 @@ mod chats;
 mod classes;
 mod corpora;
 mod encodings;
+mod numbers;
 mod predicting;
+mod tables;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
