@@ -10,6 +10,7 @@ pub mod outcome;
 pub mod output;
 pub mod recipe;
 pub mod source;
+pub mod training;
 pub mod watch;
 
 use clap::Parser;

@@ -63,7 +63,7 @@ pub struct Recipe {
     /// Put several short texts into one row, which do not see each other
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Data")]
     pub pack: Option<bool>,
-    /// What of a chat is learned: answers, or all of it
+    /// What of a chat is learned: answers, the last one, or all of it
     #[arg(long, help_heading = "Data")]
     pub learn: Option<Learn>,
     /// Names of the classes, in the order of the head's outputs; those of the data in order, unless they are said

@@ -100,16 +100,9 @@ impl Method {
         if unset(&fields, "base_model_name_or_path") {
             fields.insert("base_model_name_or_path".into(), base.into());
         }
-        let known = self.entry.json(Map::new()).and_then(|_| self.entry.fields())?;
-        fields.retain(|name, _| {
-            known.contains_key(name) || self.fields.contains_key(name) || COMMON.contains(&name.as_str())
-        });
         Ok(peft_core::methods::by_name(self.entry.name, fields)?)
     }
 }
-
-/// Fields of every method's file.
-const COMMON: [&str; 2] = ["task_type", "base_model_name_or_path"];
 
 impl Settings {
     /// # Errors

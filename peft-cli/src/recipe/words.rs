@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use peft_core::tch;
+use peft_core::text;
 use peft_core::train::Order;
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +26,20 @@ pub enum Kind {
 pub enum Learn {
     /// What the assistant says
     Answers,
+    /// The last thing that the assistant says
+    Last,
     /// All of it
     All,
+}
+
+impl From<Learn> for text::Learn {
+    fn from(learn: Learn) -> Self {
+        match learn {
+            Learn::Answers => text::Learn::Answers,
+            Learn::Last => text::Learn::Last,
+            Learn::All => text::Learn::All,
+        }
+    }
 }
 
 /// How it is optimised.
