@@ -7,7 +7,9 @@
 mod cuda;
 pub mod generator;
 pub mod nf4;
+mod recompute;
 pub use cuda::{CudaDevice, CudaError, cuda_device, load_cuda};
+pub use recompute::recomputed;
 
 use std::ffi::{CStr, c_char, c_int};
 use tch::Tensor;
