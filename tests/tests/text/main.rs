@@ -6,6 +6,7 @@ mod classes;
 mod corpora;
 mod encodings;
 mod numbers;
+mod packing;
 mod predicting;
 mod tables;
 
