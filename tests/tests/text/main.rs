@@ -5,6 +5,7 @@ mod chats;
 mod classes;
 mod corpora;
 mod encodings;
+mod lengths;
 mod numbers;
 mod packing;
 mod predicting;
