@@ -133,6 +133,7 @@ impl Model for Tiny {
             return Err(Error::Input("the tiny model takes rows of one length, without a mask".into()));
         }
         batch.check_ids(self.vocab)?;
+        batch.check_unpacked()?;
         let embeds = self.embed.forward(batch.ids()?, pass)?;
         let input = Input { embeds, mask: None, position: 0, virtual_tokens: 0 };
         let input = self.prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;

@@ -9,6 +9,7 @@ pub(crate) mod attention;
 pub(crate) mod batch;
 pub(crate) mod cache;
 pub(crate) mod dims;
+pub(crate) mod documents;
 pub(crate) mod init;
 pub(crate) mod kernel;
 pub(crate) mod layer;
@@ -27,6 +28,7 @@ pub use attention::{
 pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
 pub use dims::{Dims, TaskType, Transformer};
+pub use documents::Documents;
 pub use init::Init;
 pub use kernel::{Base, Kernel, OwnKernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};

@@ -74,6 +74,7 @@ impl Model for Encoder {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
         batch.check_mask(0)?;
+        batch.check_unpacked()?;
         batch.check_token_types(c.type_vocab_size)?;
         let embeds = self.words.forward(batch.ids()?, pass)?;
         let mask = batch.additive_mask(embeds.kind())?;
