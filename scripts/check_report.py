@@ -25,11 +25,11 @@ QUIET = (
 ).split()
 SCREENS = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
 
-# What is wider than the screen, what has no words, and what is too pale to be read (contrast below 4.5, as WCAG asks).
-LOOK = """(() => {
+# What is wider than the screen (whose width is given: a telephone's browser makes its own larger for a page that is too wide), what has no words, and what is too pale to be read (contrast below 4.5, as WCAG asks).
+LOOK = """(width => {
   const wide = [...document.querySelectorAll('body *')].filter(e => {
     const r = e.getBoundingClientRect();
-    return r.right > innerWidth + 0.5 || r.left < -0.5;
+    return r.right > width + 0.5 || r.left < -0.5;
   }).map(e => e.tagName + ' ' + (e.textContent || '').slice(0, 40));
   const mute = [...document.querySelectorAll('svg')].filter(e => {
     const ids = (e.getAttribute('aria-labelledby') || '').split(' ');
@@ -54,8 +54,8 @@ LOOK = """(() => {
     const [a, b] = [light(ink), light(behind(e))].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05) < 4.5;
   }).map(e => e.tagName + ' ' + e.textContent.trim().slice(0, 30));
-  return {over: document.documentElement.scrollWidth - innerWidth, wide, mute, pale, height: document.documentElement.scrollHeight};
-})()"""
+  return {over: document.documentElement.scrollWidth - width, wide, mute, pale, height: document.documentElement.scrollHeight};
+})"""
 
 
 class Chromium:
@@ -122,7 +122,7 @@ def look(browser, page, scheme, width, shots):
     browser.wait("Page.loadEventFired")
     for details in ["false", "true"]:
         browser.call("Runtime.evaluate", session, expression=f"document.querySelectorAll('details').forEach(d => d.open = {details})")
-        seen = browser.call("Runtime.evaluate", session, expression=LOOK, returnByValue=True)["result"]["value"]
+        seen = browser.call("Runtime.evaluate", session, expression=f"{LOOK}({width})", returnByValue=True)["result"]["value"]
     wrong = []
     for event in browser.events:
         params = event.get("params", {})
