@@ -131,6 +131,11 @@ impl std::fmt::Display for Threads {
     }
 }
 
+/// Begins to count the bytes that tensors hold on the CPU, for [`peak_memory`]: a program does that before it makes any.
+pub fn count_memory() {
+    peft_sys::memory::install();
+}
+
 /// The most bytes that tensors held on `device` at any time since [`reset_peak_memory`].
 pub fn peak_memory(device: Device) -> Result<i64> {
     match device {
