@@ -83,7 +83,8 @@ def download(tmp):
                 run.wait(15)
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(OSError):  # a file went away meanwhile
-                    say("  %d of about %s MB" % (sum(f.lstat().st_size for f in tmp.rglob("*")) // 1000000, about))
+                    size = sum(f.lstat().st_size for f in tmp.rglob("*")) // 1000000  # pip has some of it twice
+                    say("  %d of about %s MB" % (min(size, int(about)), about))
     finally:
         run.kill()  # does nothing to one that has ended
         run.wait()

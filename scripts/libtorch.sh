@@ -41,8 +41,8 @@ fail() {
 }
 
 case $(uname -s)-$(uname -m) in
-  Linux-x86_64) download=530; disk=500; glibc='28 27 25 18'; platform=manylinux ;;
-  Linux-aarch64) download=420; disk=350; glibc='28 27 25 18'; platform=manylinux ;;
+  Linux-x86_64) download=530; disk=500; platform=manylinux ;;
+  Linux-aarch64) download=420; disk=350; platform=manylinux ;;
   Darwin-arm64) download=80; disk=270; platform=macosx_11_0_arm64 ;;
   *) fail "there is no torch $version package for $(uname -s) on $(uname -m)." ;;
 esac
@@ -51,8 +51,8 @@ python3 -c 'import fcntl, zipfile' > /dev/null 2>&1 || fail 'python3 is missing.
 pip='--implementation cp --python-version 3.11 --abi cp311 --abi none'
 case $platform in
   manylinux)
-    for old in $glibc; do pip="$pip --platform manylinux_2_${old}_$(uname -m)"; done
-    for old in 2014 2010; do pip="$pip --platform manylinux${old}_$(uname -m)"; done ;;
+    for old in 28 27 25 18; do pip="$pip --platform manylinux_2_${old}_$(uname -m)"; done
+    pip="$pip --platform manylinux2014_$(uname -m)" ;; # and what is older
   *) pip="$pip --platform $platform" ;;
 esac
 torch="torch==$version
@@ -97,7 +97,7 @@ help="Ways to provide it:
 # Of each package the libraries alone, without those that nothing here asks for: cuFFT for FFTW programs, cuSOLVER for
 # several devices, cuBLAS for BLAS programs, cuFile over RDMA, other builds of NVRTC, static archives and headers.
 unused='lib(cufftw|cusolverMg|nvblas|cufile_rdma)\.|[^/]*\.alt\.'
-exec python3 "$scripts/fetch.py" --what "$what" --ways "$help" "--into=$dst-cuda" --megabytes 2600 4600 \
+exec python3 "$scripts/fetch.py" --what "$what" --ways "$help" "--into=$dst-cuda" --megabytes 2500 2900 \
   --version "$version" "--pip=$pip" $replace --requirement "$torch" \
   --requirement 'nvidia-cublas==13.1.0.3
     --hash=sha256:ee8722c1f0145ab246bccb9e452153b5e0515fd094c3678df50b2a0888b8b171
@@ -135,9 +135,6 @@ exec python3 "$scripts/fetch.py" --what "$what" --ways "$help" "--into=$dst-cuda
   --requirement 'nvidia-nvshmem-cu13==3.4.5
     --hash=sha256:290f0a2ee94c9f3687a02502f3b9299a9f9fe826e6d0287ee18482e78d495b80
     --hash=sha256:6dc2a197f38e5d0376ad52cd1a2a3617d3cdc150fd5966f4aee9bcebb1d68fe9' \
-  --requirement 'nvidia-nvtx==13.0.85
-    --hash=sha256:4936d1d6780fbe68db454f5e72a42ff64d1fd6397df9f363ae786930fd5c1cd4
-    --hash=sha256:cb7780edb6b14107373c835bf8b72e7a178bac7367e23da7acb108f973f157a6' \
   --member '(torch/lib/lib(?:torch_cuda\w*|torch_nvshmem|c10_cuda|caffe2_nvrtc)\.so[.\d]*)$' \
   --member "(nvidia/[^/]+/lib/(?!$unused)[^/]+\.so[.\d]*)\$" \
   --need torch/lib/libtorch_cuda.so --need torch/lib/libc10_cuda.so --need 'nvidia/*/lib/libcudnn.so.*'

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -161,26 +161,41 @@ fn what_breaks_off_is_gone_on_with() {
         assert_eq!(log.iter().filter(|l| **l == line).count(), 1, "{log:?}");
     }
 
-    // Again and again: then it is an error, and the next program goes on where this one was.
+    // Again and again, as long as each answer brings something.
+    let (home, always) =
+        (Home::new(), Faults { break_off: u32::MAX, break_after: 5000, ..Faults::default() });
+    server.set(always.clone());
+    equal(&directory(&home.fetch(&server.endpoint, &[REPO])), "model.safetensors", weights);
+
+    // Else it is an error, and the next program goes on where this one was.
     let home = Home::new();
-    server.set(Faults { break_off: 1, break_after: 5000, ..Faults::default() });
-    let mut always = Faults { break_off: u32::MAX, break_after: 0, ..Faults::default() };
-    let first = Server::start(files.clone(), Faults { break_after: 5000, ..always.clone() });
-    let slow = home.fetch(&first.endpoint, &[REPO]);
-    equal(&directory(&slow), "model.safetensors", weights); // each answer brought something
-    let home = Home::new();
-    always.break_after = 0;
-    let text = refused(
-        &home.fetch(&Server::start(files.clone(), always).endpoint, &[REPO]),
-        &["model.safetensors", "broke off 5 times"],
-    );
-    assert!(text.contains("fetching"), "{text}");
+    server.set(Faults { break_after: 0, ..always });
+    let words = ["model.safetensors", "broke off 5 times", "what has come is kept"];
+    refused(&home.fetch(&server.endpoint, &[REPO]), &words);
+    server.set(Faults::default());
+    server.requests();
     let partial = home.repo().join("blobs").join(format!("{}.incomplete", etag(weights, true)));
     fs::write(&partial, &weights[..7777]).unwrap();
-    let healthy = Server::start(files.clone(), Faults::default());
-    equal(&directory(&home.fetch(&healthy.endpoint, &[REPO])), "model.safetensors", weights);
-    assert!(healthy.requests().contains(&"GET /model.safetensors from 7777".into()));
+    equal(&directory(&home.fetch(&server.endpoint, &[REPO])), "model.safetensors", weights);
+    assert!(server.requests().contains(&"GET /model.safetensors from 7777".into()));
     assert!(!partial.exists());
+}
+
+#[test]
+fn two_programs_at_once_fetch_it_once() {
+    let (files, home) = (model(), Home::new());
+    let server = Server::start(files.clone(), Faults::default());
+    let spawn = || {
+        home.command(&server.endpoint, &[REPO]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for child in [spawn(), spawn(), spawn()] {
+        equal(
+            &directory(&child.wait_with_output().unwrap()),
+            "model.safetensors",
+            &files["model.safetensors"],
+        );
+    }
+    assert_eq!(server.requests().iter().filter(|line| line.starts_with("GET /model.safetensors")).count(), 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 mod cuda;
 pub mod nf4;
-pub use cuda::{CudaDevice, CudaError, cuda_device, load_cuda};
+pub use cuda::{CudaDevice, CudaError, cuda_device, cuda_driver, cuda_folder, load_cuda, loaded};
 
 use std::ffi::{CStr, c_char, c_int};
 use tch::Tensor;

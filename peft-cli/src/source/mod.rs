@@ -71,8 +71,9 @@ impl Source {
     pub fn directory(&self, kind: Kind, output: &Output) -> Result<PathBuf> {
         match &self.place {
             Place::Path(dir) => Ok(dir.clone()),
-            Place::Hub(id) => fetch::fetch(id, kind, output)
-                .with_context(|| format!("`{}` is no directory here, and from the Hub", self.given)),
+            Place::Hub(id) => fetch::fetch(id, kind, output).with_context(|| {
+                format!("`{}` is no directory here, and not to be had from the Hub", self.given)
+            }),
             Place::Nowhere => bail!(
                 "`{}` is not there, and is no id of the Hub, which is `owner/name`, `owner/name@revision` or \
                  `owner/name/folder`",

@@ -184,16 +184,12 @@ fn answer_text(status: StatusCode, words: &str) -> String {
     if words.is_empty() { status.to_string() } else { format!("{status}: {words}") }
 }
 
-/// An error of the network with its causes, as text: a connection that closes is no pipe whose reader has seen enough.
+/// What is at the bottom of an error of the network, as text: a connection that closes is no pipe whose reader has seen
+/// enough.
 pub fn said(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
-        }
-        next = error.source();
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
     }
-    words
+    error.to_string()
 }
