@@ -100,7 +100,7 @@ fn a_model_is_fetched_once_and_lies_as_python_has_it() {
     let (files, home) = (model(), Home::new());
     let server = Server::start(files.clone(), Faults::default());
     let dir = directory(&home.fetch(&server.endpoint, &[REPO]));
-    assert_eq!(dir, home.repo().join("snapshots").join(COMMIT));
+    assert_eq!(dir.as_os_str(), home.repo().join("snapshots").join(COMMIT).as_os_str());
     let mut found: Vec<_> =
         fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     found.sort();

@@ -54,6 +54,12 @@ impl Cache {
         self.repo.join("snapshots").join(commit)
     }
 
+    /// A folder in a snapshot; `""` is the snapshot itself.
+    pub fn folder(&self, commit: &str, folder: &str) -> PathBuf {
+        let snapshot = self.snapshot(commit);
+        if folder.is_empty() { snapshot } else { snapshot.join(folder) }
+    }
+
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.repo.join("blobs").join(etag)
     }

@@ -20,7 +20,7 @@ pub fn fetch(id: &Id, kind: Kind, output: &Output) -> Result<PathBuf> {
     let settings = Settings::from_environment();
     let cache = Cache::new(&settings.cache, id.repo());
     let revision = id.revision().unwrap_or(MAIN);
-    let cached = cache.commit(revision).map(|commit| cache.snapshot(&commit).join(id.folder()));
+    let cached = cache.commit(revision).map(|commit| cache.folder(&commit, id.folder()));
     let usable = cached.clone().filter(|dir| kind.missing(dir).is_empty());
     if let Some(variable) = settings.offline {
         return usable
@@ -42,7 +42,7 @@ pub fn fetch(id: &Id, kind: Kind, output: &Output) -> Result<PathBuf> {
     let job = Job { id, kind, commit: &commit, cache: &cache, remote: &remote, output };
     job.run(&names)?;
     cache.set_commit(revision, &commit)?;
-    Ok(cache.snapshot(&commit).join(id.folder()))
+    Ok(cache.folder(&commit, id.folder()))
 }
 
 /// What the cache lacks.
@@ -75,7 +75,7 @@ impl Job<'_> {
         self.get(&indices)?;
         let mut all = plain;
         for index in &indices {
-            let shards = shards(&self.cache.snapshot(self.commit).join(folder).join(index))?;
+            let shards = shards(&self.cache.folder(self.commit, folder).join(index))?;
             if let Some(absent) = shards.iter().find(|shard| !names.contains(&shard.as_str())) {
                 bail!("{index} lists {absent}, which the repository does not have");
             }

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long the Hub may take to answer, or to send on.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
+/// How often a question is asked again, and half of the time before the first.
+const RETRIES: usize = 2;
+const PAUSE: Duration = Duration::from_millis(100);
 const AGENT: &str = concat!("peft-rs/", env!("CARGO_PKG_VERSION"));
 /// Redirections within the Hub, from an old name to the new one.
 const MOVES: usize = 5;
@@ -50,7 +53,11 @@ impl Remote {
     pub fn open(settings: &Settings) -> Result<Self> {
         let patient =
             reqwest::Client::builder().user_agent(AGENT).connect_timeout(CONNECT).read_timeout(PATIENCE);
-        let mut builder = HFClient::builder().client(patient.build()?).cache_dir(&settings.cache);
+        let mut builder = HFClient::builder()
+            .client(patient.build()?)
+            .cache_dir(&settings.cache)
+            .retry_max_attempts(RETRIES)
+            .retry_base_delay(PAUSE);
         if let Some(token) = &settings.token {
             builder = builder.token(&token.secret);
         }
