@@ -29,6 +29,7 @@ fn main() {
         // A debug build of Rust runs its kernels at full speed all the same.
         .opt_level(2)
         .file("csrc/shim.cpp")
+        .file("csrc/generator.cpp")
         .file("csrc/nf4.cpp")
         .compile("peft_shim");
     println!("cargo::rustc-link-search=native={}", lib.display());

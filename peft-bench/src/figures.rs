@@ -57,7 +57,7 @@ fn curve(summary: &Summary) -> Series {
         name: summary.method.into(),
         points: summary.losses.iter().map(|(step, loss)| (*step as f64, loss.mean)).collect(),
         band,
-        markers: false,
+        ..Series::default()
     }
 }
 

@@ -116,7 +116,7 @@ pub fn pretrain(
     let config = TinyConfig::default();
     let peft = Peft::new(config.init(device)?, config)?;
     peft.base().set_trainable(|_| true)?;
-    let schedule = Schedule::Cosine { total: PRETRAIN_STEPS };
+    let schedule = Schedule::Cosine { warmup: 0, total: PRETRAIN_STEPS };
     let mut trainer = Trainer::for_base(&peft, AdamConfig::adam(), PRETRAIN_LR, schedule)?;
     let mut shuffle = TorchShuffle::new(PRETRAIN_ROWS as usize, BATCH);
     let model = peft.view(&[])?;
@@ -195,7 +195,7 @@ impl Task for Synthetic {
     }
 
     fn schedule(&self, total: u64) -> Schedule {
-        Schedule::Cosine { total }
+        Schedule::Cosine { warmup: 0, total }
     }
 
     fn lr(&self, case: &Case) -> f64 {

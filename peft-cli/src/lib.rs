@@ -5,9 +5,13 @@
 #![forbid(unsafe_code)]
 
 pub mod commands;
+pub mod common;
 pub mod outcome;
 pub mod output;
+pub mod recipe;
 pub mod source;
+pub mod training;
+pub mod watch;
 
 use clap::Parser;
 use output::Output;

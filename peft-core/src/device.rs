@@ -134,6 +134,18 @@ impl std::fmt::Display for Threads {
     }
 }
 
+/// From now on the bytes that tensors hold on the CPU are counted: an addition a tensor. On a GPU they always are.
+pub fn count_memory() {
+    peft_sys::memory::install();
+}
+
+/// As [`count_memory`]; and a tensor that would bring what is held on the CPU above `bytes` is refused from now on, as
+/// [`Error::Memory`]. 0 is no limit.
+pub fn limit_memory(bytes: i64) {
+    count_memory();
+    peft_sys::memory::limit(usize::try_from(bytes).unwrap_or_default());
+}
+
 /// The most bytes that tensors held on `device` at any time since [`reset_peak_memory`].
 pub fn peak_memory(device: Device) -> Result<i64> {
     match device {

@@ -91,12 +91,24 @@ pub enum Error {
     #[error("{0}")]
     Input(String),
 
-    /// A number that should be finite is not.
+    /// A number that should be finite is not. `rows` are those of the data that it was computed of, where they are known.
     #[error(
-        "{what} is {value} at step {step}: training has diverged (a lower learning rate, or clipping, may help); \
-         a loss over labels that are all -100 is NaN as well"
+        "{what} is {value} at step {step}{}: training has diverged (a lower learning rate, or clipping, may help); \
+         a loss over labels that are all -100 is NaN as well",
+        of_rows(rows)
     )]
-    NonFinite { what: &'static str, value: f64, step: u64 },
+    NonFinite { what: &'static str, value: f64, step: u64, rows: Vec<usize> },
+
+    /// Labels of which none counts, so that there is nothing to learn and no loss.
+    #[error(
+        "every label{} is -100, so that none counts: there is no loss (was the text cut to its prompt?)",
+        of_rows(rows)
+    )]
+    Masked { rows: Vec<usize> },
+
+    /// The device has no memory for a tensor.
+    #[error("out of memory: {0}")]
+    Memory(String),
 
     /// The device that was asked for is not there.
     #[error("{device}: {why}")]
@@ -154,6 +166,16 @@ impl Error {
         }
     }
 
+    /// What libtorch says. It has no kind for a lack of memory, only words: those of its allocators.
+    fn torch(message: &str) -> Self {
+        const LACKS: [&str; 4] =
+            ["out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"];
+        match LACKS.iter().any(|words| message.contains(words)) {
+            true => Error::Memory(message.to_owned()),
+            false => Error::Torch(message.to_owned()),
+        }
+    }
+
     pub(crate) fn file(path: impl AsRef<Path>, error: std::io::Error) -> Self {
         Error::File { path: path.as_ref().to_owned(), error }
     }
@@ -169,14 +191,26 @@ impl Error {
 
 impl From<TchError> for Error {
     fn from(e: TchError) -> Self {
-        Error::Torch(e.to_string().lines().next().unwrap_or_default().to_owned())
+        Error::torch(e.to_string().lines().next().unwrap_or_default())
     }
 }
 
 impl From<peft_sys::ShimError> for Error {
     fn from(e: peft_sys::ShimError) -> Self {
-        Error::Torch(e.0)
+        Error::torch(&e.0)
     }
+}
+
+/// " of rows 3, 7, 1": as a part of a sentence, nothing where there is none.
+fn of_rows(rows: &[usize]) -> String {
+    const SHOWN: usize = 16;
+    if rows.is_empty() {
+        return String::new();
+    }
+    let shown = rows.iter().take(SHOWN).map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let more = rows.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(" of rows {shown}{more} (from 0)")
 }
 
 /// "`a`, `b` and 7 more": long lists are cut, and say so.

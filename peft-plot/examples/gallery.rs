@@ -144,7 +144,7 @@ fn lines() -> Figure {
         name: name.into(),
         points: (0..60).map(|i| (10.0 * i as f64, 0.1 * k as f64 + 2.0 * (-0.05 * i as f64).exp())).collect(),
         band: k.is_multiple_of(3).then(|| (0..60).map(|i| 0.04 + 0.002 * i as f64).collect()),
-        markers: false,
+        ..Series::default()
     };
     let eight: Vec<Series> = METHODS[..8].iter().enumerate().map(|(k, name)| curve(k, name)).collect();
     let lines = Lines {

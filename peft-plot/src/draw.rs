@@ -12,8 +12,10 @@ const MARGIN: f64 = 16.0;
 const GAP: f64 = 28.0;
 /// Between a title or the note and the panels.
 const AIR: f64 = 10.0;
-/// A figure is so wide at least, for its title and note.
+/// A figure is so wide at least, for its title and note, unless its plots are to be smaller.
 const LEAST: f64 = 440.0;
+/// Width and height of a plot, title and legend left out.
+pub(crate) const PLOT: (f64, f64) = (620.0, 400.0);
 
 /// A panel, how large it is, and what stands above and below its plot.
 struct Place<'a> {
@@ -34,17 +36,23 @@ struct Row<'a> {
     legend: f64,
 }
 
-pub(crate) fn svg(figure: &Figure) -> Result<String> {
+pub(crate) fn svg(figure: &Figure, plot: (f64, f64)) -> Result<String> {
+    if !(plot.0 >= 200.0 && plot.1 >= 120.0 && plot.0.max(plot.1) <= 10_000.0) {
+        let (width, height) = plot;
+        return Err(Error::data(format!(
+            "a plot of {width} × {height}: it should have 200 × 120 at least, and 10,000 × 10,000 at most"
+        )));
+    }
     if figure.rows.is_empty() || figure.rows.iter().any(Vec::is_empty) {
         return Err(Error::data(format!("figure `{}` has a row without panels", figure.title)));
     }
     for panel in figure.rows.iter().flatten() {
         panel.check().map_err(|e| e.within(panel.title()))?;
     }
-    let widths = widths(figure)?;
+    let widths = widths(figure, plot)?;
     let wide = |row: &Vec<f64>| row.iter().sum::<f64>() + GAP * (row.len() as f64 - 1.0);
-    let inner = widths.iter().map(wide).fold(LEAST, f64::max);
-    let rows = figure.rows.iter().zip(&widths).map(|(row, own)| Row::new(row, own, inner - wide(own)));
+    let inner = widths.iter().map(wide).fold(LEAST.min(plot.0), f64::max);
+    let rows = figure.rows.iter().zip(&widths).map(|(row, own)| Row::new(row, own, inner - wide(own), plot));
     let rows = rows.collect::<Result<Vec<Row>>>()?;
     let heads = wrap(&figure.title, FIGURE_TITLE, inner);
     let notes = wrap(figure.note.as_deref().unwrap_or_default(), SMALL, inner);
@@ -66,8 +74,8 @@ pub(crate) fn svg(figure: &Figure) -> Result<String> {
 }
 
 /// The widths of the panels in each row. Where all rows have as many panels, those below each other are equally wide.
-fn widths(figure: &Figure) -> Result<Vec<Vec<f64>>> {
-    let own = |panel: &Panel| Ok(panel.size()?.0.max(longest_word(panel.title(), PANEL_TITLE)));
+fn widths(figure: &Figure, plot: (f64, f64)) -> Result<Vec<Vec<f64>>> {
+    let own = |panel: &Panel| Ok(panel.size(plot)?.0.max(longest_word(panel.title(), PANEL_TITLE)));
     let row = |row: &Vec<Panel>| row.iter().map(own).collect();
     let mut widths = figure.rows.iter().map(row).collect::<Result<Vec<Vec<f64>>>>()?;
     let lengths = widths.iter().map(Vec::len);
@@ -86,12 +94,12 @@ fn block(lines: &[String], size: f64) -> f64 {
 
 impl<'a> Row<'a> {
     /// Panels share the width that is over in proportion to their own.
-    fn new(panels: &'a [Panel], widths: &[f64], over: f64) -> Result<Self> {
+    fn new(panels: &'a [Panel], widths: &[f64], over: f64, plot: (f64, f64)) -> Result<Self> {
         let all: f64 = widths.iter().sum();
         let place = |(panel, own): (&'a Panel, &f64)| {
             let width = own * (1.0 + over / all);
             let (title, legend) = (wrap(panel.title(), PANEL_TITLE, width), panel.legend(width));
-            Ok(Place { panel, width, height: panel.size()?.1, head: panel.head(), title, legend })
+            Ok(Place { panel, width, height: panel.size(plot)?.1, head: panel.head(), title, legend })
         };
         let places = panels.iter().zip(widths).map(place).collect::<Result<Vec<Place>>>()?;
         let highest = |height: &dyn Fn(&Place) -> f64| places.iter().map(height).fold(0.0, f64::max);
@@ -144,11 +152,11 @@ impl Panel {
         }
     }
 
-    /// Width and height without title and legend.
-    fn size(&self) -> Result<(f64, f64)> {
+    /// Width and height without title and legend; `plot` is that of a usual one.
+    fn size(&self, plot: (f64, f64)) -> Result<(f64, f64)> {
         Ok(match self {
-            Panel::Bars(p) => (p.width().clamp(620.0, 1100.0), 400.0),
-            Panel::Lines(_) | Panel::Points(_) => (620.0, 400.0),
+            Panel::Bars(p) => (p.width().min(1100.0).max(plot.0), plot.1),
+            Panel::Lines(_) | Panel::Points(_) => plot,
             Panel::Heat(p) => p.size()?,
         })
     }

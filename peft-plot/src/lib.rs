@@ -69,7 +69,13 @@ pub struct Figure {
 impl Figure {
     /// The picture as SVG. The same figure gives the same bytes.
     pub fn svg(&self) -> Result<String, Error> {
-        draw::svg(self)
+        draw::svg(self, draw::PLOT)
+    }
+
+    /// As [`Figure::svg`], with plots of curves and points, and bars where they are few, of this width and height in place
+    /// of 620 × 400: a page that is read on a telephone has room for 330, without scaling the letters down.
+    pub fn svg_of(&self, plot: (f64, f64)) -> Result<String, Error> {
+        draw::svg(self, plot)
     }
 
     /// The picture as PNG, with two pixels for each unit of the SVG.
@@ -162,6 +168,9 @@ pub struct Series {
     pub band: Option<Vec<f64>>,
     /// Draws each point as well, for few of them.
     pub markers: bool,
+    /// Thin and grey behind the others: the single values of which another curve is the mean, say.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub faint: bool,
 }
 
 /// Labelled points, of which each may have a size of its own.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::frame::{Frame, xy};
 use crate::legend::{Legend, Sign};
 use crate::scale::{Scale, check};
-use crate::style::look;
+use crate::style::{FAINT, Look, look};
 use crate::{Lines, Series};
 use plotters::style::Color;
 
@@ -14,7 +14,7 @@ impl Lines {
     pub(crate) fn legend(&self, width: f64) -> Legend {
         let several = self.series.len() > 1;
         let named = self.series.iter().enumerate().filter(|(_, s)| several && !s.name.is_empty());
-        Legend::new(named.map(|(i, s)| (Sign::Curve(look(i), s.marked()), s.name.clone())), width)
+        Legend::new(named.map(|(i, s)| (Sign::Curve(s.look(i), s.marked()), s.name.clone())), width)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
@@ -61,10 +61,11 @@ impl Lines {
         for (i, series) in self.series.iter().enumerate() {
             if series.band.is_some() {
                 let outline: Vec<At> = series.outline().into_iter().map(|p| frame.at(p)).collect();
-                canvas.polygon(&clip::polygon(&outline, frame.area), look(i).colour.mix(0.18))?;
+                canvas.polygon(&clip::polygon(&outline, frame.area), series.look(i).colour.mix(0.18))?;
             }
         }
-        for (i, series) in self.series.iter().enumerate() {
+        let (faint, clear): (Vec<_>, Vec<_>) = self.series.iter().enumerate().partition(|(_, s)| s.faint);
+        for (i, series) in faint.into_iter().chain(clear) {
             series.draw(canvas, &frame, i)?;
         }
         Ok(())
@@ -75,6 +76,10 @@ impl Series {
     /// A single point is no curve, so it is marked in any case.
     fn marked(&self) -> bool {
         self.markers || self.points.len() == 1
+    }
+
+    fn look(&self, index: usize) -> Look {
+        if self.faint { FAINT } else { look(index) }
     }
 
     fn halves(&self) -> impl DoubleEndedIterator<Item = ((f64, f64), f64)> + ExactSizeIterator {
@@ -95,10 +100,11 @@ impl Series {
     }
 
     fn draw(&self, canvas: &Canvas, frame: &Frame, index: usize) -> Result<()> {
-        let look = look(index);
+        let look = self.look(index);
+        let width = if self.faint { 1.0 } else { 2.0 };
         let points: Vec<At> = self.points.iter().map(|&p| frame.at(p)).collect();
         for piece in clip::curve(&points, frame.area) {
-            canvas.dashed(&piece, look.colour, 2.0, look.dash)?;
+            canvas.dashed(&piece, look.colour, width, look.dash)?;
         }
         if self.marked() {
             for &point in points.iter().filter(|&&p| frame.area.has(p)) {

@@ -76,6 +76,9 @@ pub(crate) struct Look {
     pub marker: Marker,
 }
 
+/// The look of a curve that stays behind the others.
+pub(crate) const FAINT: Look = Look { colour: RGBColor(0xB8, 0xB8, 0xB8), dash: &[], marker: Marker::Circle };
+
 /// The look of the series number `index`; after eight, colours come again with other dashes and markers.
 pub(crate) fn look(index: usize) -> Look {
     let turn = index + index / PALETTE.len();

@@ -82,6 +82,7 @@ fn each_curve_has_its_colour_and_its_entry() {
         points: vec![(0.0, i as f64), (1.0, 2.0 * i as f64)],
         band: (i == 0).then(|| vec![0.5, 0.5]),
         markers: i == 1,
+        ..Series::default()
     };
     let eight = Lines { series: (0..8).map(series).collect(), ..lines(&[]) };
     let all = shapes(&one(Panel::Lines(eight)).svg().unwrap());
@@ -198,4 +199,30 @@ fn a_colour_that_stands_for_more_says_so() {
     x("≥ 0.8");
     x("≤ 0.1");
     assert!(x("prefix") < x("tokens"));
+}
+
+#[test]
+fn a_faint_curve_is_behind_the_others() {
+    let mut curves = lines(&[(0.0, 1.0), (1.0, 2.0)]);
+    let single = Series { name: "single".into(), faint: true, ..curves.series[0].clone() };
+    curves.series.push(single);
+    let all = shapes(&one(Panel::Lines(curves)).svg().unwrap());
+    let place =
+        |colour: &str| all.iter().position(|s| s.attributes.get("stroke").is_some_and(|c| c == colour));
+    assert!(place("#B8B8B8").unwrap() < place(BLUE).unwrap());
+}
+
+#[test]
+fn a_small_plot_has_letters_as_large() {
+    let figure = one(Panel::Lines(lines(&[(0.0, 1.0), (1.0, 2.0)])));
+    let letters = |svg: &str| -> Vec<f64> {
+        shapes(svg).iter().filter(|s| s.tag == "text").map(|s| s.number("font-size")).collect()
+    };
+    let width = |svg: &str| svg.split('"').nth(1).unwrap().parse::<f64>().unwrap();
+    let (large, small) = (figure.svg().unwrap(), figure.svg_of((330.0, 220.0)).unwrap());
+    assert_eq!(width(&large) - width(&small), 290.0);
+    assert_eq!(letters(&small)[0], letters(&large)[0]);
+    for plot in [(0.0, 220.0), (330.0, 1e9), (f64::NAN, 220.0)] {
+        assert!(figure.svg_of(plot).unwrap_err().to_string().contains("should have 200"));
+    }
 }

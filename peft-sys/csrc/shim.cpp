@@ -39,7 +39,7 @@ std::vector<Tensor> list(Tensor** t, size_t n) {
 
 // Counts the bytes of live CPU tensor storages. One atomic addition an allocation; the memory itself comes
 // from the C library, 64-byte aligned as libtorch's own allocator has it.
-std::atomic<size_t> live{0}, peak{0};
+std::atomic<size_t> live{0}, peak{0}, limit{0};
 
 struct CountingAllocator final : at::Allocator {
   static void release(void* p) {
@@ -54,6 +54,9 @@ struct CountingAllocator final : at::Allocator {
   at::DataPtr allocate(size_t n) override {
     void* p = nullptr;
     if (n) {
+      const size_t most = limit;
+      TORCH_CHECK(!most || live + n <= most, "out of memory: a tensor of ", n, " bytes beside ", live.load(),
+                  ", the limit is ", most);
 #ifdef _WIN32
       p = _aligned_malloc(n, 64);
 #else
@@ -142,6 +145,7 @@ void peft_memory_install() {
 size_t peft_memory_live() { return live; }
 size_t peft_memory_peak() { return peak; }
 void peft_memory_reset() { peak = live.load(); }
+void peft_memory_limit(size_t bytes) { limit = bytes; }
 
 // The caching allocator of the CUDA library, through the interface that c10 keeps for it.
 char* peft_cuda_memory_peak(int device, int64_t* bytes) {

@@ -1,10 +1,11 @@
 //! What libtorch has and tch 0.24 does not, behind safe functions: whole optimizer steps in one call,
-//! byte-exact counters of tensor memory, kernels of 4-bit weights, memory-mapped files, and loading CUDA's half of
+//! byte-exact counters of tensor memory, kernels of 4-bit weights, the state of random generators, memory-mapped files, and loading CUDA's half of
 //! libtorch at run time.
 //!
 //! All `unsafe` code of the workspace is in this crate; `peft-core` forbids it.
 
 mod cuda;
+pub mod generator;
 pub mod nf4;
 pub use cuda::{CudaDevice, CudaError, cuda_device, cuda_driver, cuda_folder, load_cuda, loaded};
 
@@ -48,6 +49,7 @@ unsafe extern "C" {
     fn peft_memory_live() -> usize;
     fn peft_memory_peak() -> usize;
     fn peft_memory_reset();
+    fn peft_memory_limit(bytes: usize);
     fn peft_cuda_memory_peak(device: c_int, bytes: *mut i64) -> *mut c_char;
     fn peft_cuda_memory_reset(device: c_int) -> *mut c_char;
     fn peft_cuda_synchronize(device: c_int) -> *mut c_char;
@@ -195,6 +197,12 @@ pub mod memory {
     pub fn reset_peak() {
         // SAFETY: writes an atomic.
         unsafe { super::peft_memory_reset() }
+    }
+    /// From now on a tensor that would bring what is held above `bytes` is refused, as where there is no more memory; 0 is
+    /// no limit.
+    pub fn limit(bytes: usize) {
+        // SAFETY: writes an atomic.
+        unsafe { super::peft_memory_limit(bytes) }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod kills;
 pub mod parity;
 pub mod reference;
+pub mod resume;
 pub mod several;
 pub mod subject;
 pub mod table;

@@ -171,12 +171,13 @@ fn a_step_of_parts_that_fails_updates_nothing() -> Result<()> {
         Ok(())
     };
     failed(trainer.step_accumulated(Vec::<Result<(Tensor, f64)>>::new()), "without a part")?;
-    failed(trainer.step_accumulated([good(), Ok((good()?.0, 0.0))]), "weight 0")?;
+    failed(trainer.step_accumulated([good(), Ok((good()?.0, -1.0))]), "weight -1")?;
+    failed(trainer.step_accumulated([Ok((good()?.0, 0.0))]), "every label is -100")?;
     failed(trainer.step_accumulated([good(), nan()]), "the loss")?;
     failed(trainer.step_accumulated([good(), Err(anyhow::anyhow!("no more rows"))]), "no more rows")?;
     ensure!(trainer.steps() == 0);
-    trainer.step_accumulated([good()])?;
-    ensure!(trainer.steps() == 1);
+    let report = trainer.step_accumulated([good(), Ok((Tensor::from(f64::NAN), 0.0))])?;
+    ensure!(trainer.steps() == 1 && report.skipped == 1 && report.weight == 4.0, "{report:?}");
     Ok(())
 }
 

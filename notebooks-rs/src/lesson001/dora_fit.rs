@@ -57,7 +57,7 @@ pub fn run(setting: Setting, page: &mut Page) -> Result<String> {
     let size = goal.f_sub(&old)?.f_square()?.f_sum(Kind::Float)?.f_double_value(&[])?;
     let (mut losses, mut paths, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for name in ["LoRA", "DoRA", "DoRA, m = 1 at the start"] {
-        let schedule = Schedule::Cosine { total: STEPS };
+        let schedule = Schedule::Cosine { warmup: 0, total: STEPS };
         let mut trainer = Trainer::new(&peft, &[name], AdamConfig::adam(), LR, schedule)?;
         let (mut loss, mut path) = (Vec::new(), Vec::new());
         for step in 0..=STEPS {

@@ -62,8 +62,13 @@ pub fn fit(setting: Setting, page: &mut Page) -> Result<String> {
         let name = format!("r = {r}");
         peft.add(&name, LoraConfig { r, lora_alpha: r as f64, ..config(&["linear"]) })?;
         let count = peft.report(&[&name])?.trainable;
-        let mut trainer =
-            Trainer::new(&peft, &[&name], AdamConfig::adam(), LR, Schedule::Cosine { total: STEPS })?;
+        let mut trainer = Trainer::new(
+            &peft,
+            &[&name],
+            AdamConfig::adam(),
+            LR,
+            Schedule::Cosine { warmup: 0, total: STEPS },
+        )?;
         let mut points = Vec::new();
         for step in 0..=STEPS {
             let squares =

@@ -81,7 +81,8 @@ pub fn loss(peft: &Peft, active: &[&str], text: &Batch) -> Result<f64> {
 
 /// Trains an adapter; the loss before each step.
 pub fn train(peft: &Peft, name: &str, text: &Batch, steps: u64, lr: f64) -> Result<Vec<f64>> {
-    let mut trainer = Trainer::new(peft, &[name], AdamConfig::adam(), lr, Schedule::Cosine { total: steps })?;
+    let mut trainer =
+        Trainer::new(peft, &[name], AdamConfig::adam(), lr, Schedule::Cosine { warmup: 0, total: steps })?;
     let model = peft.view(&[name])?;
     let step = |_| {
         let loss = next_token_loss(&model.forward(text, Pass::train())?, text.ids()?)?;

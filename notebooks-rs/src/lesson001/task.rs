@@ -132,7 +132,7 @@ impl Task {
 fn pretrained(peft: Peft, batch: &Batch, classes: &Tensor) -> Result<Peft> {
     let base = peft.base();
     base.set_trainable(|_| true)?;
-    let schedule = Schedule::Cosine { total: PRETRAINING };
+    let schedule = Schedule::Cosine { warmup: 0, total: PRETRAINING };
     let mut trainer = Trainer::for_base(&peft, AdamConfig::adam(), 5e-3, schedule)?;
     let model = peft.view(&[])?;
     for _ in 0..PRETRAINING {
@@ -150,7 +150,7 @@ fn trainer(peft: &Peft, entry: &Entry) -> Result<Trainer> {
         true => Optim::Rates { adam, rates: vec![(GATES.into(), GATE_RATE)] },
         false => adam.into(),
     };
-    Ok(Trainer::new(peft, &[entry.name], optim, entry.lr, Schedule::Cosine { total: STEPS })?)
+    Ok(Trainer::new(peft, &[entry.name], optim, entry.lr, Schedule::Cosine { warmup: 0, total: STEPS })?)
 }
 
 /// The ranks that AdaLoRA left, layer by layer, from the tensors that would be written.

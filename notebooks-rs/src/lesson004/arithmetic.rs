@@ -173,7 +173,7 @@ fn learned(m: &Tensor, r: i64) -> Result<Tensor> {
     let (view, x) = (peft.view(&["lora"])?, Tensor::f_eye(inp, (Kind::Float, m.device()))?);
     let base = peft.view(&[])?.linear("w")?.forward(&x, Pass::eval())?;
     let target = base.f_add(&m.f_tr()?.f_to_kind(Kind::Float)?)?;
-    let schedule = Schedule::Cosine { total: LEARN };
+    let schedule = Schedule::Cosine { warmup: 0, total: LEARN };
     let mut trainer = Trainer::new(&peft, &["lora"], AdamConfig::adam(), LEARN_LR, schedule)?;
     for _ in 0..LEARN {
         let y = view.linear("w")?.forward(&x, Pass::train())?;

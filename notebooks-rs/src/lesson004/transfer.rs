@@ -172,7 +172,7 @@ struct Run<'a> {
 
 /// Trains the adapter, or the base where there is none.
 fn fit(peft: &Peft, adapter: Option<&str>, rows: &Rows, run: Run<'_>, page: &Page) -> Result<()> {
-    let (adam, schedule) = (AdamConfig::adam(), Schedule::Cosine { total: run.steps });
+    let (adam, schedule) = (AdamConfig::adam(), Schedule::Cosine { warmup: 0, total: run.steps });
     let mut trainer = match adapter {
         Some(name) => Trainer::new(peft, &[name], adam, run.lr, schedule)?,
         None => Trainer::for_base(peft, adam, run.lr, schedule)?,

@@ -145,7 +145,7 @@ pub fn generate(model: &dyn Model, batch: &Batch, config: &GenerateConfig) -> Re
         if flags.f_int64_value(&[0])? != 0 {
             let value = best.f_masked_select(&broken)?.f_double_value(&[0])?;
             let step = u64::try_from(step).unwrap_or_default();
-            return Err(Error::NonFinite { what: "a logit", value, step });
+            return Err(Error::NonFinite { what: "a logit", value, step, rows: Vec::new() });
         }
         if flags.f_int64_value(&[2])? != 0 {
             let message = format!("the settings forbid every token at step {step}: nothing is left to say");

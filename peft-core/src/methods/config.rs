@@ -151,7 +151,7 @@ pub fn to_json<C: PeftConfig>(config: &C) -> Result<Value> {
     fields(config).map(Value::Object)
 }
 
-fn fields<C: PeftConfig>(config: &C) -> Result<Map<String, Value>> {
+pub(super) fn fields<C: PeftConfig>(config: &C) -> Result<Map<String, Value>> {
     let Value::Object(own) = serde_json::to_value(config).map_err(|e| Error::config(C::TYPE, "config", e))?
     else {
         return Err(Error::config(C::TYPE, "config", "is not an object"));

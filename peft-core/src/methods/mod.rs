@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod builders;
+pub mod catalogue;
 mod config;
 mod copies;
 mod lycoris;
@@ -9,6 +10,7 @@ mod ranks;
 pub(crate) mod read;
 mod tokens;
 mod virtual_tokens;
+pub use catalogue::{by_name, catalogue};
 pub use config::{Common, PeftConfig, to_json};
 pub use read::from_json;
 

@@ -5,16 +5,24 @@
 use crate::error::{Error, Result};
 use crate::io::adapter::peft_type;
 use crate::methods::TABLE;
-use crate::methods::config::{DESCRIPTIVE, PeftConfig, defaults};
+use crate::methods::config::{DESCRIPTIVE, PeftConfig, defaults, fields};
 use crate::seam::MethodConfig;
 use crate::warning::Warning;
 use serde_json::{Map, Value};
 
-type Reader = fn(Value, &str) -> Result<Read>;
-pub(crate) type Row = (&'static str, Reader);
+/// A configuration that a file may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    pub peft_type: &'static str,
+    read: fn(Value, &str) -> Result<Read>,
+    /// The fields that this crate has code for, with their defaults.
+    pub own: fn() -> Result<Map<String, Value>>,
+    /// All fields with their defaults, as PEFT writes them.
+    pub all: fn() -> Result<Map<String, Value>>,
+}
 
 pub(crate) const fn row<C: PeftConfig>() -> Row {
-    (C::TYPE, read::<C>)
+    Row { peft_type: C::TYPE, read: read::<C>, own: own_fields::<C>, all: all_fields::<C> }
 }
 
 /// The configurations that a file may have, by its `peft_type`: this crate's, and those that were added.
@@ -33,7 +41,7 @@ impl Readers {
     /// # Errors
     /// A `peft_type` that another configuration has.
     pub fn add<C: PeftConfig>(&mut self) -> Result<()> {
-        if self.0.iter().any(|(name, _)| *name == C::TYPE) {
+        if self.0.iter().any(|row| row.peft_type == C::TYPE) {
             return Err(Error::Exists { place: "peft_type".into(), name: C::TYPE.into() });
         }
         self.0.push(row::<C>());
@@ -43,10 +51,10 @@ impl Readers {
     /// What a parsed file comes to; `place` is what errors call it.
     fn read(&self, config: Value, place: &str) -> Result<Read> {
         let kind = peft_type(&config, place)?;
-        match self.0.iter().find(|(name, _)| *name == kind) {
-            Some((_, read)) => read(config, place),
+        match self.0.iter().find(|row| row.peft_type == kind) {
+            Some(row) => (row.read)(config, place),
             None => {
-                let known: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
+                let known: Vec<&str> = self.0.iter().map(|row| row.peft_type).collect();
                 let message = format!(
                     "`{kind}` is not one of {}; a method from outside is read once `Peft::register` knows it",
                     known.join(", ")
@@ -173,11 +181,19 @@ fn read<C: PeftConfig>(mut config: Value, place: &str) -> Result<Read> {
     Ok(Read { config: Box::new(read), kept, foreign })
 }
 
+/// All fields, with their defaults.
+fn all_fields<C: PeftConfig>() -> Result<Map<String, Value>> {
+    fields(&empty::<C>()?)
+}
+
+/// The configuration that says nothing: every field has its default.
+fn empty<C: PeftConfig>() -> Result<C> {
+    serde_json::from_value(Value::Object(Map::new())).map_err(|e| Error::config(C::TYPE, "the default", e))
+}
+
 /// The method's own fields, with their defaults.
 fn own_fields<C: PeftConfig>() -> Result<Map<String, Value>> {
-    let wrong = |e| Error::config(C::TYPE, "the default", e);
-    let empty: C = serde_json::from_value(Value::Object(Map::new())).map_err(wrong)?;
-    match serde_json::to_value(empty).map_err(wrong)? {
+    match serde_json::to_value(empty::<C>()?).map_err(|e| Error::config(C::TYPE, "the default", e))? {
         Value::Object(fields) => Ok(fields),
         _ => Ok(Map::new()),
     }

@@ -115,7 +115,7 @@ impl TokenRows {
         let Some((vocab, dim)) = site.embedding().or(site.linear()) else { return Ok(None) };
         let device = params.device();
         let count = i64::try_from(indices.len()).unwrap_or(i64::MAX);
-        let index = params.state(&format!("{key}.index"), || Ok(Tensor::f_from_slice(indices)?))?;
+        let index = params.derived(&format!("{key}.index"), || Ok(Tensor::f_from_slice(indices)?))?;
         let rows = params.get_or_else(key, &[count, dim], || match drawn {
             true => Init::Normal { std: 1.0 }.tensor(&[count, dim], device),
             false => Ok(site.weight()?.f_index_select(0, &index)?.f_to_kind(Kind::Float)?),
@@ -125,7 +125,7 @@ impl TokenRows {
             let none = Tensor::f_full([vocab], -1, int)?;
             Ok(none.f_index_copy(0, &index, &Tensor::f_arange(count, int)?)?)
         };
-        let slots = site.embedding().map(|_| params.state(&format!("{key}.slots"), slots)).transpose()?;
+        let slots = site.embedding().map(|_| params.derived(&format!("{key}.slots"), slots)).transpose()?;
         Ok(Some(Box::new(Rows { tokens: indices.clone(), rows, index, slots })))
     }
 

@@ -135,8 +135,8 @@ impl VeraMethod {
     fn projections(&self, params: &Params) -> Result<(Tensor, Tensor)> {
         let (a, b) = self.shapes();
         if !self.config.save_projection {
-            let a = params.state(A, || Ok(self.draw()?.0))?;
-            return Ok((a, params.state(B, || Ok(self.draw()?.1))?));
+            let a = params.derived(A, || Ok(self.draw()?.0))?;
+            return Ok((a, params.derived(B, || Ok(self.draw()?.1))?));
         }
         let a = params.get_or_else(A, &a, || Ok(self.draw()?.0))?;
         Ok((a, params.get_or_else(B, &b, || Ok(self.draw()?.1))?))

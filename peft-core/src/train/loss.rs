@@ -5,7 +5,7 @@ use crate::seam::outside;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// The label of what does not count.
-const MASKED: i64 = -100;
+pub(super) const MASKED: i64 = -100;
 
 /// Mean cross entropy of `logits` `[batch, classes]` against class numbers `[batch]`; rows of the class −100 do not count.
 ///
@@ -23,6 +23,12 @@ pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// What [`cross_entropy`] refuses, and labels of another length than the logits'.
 pub fn next_token_loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let (logits, targets) = next_tokens(logits, labels)?;
+    cross_entropy(&logits, &targets)
+}
+
+/// Logits `[n, vocab]` and the tokens `[n]` that they should predict, as [`next_token_loss`] compares them.
+pub(super) fn next_tokens(logits: &Tensor, labels: &Tensor) -> Result<(Tensor, Tensor)> {
     let (_, t, vocab) = logits.size3()?;
     let length = labels.size2()?.1;
     let Some(prompt) = t.checked_sub(length).filter(|p| *p >= 0 && length > 0) else {
@@ -32,7 +38,22 @@ pub fn next_token_loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let (from, first) = (prompt.saturating_sub(1).max(0), i64::from(prompt == 0));
     let targets = labels.f_narrow(1, first, length.saturating_sub(first))?;
     let logits = logits.f_narrow(1, from, targets.size2()?.1)?;
-    cross_entropy(&logits.f_reshape([-1, vocab])?, &targets.f_reshape([-1])?)
+    Ok((logits.f_reshape([-1, vocab])?, targets.f_reshape([-1])?))
+}
+
+/// Mean squared error of the outputs `[batch, 1]` of a head for one number, against the numbers `[batch]`.
+///
+/// # Errors
+/// Another shape than these.
+pub fn squared_error(outputs: &Tensor, numbers: &Tensor) -> Result<Tensor> {
+    let (outputs_size, size) = (outputs.size(), numbers.size());
+    if outputs_size.as_slice() != [size.first().copied().unwrap_or_default(), 1] || size.len() != 1 {
+        let message = format!(
+            "outputs of shape {outputs_size:?} and numbers of shape {size:?}, expected [batch, 1] and [batch]"
+        );
+        return Err(Error::Input(message));
+    }
+    Ok(outputs.f_squeeze_dim(1)?.f_mse_loss(numbers, Reduction::Mean)?)
 }
 
 /// That there is a logit for every class, and a class that counts.
@@ -58,9 +79,7 @@ fn check(logits: &Tensor, classes: &Tensor) -> Result<()> {
     }
     let counted = classes.f_masked_select(&classes.f_ne(MASKED)?)?;
     if counted.numel() == 0 {
-        let message =
-            "every label is -100, so that none counts: there is no loss (was the text cut to its prompt?)";
-        return Err(Error::Input(message.into()));
+        return Err(Error::Masked { rows: Vec::new() });
     }
     match outside(&counted, count)? {
         Some(class) => {

@@ -34,7 +34,7 @@ use tch::Tensor;
 /// ```
 #[derive(Debug)]
 pub struct Trainer {
-    adapters: Vec<Arc<Adapted>>,
+    pub(super) adapters: Vec<Arc<Adapted>>,
     adam: Adam,
     projection: Option<Projection>,
     lr: f64,
@@ -51,6 +51,18 @@ pub struct StepReport {
     pub lr: f64,
     /// Norm of all gradients together, before clipping; only where clipping is on.
     pub grad_norm: Option<f64>,
+    /// What the loss is the mean of, in rows or tokens: the weights of the parts, together. 1 of a step without parts.
+    pub weight: f64,
+    /// Parts that were passed over, since nothing in them counts.
+    pub skipped: usize,
+}
+
+/// What the parts of a step come to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sum {
+    pub loss: f64,
+    pub weight: f64,
+    pub skipped: usize,
 }
 
 impl Trainer {
@@ -120,6 +132,11 @@ impl Trainer {
         &mut self.adam
     }
 
+    /// As [`Trainer::optimizer`], to be looked at.
+    pub fn adam(&self) -> &Adam {
+        &self.adam
+    }
+
     /// One update: adds to `loss` what the adapters' methods ask for, differentiates, clips, updates, and tells the methods
     /// that the step is done.
     ///
@@ -129,25 +146,23 @@ impl Trainer {
         self.start()?;
         let penalised = self.penalty()?.map(|p| loss.f_add(&p)).transpose()?;
         let loss = self.differentiate(penalised.as_ref().unwrap_or(loss), 1.0)?;
-        self.update(loss)
+        self.update(Sum { loss, weight: 1.0, skipped: 0 })
     }
 
     /// One update from the parts of a batch that is too large to be computed at once: gradient accumulation. Each part is
     /// its mean loss and its weight, how many rows or tokens that is the mean of; the step's loss is their weighted mean,
     /// as of the whole batch at once, and what the adapters' methods add counts once. A part is differentiated, and what it
-    /// holds let go, before the next is asked for.
+    /// holds let go, before the next is asked for. A part of weight 0 is passed over, and counted in the report.
     ///
     /// # Errors
-    /// As [`Trainer::step`], and what a part says; no part, and weights that are not positive.
+    /// As [`Trainer::step`], and what a part says; no part, weights that are negative or no number, and
+    /// [`Error::Masked`] where no part has any weight.
     pub fn step_accumulated<E: From<Error>>(
         &mut self,
         parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
     ) -> std::result::Result<StepReport, E> {
-        let mut loss = self.accumulate(parts)?;
-        if let Some(penalty) = self.penalty()? {
-            loss += self.differentiate(&penalty, 1.0)?;
-        }
-        Ok(self.update(loss)?)
+        let sum = self.accumulate(parts)?;
+        Ok(self.update(sum)?)
     }
 
     /// What the adapters' methods add to the loss, if anything.
@@ -162,30 +177,40 @@ impl Trainer {
         Ok(())
     }
 
-    /// The weighted mean of the parts' losses, and its gradients in place of those there were.
-    fn accumulate<E: From<Error>>(
+    /// The weighted mean of the parts' losses with what the methods add, and its gradients in place of those there were.
+    /// Nothing is updated.
+    pub(super) fn accumulate<E: From<Error>>(
         &mut self,
         parts: impl IntoIterator<Item = std::result::Result<(Tensor, f64), E>>,
-    ) -> std::result::Result<f64, E> {
+    ) -> std::result::Result<Sum, E> {
         self.start()?;
-        let (mut sum, mut weights) = (0.0, 0.0);
+        let mut sum = Sum { loss: 0.0, weight: 0.0, skipped: 0 };
         for part in parts {
             let (loss, weight) = part?;
-            if !(weight > 0.0 && weight.is_finite()) {
-                let message = format!(
-                    "a part of weight {weight}, expected a positive number: a part of which nothing counts, all its \
-                     labels −100, is to be left out"
-                );
+            if !(weight >= 0.0 && weight.is_finite()) {
+                let message = format!("a part of weight {weight}, expected 0 or a positive number");
                 return Err(Error::Input(message).into());
             }
-            sum += weight * self.differentiate(&loss, weight)?;
-            weights += weight;
+            if weight == 0.0 {
+                sum.skipped = sum.skipped.saturating_add(1);
+                continue;
+            }
+            sum.loss += weight * self.differentiate(&loss, weight)?;
+            sum.weight += weight;
         }
-        if weights == 0.0 {
-            return Err(Error::Input("gradient accumulation without a part".into()).into());
+        if sum.weight == 0.0 {
+            return Err(match sum.skipped {
+                0 => Error::Input("gradient accumulation without a part".into()),
+                _ => Error::Masked { rows: Vec::new() },
+            }
+            .into());
         }
-        peft_sys::scale(&self.adam.grads()?, 1.0 / weights).map_err(Error::from)?;
-        Ok(sum / weights)
+        peft_sys::scale(&self.adam.grads()?, 1.0 / sum.weight).map_err(Error::from)?;
+        sum.loss /= sum.weight;
+        if let Some(penalty) = self.penalty()? {
+            sum.loss += self.differentiate(&penalty, 1.0)?;
+        }
+        Ok(sum)
     }
 
     /// Adds the gradients of `weight · loss` to those there are; the loss.
@@ -193,7 +218,7 @@ impl Trainer {
         let value = loss.f_double_value(&[])?;
         if !value.is_finite() {
             let step = self.adam.steps().saturating_add(1);
-            return Err(Error::NonFinite { what: "the loss", value, step });
+            return Err(Error::NonFinite { what: "the loss", value, step, rows: Vec::new() });
         }
         if !loss.requires_grad() {
             let message = "the loss has no gradient: it was computed without what is trained (by a view of other adapters, \
@@ -208,7 +233,7 @@ impl Trainer {
     }
 
     /// Updates with the gradients there are, and tells the methods.
-    fn update(&mut self, loss: f64) -> Result<StepReport> {
+    pub(super) fn update(&mut self, sum: Sum) -> Result<StepReport> {
         let done = self.adam.steps();
         let grad_norm =
             self.max_grad_norm.map(|max| self.clip_grads(max, done.saturating_add(1))).transpose()?;
@@ -219,14 +244,20 @@ impl Trainer {
         self.adam.step(lr)?;
         let step = self.adam.steps();
         self.adapters.iter().try_for_each(|a| a.resolved.method.after_step(&a.params, step))?;
-        Ok(StepReport { loss, lr, grad_norm })
+        let Sum { loss, weight, skipped } = sum;
+        Ok(StepReport { loss, lr, grad_norm, weight, skipped })
     }
 
     fn clip_grads(&self, max: f64, step: u64) -> Result<f64> {
         let grads = self.adam.grads()?;
         let norm = peft_sys::grad_norm(&grads)?;
         if !norm.is_finite() {
-            return Err(Error::NonFinite { what: "the gradients' norm", value: norm, step });
+            return Err(Error::NonFinite {
+                what: "the gradients' norm",
+                value: norm,
+                step,
+                rows: Vec::new(),
+            });
         }
         let factor = max / (norm + 1e-6);
         if factor < 1.0 {

@@ -31,8 +31,8 @@ impl AdaLoraConfig {
     }
 }
 
-/// The allocator over an adapter's tensors. What it remembers lies beside them, in [`Params::state`]: it is not in the
-/// file, so training that goes on from a file starts with new averages.
+/// The allocator over an adapter's tensors. What it remembers lies beside them, in [`Params::running`]: it is saved
+/// with a run, and not in the adapter's file, so training that goes on from a file starts with new averages.
 #[derive(Debug)]
 pub(super) struct RankAllocator<'a> {
     config: &'a AdaLoraConfig,
@@ -63,8 +63,8 @@ impl<'a> RankAllocator<'a> {
         }
         if step == last {
             self.each(|name| {
-                self.params.remove_state(&sensitivity(name));
-                self.params.remove_state(&uncertainty(name));
+                self.params.remove_running(&sensitivity(name));
+                self.params.remove_running(&uncertainty(name));
                 Ok(())
             })?;
         }
@@ -91,9 +91,9 @@ impl<'a> RankAllocator<'a> {
         }
         let importance = p.f_mul(&grad)?.f_abs()?;
         let step = |state: &str, beta: f64, value: &Tensor| -> Result<Tensor> {
-            let average = self.params.state(state, || Ok(importance.f_zeros_like()?))?;
+            let average = self.params.running(state).map_or_else(|| importance.f_zeros_like(), Ok)?;
             let average = average.f_mul_scalar(beta)?.f_add(&value.f_mul_scalar(1.0 - beta)?)?;
-            self.params.set_state(state, average.shallow_clone());
+            self.params.set_running(state, average.shallow_clone());
             Ok(average)
         };
         let average = step(&sensitivity(name), self.config.beta1, &importance)?;
@@ -103,7 +103,7 @@ impl<'a> RankAllocator<'a> {
 
     /// `Ī Ū` of one tensor.
     fn element_score(&self, name: &str) -> Result<Tensor> {
-        match (self.params.find_state(&sensitivity(name)), self.params.find_state(&uncertainty(name))) {
+        match (self.params.running(&sensitivity(name)), self.params.running(&uncertainty(name))) {
             (Some(i), Some(u)) => Ok(i.f_mul(&u)?),
             _ => Err(Error::Input(format!(
                 "{}: {NAME} is to settle its ranks, and no step before this one has shown which numbers matter",
@@ -132,7 +132,7 @@ impl<'a> RankAllocator<'a> {
                 Some(threshold) => score.f_gt_tensor(threshold)?,
                 None => score.f_ones_like()?.f_to_kind(tch::Kind::Bool)?,
             };
-            self.params.set_state(&kept_name(site), kept);
+            self.params.set_running(&kept_name(site), kept);
             self.apply(site)?;
         }
         Ok(())
@@ -159,7 +159,7 @@ impl<'a> RankAllocator<'a> {
 
     /// Which singular values of a site are kept, `[r]`, once some have been pruned.
     fn kept(&self, site: &str) -> Option<Tensor> {
-        self.params.find_state(&kept_name(site))
+        self.params.running(&kept_name(site))
     }
 
     /// What was kept, as `rank_pattern` has it; `None` before the first pruning.

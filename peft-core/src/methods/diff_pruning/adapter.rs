@@ -41,7 +41,7 @@ impl Diff {
         let (places, values) = (format!("{name}{INDICES}"), format!("{name}{VALUES}"));
         let n = params.find(&values).or_else(|| params.find(&places)).map_or(0, |t| numel(&t));
         let (places, values) = (params.get(&places, &[n])?, params.get(&values, &[n])?);
-        let indices = params.state(&format!("{name} as int64"), || {
+        let indices = params.derived(&format!("{name} as int64"), || {
             let all: i64 = dims.iter().product();
             let indices = places.f_to_kind(Kind::Int64)?;
             // −1, the places, the end: each above the one before.

@@ -123,12 +123,12 @@ impl Decomposition {
                 }
             }
         };
-        let a = params.state_of(&name("start_A"), &[k, inp], || {
+        let a = params.derived_of(&name("start_A"), &[k, inp], || {
             let (a, b) = make()?;
-            params.set_state(&name("start_B"), b.f_to(params.device())?);
+            params.set_derived(&name("start_B"), b.f_to(params.device())?);
             Ok(a)
         })?;
         let missing = || Err(Error::Input(format!("{}: no start of `{}`", params.label(), site.name)));
-        Ok((a, params.state_of(&name("start_B"), &[out, k], missing)?))
+        Ok((a, params.derived_of(&name("start_B"), &[out, k], missing)?))
     }
 }

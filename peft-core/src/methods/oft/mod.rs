@@ -196,7 +196,7 @@ impl Method for OftMethod {
         let stored = if config.block_share { 1 } else { blocks };
         let pairs = size.saturating_mul(size.saturating_sub(1)).checked_div(2).unwrap_or_default();
         let init = if config.init_weights { Init::Zeros } else { Init::Normal { std: 0.1 } };
-        let upper = params.state(&format!("upper triangle of {size}"), || {
+        let upper = params.derived(&format!("upper triangle of {size}"), || {
             let options = (Kind::Int64, params.device());
             let at = Tensor::f_triu_indices(size, size, 1, options)?;
             Ok(at.f_get(0)?.f_mul_scalar(size)?.f_add(&at.f_get(1)?)?)

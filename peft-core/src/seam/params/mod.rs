@@ -24,7 +24,8 @@ pub struct Params {
     label: String,
     sealed: bool,
     read: Mutex<BTreeSet<String>>,
-    state: Mutex<BTreeMap<String, Tensor>>,
+    derived: state::State,
+    running: state::State,
     packed: Mutex<BTreeMap<String, Nf4>>,
     phantom: bool,
 }
@@ -38,7 +39,8 @@ impl Params {
             label: label.into(),
             sealed: false,
             read: Mutex::default(),
-            state: Mutex::default(),
+            derived: state::State::default(),
+            running: state::State::default(),
             packed: Mutex::default(),
             phantom: false,
         }

@@ -5,7 +5,7 @@ use crate::quant::Nf4;
 use crate::seam::params::phantom::phantom;
 use crate::seam::params::{Params, numel};
 use std::collections::BTreeMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 /// Weights in 4 bits. A name is that of a dense tensor or of one of these.
@@ -53,46 +53,63 @@ impl Params {
     }
 }
 
-/// State: tensors that belong to an adapter and not to its file.
+/// State: tensors that belong to an adapter and not to its file. What is *derived* can be computed again from the base and
+/// the configuration; what is *running* is known from training alone, and has to be saved for it to go on.
 impl Params {
-    /// A tensor that belongs to the adapter and not to its file: computed from the base (a norm, a factorisation) or
-    /// in training (an average). Made on the first call, sealed or not; never trained, counted or written.
-    pub fn state(&self, name: &str, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        match self.find_state(name) {
-            Some(tensor) => Ok(tensor),
-            None => {
-                let tensor = make()?.f_detach()?.f_to(self.device())?;
-                self.set_state(name, tensor.shallow_clone());
-                Ok(tensor)
-            }
+    /// A tensor that follows from the base and the configuration (a norm, a factorisation, an index). Made on the first call,
+    /// sealed or not; never trained, counted or written.
+    pub fn derived(&self, name: &str, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        if let Some(tensor) = Self::find_in(&self.derived, name) {
+            return Ok(tensor);
         }
+        let tensor = make()?.f_detach()?.f_to(self.device())?;
+        self.set_derived(name, tensor.shallow_clone());
+        Ok(tensor)
     }
 
-    /// The tensor of [`Params::state`], if there is one.
-    pub fn find_state(&self, name: &str) -> Option<Tensor> {
-        self.states().get(name).map(Tensor::shallow_clone)
+    /// Puts a tensor of [`Params::derived`] there that came with another one.
+    pub fn set_derived(&self, name: &str, tensor: Tensor) {
+        states(&self.derived).insert(name.to_owned(), tensor);
     }
 
-    /// Bytes that all tensors of [`Params::state`] hold.
+    /// A tensor that training has made (an average, a mask), if there is one. It is no part of the adapter's file, and is
+    /// saved with a run, so that a run that is resumed goes on with it.
+    pub fn running(&self, name: &str) -> Option<Tensor> {
+        Self::find_in(&self.running, name)
+    }
+
+    /// Replaces a tensor of [`Params::running`].
+    pub fn set_running(&self, name: &str, tensor: Tensor) {
+        states(&self.running).insert(name.to_owned(), tensor);
+    }
+
+    /// Forgets a tensor of [`Params::running`].
+    pub fn remove_running(&self, name: &str) {
+        states(&self.running).remove(name);
+    }
+
+    /// All tensors of [`Params::running`] by name.
+    pub fn all_running(&self) -> BTreeMap<String, Tensor> {
+        states(&self.running).iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect()
+    }
+
+    /// Bytes that all state holds, derived and running.
     pub fn state_bytes(&self) -> i64 {
         let bytes = |t: &Tensor| t.numel().saturating_mul(t.kind().elt_size_in_bytes());
-        let all = self.states().values().map(bytes).fold(0, usize::saturating_add);
-        i64::try_from(all).unwrap_or(i64::MAX)
+        let all = |state| states(state).values().map(bytes).fold(0, usize::saturating_add);
+        i64::try_from(all(&self.derived).saturating_add(all(&self.running))).unwrap_or(i64::MAX)
     }
 
-    /// Forgets a tensor of [`Params::state`].
-    pub fn remove_state(&self, name: &str) {
-        self.states().remove(name);
+    fn find_in(state: &State, name: &str) -> Option<Tensor> {
+        states(state).get(name).map(Tensor::shallow_clone)
     }
+}
 
-    /// Replaces a tensor of [`Params::state`].
-    pub fn set_state(&self, name: &str, tensor: Tensor) {
-        self.states().insert(name.to_owned(), tensor);
-    }
+/// Tensors that are made while the store is shared.
+pub(super) type State = Mutex<BTreeMap<String, Tensor>>;
 
-    fn states(&self) -> MutexGuard<'_, BTreeMap<String, Tensor>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn states(state: &State) -> MutexGuard<'_, BTreeMap<String, Tensor>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Stores without numbers: every tensor is one zero that is seen as the whole shape. A constructor that runs over such
@@ -111,13 +128,13 @@ impl Params {
         Ok(())
     }
 
-    /// As [`Params::state`], of a shape that is known before: a phantom store has it without computing it.
-    pub(crate) fn state_of(
+    /// As [`Params::derived`], of a shape that is known before: a phantom store has it without computing it.
+    pub(crate) fn derived_of(
         &self,
         name: &str,
         dims: &[i64],
         make: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        self.state(name, || if self.phantom { phantom(dims, Kind::Float) } else { make() })
+        self.derived(name, || if self.phantom { phantom(dims, Kind::Float) } else { make() })
     }
 }
