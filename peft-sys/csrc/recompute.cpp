@@ -58,13 +58,16 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
     Tensor x = ctx->get_saved_variables()[0].detach();
     const bool wanted = ctx->needs_input_grad(0);
     x.set_requires_grad(wanted);
+    // As it comes: what x accumulates has the strides of x, and whoever sums over it would sum in another order.
+    Tensor grad;
+    if (wanted) x.register_hook([&grad](const Tensor& g) { grad = g; });
     {
       at::AutoGradMode on(true);
       Tensor y = part.run(x);
       // Gradients of parameters are added to those they have, as in the pass around this one.
       if (y.requires_grad()) torch::autograd::backward({y}, {grads[0]});
     }
-    return {wanted ? x.grad() : Tensor(), Tensor(), Tensor(), Tensor()};
+    return {grad, Tensor(), Tensor(), Tensor()};
   }
 };
 

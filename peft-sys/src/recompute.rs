@@ -34,15 +34,16 @@ where
     F: Fn(&Tensor) -> Result<Tensor, E> + Send + 'static,
 {
     let random = Random::of(x.device())?;
-    let y = {
-        let _guard = tch::no_grad_guard();
-        part(x)?
-    };
+    // With gradients on, though the graph is thrown away: libtorch computes some products otherwise where they are off, and
+    // what is computed again is to have the bits of what was computed first.
+    let own = |x: &Tensor| x.f_detach()?.f_set_requires_grad(x.requires_grad());
+    let y = part(&own(x).map_err(|e| ShimError(e.to_string()))?)?;
     let again: Again = Box::new(move |x| random.within(|| part(x)).map_err(|e| e.to_string()));
     let data = Box::into_raw(Box::new(again)).cast();
     let mut out = std::ptr::null_mut();
     // SAFETY: live tensors, borrowed for the call; `data` is an `Again` of our own, which `call` reads and `release` frees,
     // once, when the graph is gone. libtorch calls from one thread at a time, so `Send` is enough.
+    let y = y.f_detach().map_err(|e| ShimError(e.to_string()))?;
     check(unsafe { peft_recomputed(x.as_ptr(), y.as_ptr(), data, call, release, &mut out) })?;
     // SAFETY: the shim made it for us.
     Ok(unsafe { Tensor::from_ptr(out) })
