@@ -19,7 +19,7 @@
 //!
 //! let mut other = open()?; // drawn anew: other weights of the same shapes
 //! let error = other.load("mine", dir.path()).unwrap_err().to_string();
-//! assert!(error.contains("another base: 2 of 4 tensors have other values, `layers.0.ff.0.weight` first"), "{error}");
+//! assert!(error.contains("another base: 4 of 4 tensors have other values, `layers.0.ff.0.bias` first"), "{error}");
 //! for warning in other.load_with("mine", dir.path(), OtherBase::Accept)? {
 //!     eprintln!("warning: {warning}");
 //! }
