@@ -2,7 +2,7 @@
 //!
 //! An adapter is a change of weights, and over other weights than those it was trained on it is another change, of which
 //! nothing is said anywhere: the shapes fit. So a [`Provenance`] keeps a hash of each of the base's tensors where the adapter
-//! is, and [`Peft::load`] compares them with those of the base that is there.
+//! is, and [`Peft::load`](crate::Peft::load) compares them with those of the base that is there.
 //!
 //! ```
 //! # use peft_core::{Peft, methods::LoraConfig, models::TinyConfig, io::IfExists};
