@@ -52,7 +52,7 @@ impl Peft {
         let mut found: BTreeSet<String> = params.iter().map(|p| stored(p)).filter(|p| within(p)).collect();
         if found.is_empty() {
             let words = self.outline().dims.word_embedding();
-            found.extend(params.iter().filter(|p| Some(p.as_str()) == words.as_deref()).map(|p| stored(p)));
+            found.extend(params.iter().filter(|p| Some(p.as_str()) == words).map(|p| stored(p)));
         }
         if found.is_empty() {
             found.extend(params.iter().map(|p| stored(p)));

@@ -2,7 +2,7 @@
 //!
 //! An adapter is a change of weights, and over other weights than those it was trained on it is another change, of which
 //! nothing is said anywhere: the shapes fit. So a [`Provenance`] keeps a hash of each of the base's tensors where the adapter
-//! is, and [`Peft::load`] compares them with those of the base that is there.
+//! is, and [`Peft::load`](crate::Peft::load) compares them with those of the base that is there.
 //!
 //! ```
 //! # use peft_core::{Peft, methods::LoraConfig, models::TinyConfig, io::IfExists};
@@ -19,7 +19,7 @@
 //!
 //! let mut other = open()?; // drawn anew: other weights of the same shapes
 //! let error = other.load("mine", dir.path()).unwrap_err().to_string();
-//! assert!(error.contains("another base: 2 of 4 tensors have other values, `layers.0.ff.0.weight` first"), "{error}");
+//! assert!(error.contains("another base: 4 of 4 tensors have other values, `layers.0.ff.0.bias` first"), "{error}");
 //! for warning in other.load_with("mine", dir.path(), OtherBase::Accept)? {
 //!     eprintln!("warning: {warning}");
 //! }
