@@ -3,9 +3,11 @@
 //! [`Recipe`] is what somebody said, [`Settings`] what it comes to.
 
 mod settings;
+mod template;
 mod words;
 
 pub use settings::{Method, Settings, Stop};
+pub use template::template;
 pub use words::{Dtype, Kind, Learn, Optimizer, Rows, Shape};
 
 use crate::common::{Field, map};
@@ -37,7 +39,7 @@ pub struct Recipe {
     #[arg(long, value_name = "NAME", help_heading = "What")]
     pub base_name: Option<String>,
 
-    /// Method by name (peft methods lists them)
+    /// Method by name (peft methods lists them) [default: lora]
     #[arg(long, value_name = "NAME", help_heading = "Method")]
     pub method: Option<String>,
     /// A PEFT adapter_config.json in place of a method's name
@@ -54,54 +56,54 @@ pub struct Recipe {
     /// Data to evaluate on
     #[arg(long, value_name = "FILE", help_heading = "Data")]
     pub eval_data: Option<String>,
-    /// Share of the training data that is held out to evaluate on, where there is no eval_data
+    /// Share of the training data that is held out to evaluate on, where there is no eval_data [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     pub eval_share: Option<f64>,
-    /// Longest row in tokens; what is beyond is cut
+    /// Longest row in tokens, at most the model's; what is beyond is cut
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     pub length: Option<i64>,
-    /// Put several short texts into one row, which do not see each other
+    /// Put several short texts into one row, which do not see each other [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Data")]
     pub pack: Option<bool>,
-    /// What of a chat is learned: answers, the last one, or all of it
+    /// What of a chat is learned: answers, last (the last one), all [default: answers]
     #[arg(long, help_heading = "Data")]
     pub learn: Option<Learn>,
     /// Names of the classes, in the order of the head's outputs; those of the data in order, unless they are said
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Data")]
     pub labels: Option<Vec<String>>,
 
-    /// Optimizer: adamw, lora_plus, lora_fa
+    /// Optimizer: adamw, lora_plus, lora_fa [default: adamw]
     #[arg(long, help_heading = "Optimizer")]
     pub optimizer: Option<Optimizer>,
     /// Learning rate at its peak; the middle of what is usual with the method, unless it is said
     #[arg(long, help_heading = "Optimizer")]
     pub lr: Option<f64>,
-    /// Weight decay
+    /// Weight decay [default: 0]
     #[arg(long, value_name = "LAMBDA", help_heading = "Optimizer")]
     pub weight_decay: Option<f64>,
-    /// How much of the mean of the gradients stays from step to step
+    /// How much of the mean of the gradients stays from step to step [default: 0.9]
     #[arg(long, help_heading = "Optimizer")]
     pub beta1: Option<f64>,
-    /// How much of the mean of their squares stays
+    /// How much of the mean of their squares stays [default: 0.999]
     #[arg(long, help_heading = "Optimizer")]
     pub beta2: Option<f64>,
-    /// Added to the root of the mean of the squares
+    /// Added to the root of the mean of the squares; 1e-8, and 1e-6 for lora_fa, unless it is said
     #[arg(long, help_heading = "Optimizer")]
     pub eps: Option<f64>,
-    /// How many times as fast as A the B of LoRA+ learns
+    /// How many times as fast as A the B of lora_plus learns; 16, unless it is said
     #[arg(long, value_name = "RATIO", help_heading = "Optimizer")]
     pub lora_plus_ratio: Option<f64>,
-    /// Norm that gradients are scaled down to; 0 for never
+    /// Norm that gradients are scaled down to; 0 for never [default: 1]
     #[arg(long, value_name = "NORM", help_heading = "Optimizer")]
     pub clip: Option<f64>,
 
-    /// How the learning rate goes on behind the warm-up: linear, cosine, constant
+    /// How the learning rate goes on behind the warm-up: linear, cosine, constant [default: linear]
     #[arg(long, help_heading = "Schedule")]
     pub schedule: Option<Shape>,
-    /// Share of the steps in which the learning rate rises
+    /// Share of the steps in which the learning rate rises [default: 0.05]
     #[arg(long, value_name = "SHARE", help_heading = "Schedule")]
     pub warmup: Option<f64>,
-    /// Passes over the data
+    /// Passes over the data [default: 3]
     #[arg(long, help_heading = "Schedule")]
     pub epochs: Option<f64>,
     /// Steps at most; the schedule ends there as well
@@ -111,26 +113,26 @@ pub struct Recipe {
     #[arg(long, value_name = "TIME", help_heading = "Schedule")]
     pub max_time: Option<String>,
 
-    /// Rows a step
+    /// Rows a step [default: 8]
     #[arg(long, value_name = "ROWS", help_heading = "Batches")]
     pub batch: Option<usize>,
     /// Rows that are computed at once; the gradients of a batch's parts add up. All of the batch, unless it is said
     #[arg(long, value_name = "ROWS", help_heading = "Batches")]
     pub micro_batch: Option<usize>,
-    /// Order of the rows: shuffled, by_length (shuffled, with little padding), as_is
+    /// Order of the rows: shuffled, by_length (shuffled, with little padding), as_is [default: shuffled]
     #[arg(long, help_heading = "Batches")]
     pub order: Option<Rows>,
-    /// Seeds of initial values, order and dropout; several are so many runs, each in a folder seed-N
+    /// Seeds of initial values, order and dropout; several are so many runs, each in a folder seed-N [default: 0]
     #[arg(long, value_name = "SEED", value_delimiter = ',', help_heading = "Batches")]
     pub seeds: Option<Vec<u64>>,
 
     /// Evaluate every so many steps; once an epoch, unless it is said
     #[arg(long, value_name = "STEPS", help_heading = "Evaluation")]
     pub eval_every: Option<u64>,
-    /// Rows at once in an evaluation
+    /// Rows at once in an evaluation [default: 16]
     #[arg(long, value_name = "ROWS", help_heading = "Evaluation")]
     pub eval_batch: Option<usize>,
-    /// What says which model is best: loss, perplexity, token_accuracy, accuracy, macro_f1, mse, mae, pearson
+    /// What says which model is best: loss, perplexity, token_accuracy, accuracy, macro_f1, mse, mae, pearson [default: loss]
     #[arg(long, help_heading = "Evaluation")]
     pub metric: Option<String>,
     /// Stop after so many evaluations without a better one
@@ -140,29 +142,29 @@ pub struct Recipe {
     #[arg(long = "sample", value_name = "PROMPT", help_heading = "Evaluation")]
     pub samples: Option<Vec<String>>,
 
-    /// Save a checkpoint every so many steps
+    /// Save a checkpoint every so many steps [default: 200]
     #[arg(long, value_name = "STEPS", help_heading = "Saving")]
     pub save_every: Option<u64>,
-    /// How many checkpoints are kept, the best one not counted
+    /// How many checkpoints are kept, the best one not counted [default: 2]
     #[arg(long, value_name = "N", help_heading = "Saving")]
     pub keep: Option<usize>,
     /// Also write the model with the adapter folded in
     #[arg(long, value_name = "DIR", help_heading = "Saving")]
     pub merge: Option<String>,
 
-    /// Dtype of the base: stored (as its file has it), float32, bfloat16, float16
+    /// Dtype of the base: stored (as its file has it), float32, bfloat16, float16 [default: stored]
     #[arg(long, help_heading = "Machine")]
     pub dtype: Option<Dtype>,
-    /// Keep the base's linear layers in 4 bits (QLoRA)
+    /// Keep the base's linear layers in 4 bits (QLoRA) [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Machine")]
     pub nf4: Option<bool>,
     /// Compute so many layers again for the gradients, instead of keeping what they hold: less memory, more time
     #[arg(long, value_name = "LAYERS", help_heading = "Machine")]
     pub recompute: Option<usize>,
-    /// cpu, cuda, cuda:N or auto
+    /// Device: cpu, cuda, cuda:N, auto [default: cpu]
     #[arg(long, help_heading = "Machine")]
     pub device: Option<String>,
-    /// CPU threads: a number, or auto
+    /// CPU threads: a number, or auto [default: auto]
     #[arg(long, help_heading = "Machine")]
     pub threads: Option<String>,
     /// Refuse tensors beyond this much of the CPU's memory, as 8GB: a smaller part of the batch is computed at once then

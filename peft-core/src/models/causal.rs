@@ -34,11 +34,25 @@ pub(super) struct Stream {
     pub x: Tensor,
     /// Position of each token, `[batch or 1, t]`.
     pub positions: Tensor,
-    /// What each window sees: an additive mask, or everything before.
-    masks: BTreeMap<Option<i64>, (Option<Tensor>, bool)>,
+    masks: Masks,
     virtual_tokens: i64,
     /// One more than the last position there can be.
     end: i64,
+}
+
+/// What each window sees: an additive mask, or everything before.
+#[derive(Debug)]
+pub(super) struct Masks(BTreeMap<Option<i64>, (Option<Tensor>, bool)>);
+
+impl Masks {
+    /// The call's state for a layer with one of the windows.
+    pub fn pass<'a>(&'a self, window: Option<i64>, pass: Pass<'a>) -> Result<Pass<'a>> {
+        let (mask, causal) = self
+            .0
+            .get(&window)
+            .ok_or_else(|| Error::Input(format!("the batch was not prepared for a window of {window:?}")))?;
+        Ok(Pass { mask: mask.as_ref(), causal: *causal, ..pass })
+    }
 }
 
 impl Stream {
@@ -81,17 +95,20 @@ impl Stream {
             };
             Ok((window, mask))
         });
-        let masks = masks.collect::<Result<_>>()?;
+        let masks = Masks(masks.collect::<Result<_>>()?);
         Ok(Self { x, positions, masks, virtual_tokens, end: longest.saturating_add(position) })
     }
 
-    /// The call's state for a layer with one of the windows.
+    /// What each window sees.
+    pub fn masks(&self) -> Masks {
+        let own =
+            |(mask, causal): &(Option<Tensor>, bool)| (mask.as_ref().map(Tensor::shallow_clone), *causal);
+        Masks(self.masks.0.iter().map(|(window, mask)| (*window, own(mask))).collect())
+    }
+
+    /// As [`Masks::pass`].
     pub fn pass<'a>(&'a self, window: Option<i64>, pass: Pass<'a>) -> Result<Pass<'a>> {
-        let (mask, causal) = self
-            .masks
-            .get(&window)
-            .ok_or_else(|| Error::Input(format!("the batch was not prepared for a window of {window:?}")))?;
-        Ok(Pass { mask: mask.as_ref(), causal: *causal, ..pass })
+        self.masks.pass(window, pass)
     }
 
     /// Logits of the last layer's normed output `x`, of the last position alone where the call asks for that.

@@ -20,6 +20,7 @@ pub(crate) mod numerics;
 pub(crate) mod params;
 pub(crate) mod pass;
 pub(crate) mod site;
+pub(crate) mod stack;
 pub(crate) mod twin;
 
 pub use attention::{
@@ -38,6 +39,7 @@ pub use numerics::Numerics;
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
+pub use stack::Stack;
 
 pub(crate) use attention::attend_to;
 pub(crate) use batch::outside;
