@@ -31,7 +31,8 @@ impl ChatTemplate {
     ///
     /// A template may mark it with `{% generation %}` and `{% endgeneration %}`, as TRL's `assistant_only_loss` wants it.
     /// Without marks an answer is what the chat up to it has more than the messages before with the assistant's name
-    /// written behind; white space that only separates it from the next turn is none of it.
+    /// written behind, or in templates that say it otherwise once others follow, its own words with the same end; white
+    /// space that only separates it from the next turn is none of it.
     ///
     /// # Errors
     /// As [`ChatTemplate::render`]; a template without marks that says earlier messages otherwise once others follow, so
@@ -73,8 +74,12 @@ impl ChatTemplate {
         } else {
             until(number, false).map_err(|e| Error::Input(format!("up to message {number}: {e}")))?
         };
-        let Some(answered) = whole.strip_prefix(before.as_str()).filter(|_| chat.text.starts_with(&whole))
-        else {
+        let own = content(answer);
+        let parts = whole.strip_prefix(before.as_str()).zip(chat.text.strip_prefix(before.as_str()));
+        let Some(answered) = parts.and_then(|(answered, rest)| {
+            // Some templates trim what they are given.
+            [own, own.trim()].into_iter().find_map(|own| as_it_stands(answered, own, rest))
+        }) else {
             let other = if chat.last { "" } else { "the last answer alone (`Learn::Last`) or " };
             let message = format!(
                 "message {number}: the chat template says what comes before it or itself otherwise in the whole chat (as \
@@ -86,8 +91,7 @@ impl ChatTemplate {
         };
         let kept = answered.trim_end();
         // Behind a mark that ends the turn white space belongs to nobody; without a mark it is what ends the turn.
-        let own = content(answer).trim_end();
-        let unmarked = !own.is_empty() && kept.ends_with(own);
+        let unmarked = !own.trim().is_empty() && kept.ends_with(own.trim());
         let length = if unmarked { answered.len() } else { kept.len() };
         Ok(before.len()..before.len().saturating_add(length))
     }
@@ -99,6 +103,21 @@ struct Parts<'a> {
     messages: &'a [Value],
     tools: Option<&'a Value>,
     last: bool,
+}
+
+/// An answer in the rest of the whole chat that begins with it: what was `answered` while it was the last one. Templates of
+/// models that think say an answer otherwise once another one follows, without the thinking: its `own` words, and the
+/// same end of its turn.
+fn as_it_stands<'a>(answered: &str, own: &str, rest: &'a str) -> Option<&'a str> {
+    if rest.starts_with(answered) {
+        return rest.get(..answered.len());
+    }
+    // The longest end first: words may be in it by chance.
+    let closings = answered.char_indices().filter_map(|(at, _)| answered.get(at..)?.strip_prefix(own));
+    closings.filter(|_| !own.is_empty()).find_map(|closing| {
+        let end = own.len().saturating_add(closing.len());
+        rest.get(..end).filter(|found| found.strip_prefix(own) == Some(closing))
+    })
 }
 
 fn role(message: &Value) -> Option<&str> {

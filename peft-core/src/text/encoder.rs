@@ -149,9 +149,15 @@ impl TextEncoder {
     /// # Errors
     /// An id below 0.
     pub fn text(&self, ids: &[i64]) -> Result<String> {
-        let id = |id: &i64| u32::try_from(*id).map_err(|_| Error::Input(format!("{id} is no token id")));
-        let ids = ids.iter().map(id).collect::<Result<Vec<_>>>()?;
-        self.tokenizer.decode(&ids, true).map_err(|e| Error::format(&self.path, e))
+        self.decoded(ids, true)
+    }
+
+    /// The text of token ids with special tokens written out, as the model sees it.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::text`].
+    pub fn written(&self, ids: &[i64]) -> Result<String> {
+        self.decoded(ids, false)
     }
 
     /// Token ids of a text, and whether it was cut.
@@ -216,6 +222,12 @@ impl TextEncoder {
             return Err(Error::format(&self.path, message));
         }
         self.cutting.encode(text, true).map_err(|e| self.broken(e))
+    }
+
+    fn decoded(&self, ids: &[i64], skip_special: bool) -> Result<String> {
+        let id = |id: &i64| u32::try_from(*id).map_err(|_| Error::Input(format!("{id} is no token id")));
+        let ids = ids.iter().map(id).collect::<Result<Vec<_>>>()?;
+        self.tokenizer.decode(&ids, skip_special).map_err(|e| self.broken(e))
     }
 
     fn broken(&self, e: tokenizers::Error) -> Error {

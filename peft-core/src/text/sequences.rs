@@ -59,6 +59,17 @@ impl Sequences {
         self.ids.is_empty()
     }
 
+    /// Which tokens of a row count in the loss: those that are learned, but for the first one of each text, which nothing
+    /// predicts.
+    ///
+    /// # Errors
+    /// A row that is not there.
+    pub fn counted(&self, row: usize) -> Result<Vec<bool>> {
+        let documents = joined(&self.documents, &[row])?;
+        let predicted = documents.iter().flat_map(|document| (0..document.tokens).map(|at| at > 0));
+        Ok(joined(&self.learned, &[row])?.into_iter().zip(predicted).map(|(a, b)| a && b).collect())
+    }
+
     /// The given rows as a batch, padded on the right to the longest of them, and their labels `[rows, length]`: the
     /// ids, −100 for padding, for what is given and where a packed text begins.
     pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {

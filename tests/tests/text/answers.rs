@@ -126,27 +126,46 @@ fn a_prompt_and_its_completion() -> Result<()> {
     Ok(())
 }
 
-/// The template of a model that thinks, which says an answer otherwise once another one follows.
+/// The template of a model that thinks, which leaves out what it thought before once another answer follows.
 #[test]
-fn answers_that_are_not_told_apart() -> Result<()> {
-    let open = || -> Result<_> {
-        let template = ChatTemplate::open(folder("chatml"))?.context("a template")?;
-        Ok((TextEncoder::open(folder("chatml"), limits(300, 2000, 0))?, template))
-    };
-    let (encoder, template) = open()?;
+fn answers_that_are_said_otherwise_later() -> Result<()> {
+    let encoder = TextEncoder::open(folder("chatml"), limits(300, 2000, 0))?;
+    let template = ChatTemplate::open(folder("chatml"))?.context("a template")?;
     let encode = |messages: Vec<Value>, learn| {
         encoder.examples(&[chat(turns(&["a", "b"]), 0), chat(messages, 0)], None, Some(&template), learn)
     };
-    let four = turns(&["a", "b", "c", "d"]);
-    let parts = ["text 2: message 2", "{% generation %}", "`Learn::Last`", "`Learn::All`"];
-    refused("two answers", encode(four.clone(), Learn::Answers), &parts)?;
-    let last = encode(four.clone(), Learn::Last)?;
+    let four = turns(&["a", " b ", "c", "d"]);
     let text = template.render(&four, None, false)?;
+    let found = template.answers(&four, None, false)?;
+    let written: Vec<&str> = found.written.iter().map(|answer| &text[answer.clone()]).collect();
+    ensure!(text.matches("<think>").count() == 1 && found.text == text, "{text}");
+    ensure!(written == [" b <|im_end|>", "<think>\n\n</think>\n\nd<|im_end|>"], "{written:?}");
+
+    for word in ["i", "end", "\n", "k>", ">", "|>\n"] {
+        let chat = turns(&["a", word, "c", "d"]);
+        let found = template.answers(&chat, None, false)?;
+        let answer = &found.text[found.written[0].clone()];
+        ensure!(answer.trim_end() == format!("{word}<|im_end|>"), "{word:?}: {answer}");
+    }
+    let thought = turns(&["a", "<think>hm</think>b", "c", "d"]);
+    let parts = ["text 2: message 2", "{% generation %}", "`Learn::Last`", "`Learn::All`"];
+    refused("a thought", encode(thought.clone(), Learn::Answers), &parts)?;
+    let last = encode(thought.clone(), Learn::Last)?;
+    let text = template.render(&thought, None, false)?;
     let (before, _) = text.rsplit_once("<think>").context("no thinking")?;
     let learned = last.learned[1].iter().position(|l| *l);
     ensure!(learned == Some(encoder.plain(before)?.len()), "{learned:?} of {text}");
-    ensure!(encode(four, Learn::All)?.learned[1].iter().all(|l| *l), "all of it");
+    ensure!(encode(thought, Learn::All)?.learned[1].iter().all(|l| *l), "all of it");
+    Ok(())
+}
 
+#[test]
+fn chats_without_an_answer_that_is_left() -> Result<()> {
+    let encoder = TextEncoder::open(folder("chatml"), limits(300, 2000, 0))?;
+    let template = ChatTemplate::open(folder("chatml"))?.context("a template")?;
+    let encode = |messages: Vec<Value>, learn| {
+        encoder.examples(&[chat(turns(&["a", "b"]), 0), chat(messages, 0)], None, Some(&template), learn)
+    };
     let nobody = vec![json!({ "role": "user", "content": "a" })];
     refused("no answer", encode(nobody, Learn::Answers), &["text 2", "no message of the assistant"])?;
     let chats = [chat(turns(&["a", "b"]), 0)];

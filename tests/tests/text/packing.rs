@@ -194,6 +194,9 @@ fn rows_are_filled() -> Result<()> {
     let starts = documents.positions(batch.ids()?.size()[1], Device::Cpu)?.eq(0);
     ensure!(labels.masked_select(&starts).eq(-100).all().int64_value(&[]) == 1, "{labels:?}");
     ensure!(batch.next_token_labels()?.masked_select(&starts).eq(-100).all().int64_value(&[]) == 1, "labels");
+    let counted = texts.packed(64)?.counted(0)?;
+    let labelled = Vec::<i64>::try_from(labels.ne(-100).to_kind(Kind::Int64).view(-1))?;
+    ensure!(counted.iter().map(|counted| i64::from(*counted)).eq(labelled), "{counted:?} and {labels:?}");
     ensure!(
         texts.packed(longest)?.len() > 1 && texts.batch(&[0, 1], Device::Cpu)?.0.documents.is_none(),
         "one each"
