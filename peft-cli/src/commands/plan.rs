@@ -139,9 +139,7 @@ const TRIED: &[(&str, &str, &str)] = &[
     ("full", "full fine-tuning", "{}"),
     ("lora", "LoRA, r = 16, all linear layers", r#"{"r": 16, "target_modules": "all-linear"}"#),
     ("lora", "LoRA, r = 8", "{}"),
-    ("dora", "DoRA, r = 8", "{}"),
     ("ia3", "(IA)³", "{}"),
-    ("prompt_tuning", "prompt tuning, 20 tokens", r#"{"num_virtual_tokens": 20}"#),
 ];
 /// The largest batch that is tried.
 const MOST_ROWS: i64 = 256;
