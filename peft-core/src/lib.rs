@@ -102,8 +102,8 @@ pub mod build {
 
 pub use error::{Error, Result};
 pub use peft::{
-    AdapterStatus, Conversion, Loaded, MergeOptions, Merged, NewRows, Peft, Quantised, Report, ReportRow,
-    SiteShare, Status, combine, provenance, report,
+    AdapterStatus, Conversion, Loaded, MergeOptions, Merged, NewRows, Peft, PlainLora, Quantised, Report,
+    ReportRow, SiteShare, Status, combine, provenance, report,
 };
 pub use run::model::Model;
 pub use seam::{Batch, Params, Pass, TaskType};

@@ -94,7 +94,7 @@ fn fetch(given: &[Given], output: &Output) -> Result<Vec<(Given, PathBuf)>> {
 }
 
 /// The head that the adapters were trained with, or else the stored one.
-fn options<'a>(
+pub fn options<'a>(
     model: &Path,
     classes: Option<i64>,
     adapters: impl Iterator<Item = &'a Path>,

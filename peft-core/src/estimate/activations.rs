@@ -15,7 +15,7 @@ use crate::run::{Architecture, Model};
 use crate::seam::{Batch, MethodConfig, Params, Pass};
 use crate::train::{Adam, AdamConfig, cross_entropy, next_token_loss};
 use peft_sys::{generator, memory};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -54,8 +54,10 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Multiplications and additions that a measured step may take: some seconds.
-const WORK: i64 = 200_000_000_000;
+/// Multiplications and additions that a measured step may take: a second or so.
+const WORK: i64 = 40_000_000_000;
+/// Rows of that many tokens are measured in any case.
+const SHORTEST: i64 = 32;
 /// The fields of `config.json` that say how many layers there are.
 const LAYERS: &[&str] = &["num_hidden_layers", "n_layer"];
 /// The name of the adapter that is measured.
@@ -78,19 +80,43 @@ impl Blueprint {
         setup: &Setup,
         shape: Shape,
     ) -> Result<Plan> {
-        check::positive("plan", "batch", shape.batch)?;
-        check::positive("plan", "length", shape.length)?;
+        let plans = self.plans(method, setup, shape.length, &[shape.batch])?;
+        plans.into_iter().next().ok_or_else(|| Error::Input("no plan".into()))
+    }
+
+    /// As [`Blueprint::plan`], for several numbers of rows at the cost of one or two.
+    ///
+    /// # Errors
+    /// As [`Blueprint::plan`].
+    pub fn plans(
+        &self,
+        method: impl Fn() -> Result<Box<dyn MethodConfig>>,
+        setup: &Setup,
+        length: i64,
+        batches: &[i64],
+    ) -> Result<Vec<Plan>> {
+        batches.iter().try_for_each(|batch| check::positive("plan", "batch", *batch))?;
+        check::positive("plan", "length", length)?;
         let estimate = self.estimate(method()?, setup)?;
-        let sizes = self.outline().dims.sizes()?;
-        if let Some(positions) = sizes.positions.filter(|positions| *positions < shape.length) {
-            let message = format!("is {}, the model has positions for {positions}", shape.length);
+        if let Some(positions) = self.outline().dims.sizes()?.positions.filter(|most| *most < length) {
+            let message = format!("is {length}, the model has positions for {positions}");
             return Err(Error::config("plan", "length", message));
         }
         let before = generator::state(Device::Cpu)?;
-        let bytes = self.forecast(&method, setup, shape, sizes.layers);
+        let forecast = self.forecast(&method, setup, length, batches);
         generator::set_state(Device::Cpu, &before)?;
-        let activations = bytes?.ceil() as i64;
-        Ok(Plan { estimate, activations })
+        let forecast = forecast?;
+        let plan = |batch: &i64| {
+            let measured = forecast.iter().find(|(rows, _)| rows == batch).map(|(_, phases)| *phases);
+            let several = || {
+                let few = forecast.iter().filter(|(rows, _)| *rows > 1);
+                through(&few.map(|(rows, phases)| (*rows as f64, *phases)).collect::<Vec<_>>(), *batch as f64)
+            };
+            let phases = measured.unwrap_or_else(several);
+            let activations = phases.iter().fold(0.0, |most: f64, bytes| most.max(*bytes)).ceil() as i64;
+            Plan { estimate: estimate.clone(), activations }
+        };
+        Ok(batches.iter().map(plan).collect())
     }
 
     /// A model of this shape with random weights, N(0, 0.02²): to try out what it takes.
@@ -102,47 +128,46 @@ impl Blueprint {
         Peft::of(Params::from_tensors("a drawn model", Device::Cpu, tensors)?, architecture)
     }
 
+    /// What the whole model's step holds, for some numbers of rows from which others follow.
     fn forecast(
         &self,
         method: &impl Fn() -> Result<Box<dyn MethodConfig>>,
         setup: &Setup,
-        shape: Shape,
-        layers: i64,
-    ) -> Result<f64> {
+        length: i64,
+        batches: &[i64],
+    ) -> Result<Vec<(i64, Phases)>> {
         memory::install();
+        let layers = self.outline().dims.sizes()?.layers;
         // A method that names layers which a shorter model lacks is measured in the whole one.
-        let short = [1, 2].map(|n| self.probe(n, method, setup));
-        let mut probes = match short {
+        let mut probes = match [1, 2].map(|n| self.probe(n, method, setup)) {
             [Ok(one), Ok(two)] if layers > 0 => vec![(1, one), (2, two)],
             _ => vec![(layers, self.probe(layers, method, setup)?)],
         };
+        // One row is another case than several: some of its tensors lie as they are needed.
+        let mut rows: BTreeSet<i64> = batches.iter().copied().filter(|batch| *batch < 3).collect();
+        if batches.iter().any(|batch| *batch > 2) {
+            rows.extend([2, 3]);
+        }
         let mut work = 1i64;
         for (_, probe) in &probes {
             work = work.max(probe.parameters()?.saturating_mul(6));
         }
-        let tokens = WORK.checked_div(work).unwrap_or(WORK);
-        let longest = tokens.checked_div(3).unwrap_or_default().max(16);
-        let lengths = if shape.length <= longest {
-            vec![shape.length]
-        } else {
-            let part = |n: i64| longest.saturating_mul(n).checked_div(4).unwrap_or(1);
-            vec![part(1), part(2), part(4)]
-        };
-        // One row is another case than several: some of its tensors lie as they are needed.
-        let rows = if shape.batch < 3 { shape.batch..=shape.batch } else { 2..=3 };
-        let mut by_length = Vec::new();
-        for length in lengths {
-            let mut by_layers = Vec::new();
-            for (n, probe) in &mut probes {
-                let mut by_rows = Vec::new();
-                for batch in rows.clone() {
-                    by_rows.push((batch as f64, probe.step(Shape { batch, length })?));
+        let longest = WORK.checked_div(work.saturating_mul(3)).unwrap_or(WORK).max(SHORTEST);
+        let part = |n: i64| longest.saturating_mul(n).checked_div(4).unwrap_or(1);
+        let lengths = if length <= longest { vec![length] } else { vec![part(1), part(2), part(4)] };
+        let mut forecast = Vec::new();
+        for batch in rows {
+            let mut by_length = Vec::new();
+            for short in &lengths {
+                let mut by_layers = Vec::new();
+                for (n, probe) in &mut probes {
+                    by_layers.push((*n as f64, probe.step(Shape { batch, length: *short })?));
                 }
-                by_layers.push((*n as f64, through(&by_rows, shape.batch as f64)));
+                by_length.push((*short as f64, through(&by_layers, layers as f64)));
             }
-            by_length.push((length as f64, through(&by_layers, layers as f64)));
+            forecast.push((batch, through(&by_length, length as f64)));
         }
-        Ok(through(&by_length, shape.length as f64).iter().fold(0.0, |most: f64, bytes| most.max(*bytes)))
+        Ok(forecast)
     }
 
     /// The same model of `layers` layers, over numbers that mean nothing, with a fresh adapter.

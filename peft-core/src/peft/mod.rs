@@ -20,7 +20,7 @@ pub use merge::{MergeOptions, Merged, Quantised};
 pub use report::{Report, ReportRow};
 pub use resize::NewRows;
 pub use status::{AdapterStatus, Loaded, Status};
-pub use to_lora::{Conversion, SiteShare};
+pub use to_lora::{Conversion, PlainLora, SiteShare};
 
 use crate::error::{Error, Result};
 use crate::methods::read::Readers;

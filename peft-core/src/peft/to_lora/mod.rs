@@ -6,6 +6,9 @@
 
 pub(crate) mod assembly;
 pub(crate) mod changes;
+mod plain;
+
+pub use plain::PlainLora;
 
 use crate::check;
 use crate::error::{Error, Result};
