@@ -4,6 +4,7 @@
 //! errors go to stderr. How a command ended is its exit code ([`Outcome`](outcome::Outcome)).
 #![forbid(unsafe_code)]
 
+pub mod card;
 pub mod commands;
 pub mod common;
 pub mod outcome;

@@ -134,7 +134,8 @@ impl std::fmt::Display for Threads {
     }
 }
 
-/// From now on the bytes that tensors hold on the CPU are counted: an addition a tensor. On a GPU they always are.
+/// Begins to count the bytes that tensors hold on the CPU, for [`peak_memory`]: a program does that before it makes any. On
+/// a GPU they always are.
 pub fn count_memory() {
     peft_sys::memory::install();
 }

@@ -13,6 +13,7 @@ use crate::watch::{self, Event, Log};
 use anyhow::{Context, Result, bail};
 use peft_core::train::{self, Checkpoints, Evaluation, Run, Task};
 use peft_core::{Error, Peft, device};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -75,6 +76,7 @@ impl<'a> Session<'a> {
             batch: settings.batch,
             micro_batch: settings.micro_batch,
             order: settings.order.into(),
+            recompute: settings.recompute.and_then(NonZeroUsize::new),
             seed: order.seed,
         };
         let mut run = Run::new(&peft, &[ADAPTER], &recipe, train)?;

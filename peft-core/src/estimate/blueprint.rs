@@ -145,6 +145,11 @@ impl Blueprint {
         Ok(Self { assumed: true, ..Self::read(&json, "a decoder of that size")? })
     }
 
+    /// What builds the model.
+    pub(super) fn architecture(&self) -> Arc<dyn Architecture> {
+        self.peft.shared()
+    }
+
     /// The model's sites and parameters.
     pub fn outline(&self) -> &Outline {
         self.peft.outline()

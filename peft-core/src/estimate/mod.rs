@@ -23,10 +23,12 @@
 //! and no numbers, with an adapter of the same kind: what is counted is what the library would make, for every method
 //! and every model, one's own included. The conformance tests hold it against formulas and real models.
 
+mod activations;
 mod blueprint;
 mod memory;
 mod recommend;
 
+pub use activations::{Plan, Shape};
 pub use blueprint::{Blueprint, Estimate};
 pub use memory::{Memory, Optimizer, Setup, Storage, human_bytes};
 pub use recommend::{Choice, Need, Recommendation, recommend};

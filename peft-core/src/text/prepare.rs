@@ -10,6 +10,8 @@ use crate::warning::Warning;
 pub struct Preparation {
     /// What is learned of chats.
     pub learn: Learn,
+    /// Rows of several texts, of at most so many tokens ([`Sequences::packed`]); `None` for a row a text.
+    pub pack: Option<usize>,
 }
 
 /// What a causal model is trained on.
@@ -25,7 +27,7 @@ impl TextEncoder {
     /// should be said of them. Training, checking and showing data prepare it in this one way.
     ///
     /// # Errors
-    /// As [`TextEncoder::examples`].
+    /// As [`TextEncoder::examples`] and [`Sequences::packed`].
     pub fn prepare(
         &self,
         corpus: &Corpus,
@@ -64,6 +66,10 @@ impl TextEncoder {
                 "end as they are: the model names no end of a text (eos_token_id), so none is learned".into(),
             );
         }
+        let sequences = match how.pack {
+            Some(length) => sequences.packed(length)?,
+            None => sequences,
+        };
         Ok(Prepared { sequences, warnings })
     }
 }

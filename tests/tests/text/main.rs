@@ -5,7 +5,9 @@ mod chats;
 mod classes;
 mod corpora;
 mod encodings;
+mod lengths;
 mod numbers;
+mod packing;
 mod predicting;
 mod tables;
 
