@@ -23,6 +23,7 @@ pub fn model() -> Files {
     for name in ["README.md", "pytorch_model.bin", "onnx/model.onnx", "training_args.bin"] {
         files.insert(name.into(), b"nobody reads this".to_vec());
     }
+    files.insert("last/peft_rs.json".into(), b"{}".to_vec());
     files.insert("tokenizer.json".into(), br#"{"model": {}}"#.to_vec());
     files
 }

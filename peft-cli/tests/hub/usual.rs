@@ -54,6 +54,8 @@ fn an_adapter_comes_from_its_folder() {
     assert_eq!(dir, home.repo().join("snapshots").join(COMMIT).join("last"));
     equal(&dir, "adapter_model.safetensors", &files["last/adapter_model.safetensors"]);
     equal(&dir, "adapter_config.json", &files["last/adapter_config.json"]);
+    equal(&dir, "peft_rs.json", b"{}");
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
     refused(&home.fetch(&server.endpoint, &[&format!("{REPO}/last")]), &["no config.json", "is an adapter"]);
     refused(&home.fetch(&server.endpoint, &["--adapter", REPO]), &["no adapter_config.json", "is a model"]);
     refused(&home.fetch(&server.endpoint, &[&format!("{REPO}/first")]), &["no files there"]);
