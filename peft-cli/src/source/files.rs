@@ -1,7 +1,8 @@
 //! Which files of a repository are read.
 
 use anyhow::{Result, bail};
-use peft_core::io::read_json;
+use peft_core::hub;
+use peft_core::io::{adapter, read_json};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,8 +35,8 @@ impl Kind {
     /// The file without which it is none.
     pub fn config(self) -> &'static str {
         match self {
-            Self::Model => "config.json",
-            Self::Adapter => "adapter_config.json",
+            Self::Model => hub::CONFIG,
+            Self::Adapter => adapter::CONFIG,
         }
     }
 
@@ -49,7 +50,7 @@ impl Kind {
     fn settings(self) -> &'static [&'static str] {
         match self {
             Self::Model => &["generation_config.json"],
-            Self::Adapter => &["id2label.json"],
+            Self::Adapter => &[adapter::CLASSES, adapter::PROVENANCE],
         }
     }
 
@@ -62,7 +63,7 @@ impl Kind {
                 "pytorch_model.bin",
                 "pytorch_model.bin.index.json",
             ],
-            Self::Adapter => &["adapter_model.safetensors", "adapter_model.bin"],
+            Self::Adapter => &[adapter::TENSORS, "adapter_model.bin"],
         }
     }
 
