@@ -3,7 +3,10 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod kills;
 pub mod parity;
+pub mod random;
 pub mod reference;
+#[cfg(target_os = "linux")]
+pub mod reliability;
 pub mod resume;
 pub mod several;
 pub mod subject;
