@@ -12,10 +12,12 @@ fn main() -> anyhow::Result<()> {
 
 #[cfg(target_os = "linux")]
 mod program {
-    use anyhow::Result;
+    use anyhow::{Result, ensure};
     use clap::{Parser, Subcommand};
     use nix::sys::signal::Signal;
-    use std::time::Instant;
+    use std::path::PathBuf;
+    use std::time::{Duration, Instant};
+    use tests::hostile;
     use tests::reliability::{self, Room, Trial};
 
     /// Does to trainings by `peft train` what happens to them, and compares what they end with
@@ -40,6 +42,21 @@ mod program {
         },
         /// Stops trainings by signals
         Signals,
+        /// Opens inputs that are made to do harm
+        Hostile {
+            #[arg(long, default_value_t = 10_000)]
+            inputs: usize,
+            /// Only this one, in this process; its files are copied to the directory that `--keep` names
+            #[arg(long, requires = "keep")]
+            only: Option<usize>,
+            #[arg(long)]
+            keep: Option<PathBuf>,
+            /// Seconds that one may take
+            #[arg(long, default_value_t = 10)]
+            seconds: u64,
+        },
+        #[command(name = hostile::WORKER, hide = true)]
+        HostileWorker { of: u64, first: usize, last: usize },
         /// Fills the disk, takes files away and damages them; as root, on file systems of its own as well
         Disk,
     }
@@ -75,6 +92,13 @@ mod program {
                     println!("{family}: two signals: exit code 130, the end is the undisturbed one");
                 }
             }
+            What::Hostile { only: Some(case), keep, .. } => hostile::work(args.seed, case, case + 1, keep.as_deref())?,
+            What::Hostile { inputs, seconds, .. } => {
+                let report = hostile::run(&this, args.seed, 0, inputs, Duration::from_secs(seconds))?;
+                println!("{report}");
+                ensure!(report.faults.is_empty(), "{} of {inputs} inputs did harm", report.faults.len());
+            }
+            What::HostileWorker { of, first, last } => return hostile::work(of, first, last, None),
             What::Disk => {
                 let trial = Trial::new(&this, "bert")?;
                 let undisturbed = trial.undisturbed(&trial.path("undisturbed"))?;
