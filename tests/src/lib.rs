@@ -1,9 +1,14 @@
 //! Shared by the tests: reading goldens, comparing tensors, the conformance table.
 
+#[cfg(target_os = "linux")]
+pub mod hostile;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod kills;
 pub mod parity;
+pub mod random;
 pub mod reference;
+#[cfg(target_os = "linux")]
+pub mod reliability;
 pub mod resume;
 pub mod several;
 pub mod subject;
