@@ -2,10 +2,12 @@
 
 use crate::output::Output;
 use crate::recipe::{Kind, Settings};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use peft_core::Warning;
 use peft_core::hub::TokenIds;
-use peft_core::text::{ChatTemplate, Corpus, Dataset, TextEncoder};
+use peft_core::text::{ChatTemplate, Corpus, Dataset, Encoded, Preparation, TextEncoder};
 use peft_core::train::{Shuffle, Task};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::path::Path;
@@ -20,8 +22,16 @@ pub struct Read {
 
 #[derive(Debug)]
 enum Rows {
-    Causal { train: Corpus, eval: Option<Corpus> },
-    Classes { train: Dataset, eval: Option<Dataset>, labels: Vec<String> },
+    Causal(Split<Corpus>),
+    Classes(Split<Dataset>, Vec<String>),
+    Numbers(Split<Dataset<f32>>),
+}
+
+/// Rows to train on, and rows to evaluate on.
+#[derive(Debug)]
+struct Split<T> {
+    train: T,
+    eval: Option<T>,
 }
 
 /// Rows that are ready.
@@ -34,8 +44,8 @@ pub struct Data {
     pub origin: Vec<Vec<usize>>,
 }
 
-/// What there is to say of the rows.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+/// What there is to say of the rows that are trained on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct About {
     pub rows: usize,
     pub eval_rows: usize,
@@ -44,47 +54,48 @@ pub struct About {
     /// Rows of which the cut leaves nothing to learn.
     pub dropped: usize,
     pub tokens: usize,
+    /// Tokens of the longest row.
+    pub longest: usize,
 }
 
 impl Read {
     /// Reads the files of a recipe. What of them is passed over is said.
+    ///
+    /// # Errors
+    /// Files that are missing or wrong, by row; a share to evaluate on that leaves nothing.
     pub fn new(settings: &Settings, kind: Kind, output: &Output) -> Result<Self> {
-        let eval_path = settings.eval_data.as_deref();
-        match kind {
+        let (rows, numbers) = match kind {
             Kind::Causal => {
-                let mut train = Corpus::read(&settings.data)?;
-                output.warn(&train.warnings);
-                let (out, numbers) = held_out(&mut train.rows, settings)?;
-                let eval = match eval_path {
-                    Some(path) => Some(Corpus::read(path)?),
-                    None => out.map(|rows| Corpus { rows, ..train.clone() }),
-                };
-                Ok(Self { rows: Rows::Causal { train, eval }, numbers })
+                let (split, numbers) = split(settings, |path| Corpus::read(path), |corpus| &mut corpus.rows)?;
+                (Rows::Causal(split), numbers)
             }
             Kind::Classes => {
-                let mut train = Dataset::read(&settings.data)?;
-                output.warn(&train.warnings);
-                let labels = settings.labels.clone().unwrap_or_else(|| train.labels());
-                let (out, numbers) = held_out(&mut train.rows, settings)?;
-                let eval = match eval_path {
-                    Some(path) => Some(Dataset::read(path)?),
-                    None => out.map(|rows| Dataset { rows, ..train.clone() }),
-                };
-                Ok(Self { rows: Rows::Classes { train, eval, labels }, numbers })
+                let (split, numbers) = split(settings, |path| Dataset::read(path), |data| &mut data.rows)?;
+                output.warn(warnings(&split, |data| &data.warnings));
+                let labels = settings.labels.clone().unwrap_or_else(|| split.train.labels());
+                (Rows::Classes(split, labels), numbers)
             }
-            Kind::Regression => bail!("task: regression is not there yet"),
-        }
+            Kind::Regression => {
+                let (split, numbers) = split(settings, |path| Dataset::numbers(path), |data| &mut data.rows)?;
+                output.warn(warnings(&split, |data| &data.warnings));
+                (Rows::Numbers(split), numbers)
+            }
+        };
+        Ok(Self { rows, numbers })
     }
 
     /// Names of the classes, if there are classes.
-    pub fn labels(&self) -> &[String] {
+    pub fn labels(&self) -> Option<&[String]> {
         match &self.rows {
-            Rows::Classes { labels, .. } => labels,
-            Rows::Causal { .. } => &[],
+            Rows::Classes(_, labels) => Some(labels),
+            Rows::Causal(_) | Rows::Numbers(_) => None,
         }
     }
 
     /// The rows as token ids; `model` is the model's directory.
+    ///
+    /// # Errors
+    /// What the tokenizer, the chat template and the labels say.
     pub fn encode(
         self,
         settings: &Settings,
@@ -92,83 +103,117 @@ impl Read {
         encoder: &TextEncoder,
         output: &Output,
     ) -> Result<Data> {
-        let numbers = self.numbers;
-        let number = |row: usize| numbers.get(row).copied().unwrap_or_default();
-        match self.rows {
-            Rows::Causal { train, eval } => {
-                let end = TokenIds::read(model)?.eos.first().copied();
-                if end.is_none() {
-                    output.warn([format!(
-                        "{}: names no end of a text (eos_token_id): none is learned",
-                        model.display()
-                    )]);
-                }
-                let template = ChatTemplate::open(model)?;
+        let Self { rows, numbers } = self;
+        match rows {
+            Rows::Causal(split) => {
+                let (ids, template) = (TokenIds::read(model)?, ChatTemplate::open(model)?);
+                let length = settings.length.and_then(|n| usize::try_from(n).ok());
+                let pack = settings.pack.then(|| length.unwrap_or(usize::MAX).min(encoder.longest()));
+                let how = Preparation { learn: settings.learn.into(), pack };
                 let encode = |corpus: &Corpus| {
-                    let rows = encoder.examples(&corpus.rows, end, template.as_ref(), settings.learn.into());
-                    rows.with_context(|| corpus.path.display().to_string())
+                    let prepared = encoder.prepare(corpus, &ids, template.as_ref(), how);
+                    let prepared = prepared.with_context(|| corpus.path.display().to_string())?;
+                    output.warn(prepared.warnings);
+                    anyhow::Ok(prepared.sequences)
                 };
-                let (train, eval) = (encode(&train)?, eval.as_ref().map(encode).transpose()?);
-                let about = About {
-                    rows: train.len(),
-                    eval_rows: eval.as_ref().map_or(0, |rows| rows.len()),
-                    truncated: train.truncated,
-                    dropped: train.dropped,
-                    tokens: train.ids.iter().map(Vec::len).sum(),
-                };
-                let eval = eval.map(|rows| Box::new(rows) as Box<dyn Task>);
-                let origin = train.documents.iter();
-                let origin = origin.map(|all| all.iter().map(|d| number(d.example)).collect()).collect();
-                Ok(Data { train: Box::new(train), eval, about, origin })
+                let (train, eval) = split.each(encode)?;
+                let number = |example: usize| numbers.get(example).copied().unwrap_or_default();
+                let documents = train.documents.iter();
+                let origin = documents.map(|all| all.iter().map(|d| number(d.example)).collect()).collect();
+                let (truncated, dropped) = (train.truncated, train.dropped);
+                let data = Data::new(train, eval, origin);
+                Ok(Data { about: About { truncated, dropped, ..data.about.clone() }, ..data })
             }
-            Rows::Classes { train, eval, labels } => {
-                let encode = |data: &Dataset| encoder.encode(data, &labels);
-                let (train, eval) = (encode(&train)?, eval.as_ref().map(encode).transpose()?);
-                let about = About {
-                    rows: train.len(),
-                    eval_rows: eval.as_ref().map_or(0, |rows| rows.len()),
-                    truncated: train.truncated,
-                    dropped: 0,
-                    tokens: train.ids.iter().map(Vec::len).sum(),
-                };
-                let eval = eval.map(|rows| Box::new(rows) as Box<dyn Task>);
-                let origin = (0..train.len()).map(|row| vec![number(row)]).collect();
-                Ok(Data { train: Box::new(train), eval, about, origin })
+            Rows::Classes(split, labels) => {
+                labelled(split.each(|data| Ok(encoder.encode(data, &labels)?))?, numbers)
             }
+            Rows::Numbers(split) => labelled(split.each(|data| Ok(encoder.encode_numbers(data)?))?, numbers),
         }
     }
 }
 
-/// Takes the share that is to be evaluated on out of the rows, in an order that is always the same, so that seeds compare.
-/// What is taken, and the numbers of the rows that stay, from 1.
-fn held_out<T: Clone>(rows: &mut Vec<T>, settings: &Settings) -> Result<(Option<Vec<T>>, Vec<usize>)> {
-    if settings.eval_share == 0.0 {
-        return Ok((None, (1..=rows.len()).collect()));
+impl<T> Split<T> {
+    fn each<U>(&self, encode: impl Fn(&T) -> Result<U>) -> Result<(U, Option<U>)> {
+        Ok((encode(&self.train)?, self.eval.as_ref().map(encode).transpose()?))
     }
-    let count = (rows.len() as f64 * settings.eval_share).round() as usize;
+}
+
+impl Data {
+    fn new(train: impl Task + 'static, eval: Option<impl Task + 'static>, origin: Vec<Vec<usize>>) -> Self {
+        let lengths = || (0..train.rows()).map(|row| train.length(row));
+        let about = About {
+            rows: train.rows(),
+            eval_rows: eval.as_ref().map_or(0, Task::rows),
+            truncated: 0,
+            dropped: 0,
+            tokens: lengths().sum(),
+            longest: lengths().max().unwrap_or_default(),
+        };
+        let eval = eval.map(|rows| Box::new(rows) as Box<dyn Task>);
+        Self { train: Box::new(train), eval, about, origin }
+    }
+}
+
+fn labelled<L>((train, eval): (Encoded<L>, Option<Encoded<L>>), numbers: Vec<usize>) -> Result<Data>
+where
+    Encoded<L>: Task + 'static,
+{
+    let truncated = train.truncated;
+    let data = Data::new(train, eval, numbers.into_iter().map(|number| vec![number]).collect());
+    Ok(Data { about: About { truncated, ..data.about.clone() }, ..data })
+}
+
+fn warnings<T>(split: &Split<T>, of: impl Fn(&T) -> &Vec<Warning>) -> Vec<Warning> {
+    std::iter::once(&split.train).chain(&split.eval).flat_map(of).cloned().collect()
+}
+
+/// Reads the rows; the numbers of those that are trained on, from 1.
+fn split<T: Clone, R: Clone>(
+    settings: &Settings,
+    read: impl Fn(&Path) -> peft_core::Result<T>,
+    rows: impl Fn(&mut T) -> &mut Vec<R>,
+) -> Result<(Split<T>, Vec<usize>)> {
+    let mut train = read(&settings.data)?;
+    if let Some(path) = &settings.eval_data {
+        let numbers = (1..=rows(&mut train).len()).collect();
+        return Ok((Split { train, eval: Some(read(path)?) }, numbers));
+    }
+    let all = rows(&mut train);
+    let [out, kept] = held_out(all.len(), settings.eval_share)?;
+    let numbers = kept.iter().map(|row| row + 1).collect();
+    if out.is_empty() {
+        return Ok((Split { train, eval: None }, numbers));
+    }
+    let pick = |at: &[usize]| -> Vec<R> { at.iter().filter_map(|row| all.get(*row).cloned()).collect() };
+    let (out, kept) = (pick(&out), pick(&kept));
+    let mut eval = train.clone();
+    (*rows(&mut eval), *rows(&mut train)) = (out, kept);
+    Ok((Split { train, eval: Some(eval) }, numbers))
+}
+
+/// Which rows are held out, in an order that is always the same, so that seeds compare; and which are not.
+fn held_out(rows: usize, share: f64) -> Result<[Vec<usize>; 2]> {
+    if share == 0.0 {
+        return Ok([Vec::new(), (0..rows).collect()]);
+    }
+    let count = (rows as f64 * share).round() as usize;
+    let nothing = if count == 0 { "evaluate on" } else { "train on" };
     ensure!(
-        count > 0 && count < rows.len(),
-        "eval_share: {} of {} rows is {count}, which leaves nothing to {}",
-        settings.eval_share,
-        rows.len(),
-        if count == 0 { "evaluate on" } else { "train on" }
+        count > 0 && count < rows,
+        "eval_share: {share} of {rows} rows is {count}, which leaves nothing to {nothing}"
     );
     // An epoch that no training comes to: its order is nobody else's.
-    let mut order = Shuffle::new(rows.len(), 0).epoch(u64::MAX);
-    let mut rest = order.split_off(count);
-    order.sort_unstable();
-    rest.sort_unstable();
-    let pick = |at: &[usize]| -> Vec<T> { at.iter().filter_map(|row| rows.get(*row).cloned()).collect() };
-    let (out, kept) = (pick(&order), pick(&rest));
-    *rows = kept;
-    Ok((Some(out), rest.into_iter().map(|row| row + 1).collect()))
+    let mut out = Shuffle::new(rows, 0).epoch(u64::MAX);
+    let mut kept = out.split_off(count);
+    out.sort_unstable();
+    kept.sort_unstable();
+    Ok([out, kept])
 }
 
 /// The SHA-256 of the files that a training reads its rows from: others would be another training.
 pub fn digest(settings: &Settings) -> Result<String> {
     let mut hash = Sha256::new();
-    let files = std::iter::once(&settings.data).chain(&settings.eval_data);
-    for path in files {
+    for path in std::iter::once(&settings.data).chain(&settings.eval_data) {
         let mut file = File::open(path).with_context(|| path.display().to_string())?;
         std::io::copy(&mut file, &mut hash).with_context(|| path.display().to_string())?;
     }

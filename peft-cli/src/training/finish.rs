@@ -1,32 +1,26 @@
-//! The end of a run: the adapter, a merged model, samples, the result.
+//! The end of a run: the adapter with its card, a merged model, samples, the report, the result.
 
-use crate::recipe::Settings;
+use crate::card::{Card, Written};
 use crate::training::session::{Session, sentence};
 use crate::training::setup::ADAPTER;
-use crate::watch::Event;
-use anyhow::Result;
-use peft_core::generate::{GenerateConfig, GenerationSettings, generate};
+use crate::watch::summary::{Fact, Memory, Run, Summary, Tensors};
+use crate::watch::{events, report};
+use anyhow::{Context, Result};
+use peft_core::estimate::{Blueprint, Optimizer, Plan, Setup, Shape, Storage};
 use peft_core::hub;
 use peft_core::io::IfExists;
-use peft_core::tch::Device;
-use peft_core::text::TextEncoder;
-use peft_core::{Batch, Peft};
+use peft_core::report::commas;
+use peft_core::tch::Kind;
+use peft_core::train::Evaluation;
+use peft_core::{Error, TaskType};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::Path;
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy)]
-pub struct Finished {
-    pub steps: u64,
-    pub stopped_early: bool,
-    pub seconds: f64,
-}
 
 /// What `peft train` says of a run on stdout.
 #[derive(Debug, Serialize)]
-struct Trained {
+pub struct Trained {
     adapter: String,
+    report: String,
     seed: u64,
     steps: u64,
     /// The step that the adapter is of.
@@ -34,95 +28,205 @@ struct Trained {
     stopped_early: bool,
     seconds: f64,
     tokens: u64,
+    /// Mean loss of the last epoch's steps.
+    loss: Option<f64>,
     eval_loss: Option<f64>,
     metrics: BTreeMap<&'static str, f64>,
+    memory_predicted: Option<i64>,
+    memory_measured: i64,
     merged: Option<String>,
 }
 
-/// Prompts whose answers are shown, without the adapter and with it.
-#[derive(Debug)]
-pub struct Samples {
-    prompts: Vec<String>,
-    answers: Vec<String>,
-    encoder: TextEncoder,
-    config: GenerateConfig,
-    device: Device,
-}
-
-impl Samples {
-    pub fn new(settings: &Settings, model: &Path, encoder: TextEncoder, device: Device) -> Result<Self> {
-        let defaults = GenerateConfig { max_new_tokens: 40, ..Default::default() };
-        let config = match settings.samples.is_empty() {
-            true => defaults,
-            false => GenerationSettings::read(model, defaults)?.config,
-        };
-        // The likeliest tokens: both answers are to differ by the adapter alone.
-        let config = GenerateConfig { sampling: None, ..config };
-        Ok(Self { prompts: settings.samples.clone(), answers: Vec::new(), encoder, config, device })
-    }
-
-    fn answer(&self, peft: &Peft, active: &[&str], prompt: &str) -> Result<String> {
-        let batch = Batch::padded(&[self.encoder.ids(prompt)?], self.config.pad_token_id, self.device)?;
-        let new = generate(&peft.view(active)?, &batch, &self.config)?;
-        let mut ids = Vec::<i64>::try_from(new.f_reshape([-1])?)?;
-        ids.truncate(ids.iter().position(|id| self.config.eos_token_ids.contains(id)).unwrap_or(ids.len()));
-        Ok(self.encoder.text(&ids)?)
-    }
-
-    /// What the model says without the adapter.
-    pub fn before(&mut self, peft: &Peft) -> Result<()> {
-        self.answers = self.prompts.iter().map(|p| self.answer(peft, &[], p)).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// What it says with it, beside what it said without.
-    fn after(&mut self, peft: &Peft, step: u64) -> Result<Vec<Event>> {
-        if self.answers.is_empty() {
-            self.before(peft)?; // the run was resumed
-        }
-        let both = self.prompts.iter().zip(&self.answers);
-        both.map(|(prompt, before)| {
-            let text = self.answer(peft, &[ADAPTER], prompt)?;
-            Ok(Event::Sample { step, prompt: prompt.clone(), before: Some(before.clone()), text })
-        })
-        .collect()
-    }
-}
-
-/// Writes what the run was for.
-pub fn write(mut session: Session<'_>, finished: &Finished) -> Result<()> {
+/// Writes what the run was for. `stopped_early`: before its last step, for want of a better evaluation.
+pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<()> {
+    let steps = session.run.steps();
     session.best()?;
     let step = session.run.steps();
-    for event in session.samples.after(&session.peft, step)? {
-        session.record(&event)?;
-    }
+    let samples = session.samples.after(&session.peft, step)?;
+    samples.iter().try_for_each(|event| session.record(event))?;
     let evaluation = match &session.eval {
-        Some(eval) => Some(session.run.evaluate(eval.as_ref(), session.order.settings.eval_batch)?),
+        Some(eval) => Some(session.run.evaluate(eval.as_ref(), session.settings().eval_batch)?),
         None => None,
     };
-    let dir = &session.place.dir;
-    session.peft.save_with(ADAPTER, dir, IfExists::Replace)?;
-    let merged = session.order.settings.merge.as_ref();
-    if let Some(out) = merged {
+    let adapter = session.peft.report(&[ADAPTER])?;
+    save(&session)?;
+    let merged = session.settings().merge.clone();
+    if let Some(out) = &merged {
         let model = session.peft.merged(&[ADAPTER])?;
         hub::save_with(&model, out, Some(&session.model), IfExists::Replace)?;
     }
+    let facts = facts(&session, step, steps);
+    let (trainable, all) = (adapter.trainable.unsigned_abs(), adapter.all.unsigned_abs());
+    let config = session.peft.adapter_config(ADAPTER)?.unwrap_or_default();
+    let text = |field: &str| config.get(field).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
+    let card = Card {
+        base: text("base_model_name_or_path"),
+        peft_type: text("peft_type"),
+        task: serde_json::from_value::<TaskType>(config.get("task_type").cloned().unwrap_or_default()).ok(),
+        classes: session.peft.classes(&[ADAPTER])?.to_vec(),
+        trainable,
+        all,
+        training: facts.clone(),
+        evaluation: evaluation.as_ref().map(figures).unwrap_or_default(),
+        versions: versions(),
+    };
+    if card.write(&session.place.dir)? == Written::Kept {
+        session.output.note("README.md was edited, and stays as it is");
+    }
+    let plan = forecast(&session)
+        .inspect_err(|e| session.output.note(format!("memory was not forecast: {e:#}")))
+        .ok()
+        .flatten();
+    let (log, _) = events(&session.place.dir)?;
+    let loss = last_epoch(&log, session.run.steps_per_epoch());
+    let page = session.place.dir.join(report::FILE);
+    let summary = Summary {
+        title: format!("{} on {}", session.settings().method.entry.title, session.settings().model),
+        outcome: if stopped_early {
+            format!("Stopped after {steps} steps: no better evaluation.")
+        } else {
+            format!(
+                "Finished after {steps} steps ({:.3} epochs).",
+                steps as f64 / session.run.steps_per_epoch() as f64
+            )
+        },
+        facts,
+        recipe: session.progress.recipe.text()?,
+        trainable,
+        all,
+        tensors: adapter.rows.iter().map(tensors).collect(),
+        memory: memory(plan.as_ref(), session.progress.memory),
+        environment: versions(),
+        warnings: Vec::new(),
+    };
+    let name = format!("seed {}", session.seed());
+    report::write(&page, &summary, &[Run { name, events: log }])?;
     let trained = Trained {
-        adapter: dir.display().to_string(),
-        seed: session.order.seed,
-        steps: finished.steps,
+        adapter: session.place.dir.display().to_string(),
+        report: page.display().to_string(),
+        seed: session.seed(),
+        steps,
         step,
-        stopped_early: finished.stopped_early,
-        seconds: finished.seconds,
+        stopped_early,
+        seconds: session.progress.seconds,
         tokens: session.progress.tokens,
+        loss,
         eval_loss: evaluation.as_ref().map(|e| e.loss),
         metrics: evaluation.as_ref().map(|e| e.metrics.clone()).unwrap_or_default(),
+        memory_predicted: plan.as_ref().map(Plan::total),
+        memory_measured: session.progress.memory,
         merged: merged.map(|dir| dir.display().to_string()),
     };
     session.output.result(&trained, |t| {
-        let mut lines = vec![format!("adapter: {}", t.adapter)];
+        let mut lines = vec![format!("adapter: {}", t.adapter), format!("report: {}", t.report)];
+        lines.extend(t.loss.map(|loss| format!("training loss of the last epoch: {loss:.4}")));
         lines.extend(evaluation.as_ref().map(|e| format!("evaluation: {}", sentence(e))));
         lines.extend(t.merged.as_ref().map(|dir| format!("merged model: {dir}")));
         lines.join("\n")
     })
+}
+
+/// The adapter, with what it knows of its base.
+fn save(session: &Session<'_>) -> Result<()> {
+    let dir = &session.place.dir;
+    let made = session
+        .peft
+        .provenance(ADAPTER)?
+        .recipe(serde_json::to_value(&session.progress.recipe)?)
+        .tokenizer_of(&session.model)?;
+    Ok(session.peft.save_with_provenance(ADAPTER, dir, IfExists::Replace, &made)?)
+}
+
+/// What was trained on what.
+fn facts(session: &Session<'_>, step: u64, steps: u64) -> Vec<Fact> {
+    let s = session.settings();
+    let about = &session.about;
+    vec![
+        Fact::new("base", &s.model),
+        Fact::new("method", s.method.entry.title),
+        Fact::new("data", s.data.display()),
+        Fact::new("rows", commas(about.rows as i64)),
+        Fact::new("tokens a pass", commas(about.tokens as i64)),
+        Fact::new(
+            "steps",
+            if step == steps { steps.to_string() } else { format!("{steps}, the best is {step}") },
+        ),
+        Fact::new("rows a step", s.batch),
+        Fact::new("learning rate", s.lr),
+        Fact::new("seed", session.seed()),
+    ]
+}
+
+fn figures(evaluation: &Evaluation) -> Vec<Fact> {
+    let loss = Fact::new("loss", format!("{:.4}", evaluation.loss));
+    let others = evaluation.metrics.iter().map(|(name, value)| Fact::new(name, format!("{value:.4}")));
+    std::iter::once(loss).chain(others).collect()
+}
+
+fn versions() -> Vec<Fact> {
+    vec![Fact::new("peft-rs", env!("CARGO_PKG_VERSION")), Fact::new("libtorch", LIBTORCH)]
+}
+
+/// The libtorch that tch is built for.
+const LIBTORCH: &str = "2.11.0";
+
+fn tensors(row: &peft_core::ReportRow) -> Tensors {
+    let (count, parameters) = (row.count.unsigned_abs(), row.trainable.unsigned_abs());
+    Tensors { name: row.name.clone(), count, shape: row.shape.clone(), parameters }
+}
+
+/// Mean loss of the steps of the last epoch.
+fn last_epoch(log: &[crate::watch::Event], steps: u64) -> Option<f64> {
+    let losses = log.iter().rev().filter_map(|event| match event {
+        crate::watch::Event::Step(step) => Some(step.loss),
+        _ => None,
+    });
+    let losses: Vec<f64> = losses.take(usize::try_from(steps).unwrap_or(usize::MAX)).collect();
+    (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+}
+
+/// What the training should have held at its worst; `None` where that is not known, as for layers that are computed again.
+fn forecast(session: &Session<'_>) -> Result<Option<Plan>> {
+    let s = session.settings();
+    if s.recompute.is_some() {
+        return Ok(None);
+    }
+    let words = session.peft.outline().dims.word_embedding();
+    let stored = words.and_then(|name| session.peft.base().kind(name)).unwrap_or(Kind::Float);
+    let base = match s.nf4 {
+        true => Storage::Nf4 { config: Default::default(), rest: stored },
+        false => Storage::Dense(stored),
+    };
+    let blueprint = Blueprint::like(&session.peft)?;
+    let task = if session.peft.outline().dims.causal() { TaskType::CausalLm } else { TaskType::SeqCls };
+    let method = || s.method.config(task, "").map_err(|e| Error::Input(format!("{e:#}")));
+    let rows = s.micro_batch.unwrap_or(s.batch).min(s.batch).min(session.about.rows);
+    let shape = Shape { batch: i64::try_from(rows)?, length: i64::try_from(session.about.longest)? };
+    let setup = Setup { base, optimizer: Optimizer::Adam };
+    Ok(Some(blueprint.plan(method, &setup, shape).context("memory")?))
+}
+
+/// The forecast by part, and what was measured in all.
+fn memory(plan: Option<&Plan>, measured: i64) -> Vec<Memory> {
+    let part = |part: &str, bytes: i64| Memory {
+        part: part.to_owned(),
+        predicted: u64::try_from(bytes).ok(),
+        measured: None,
+    };
+    let mut parts: Vec<Memory> = plan.map_or(Vec::new(), |plan| {
+        let held = plan.estimate.memory;
+        vec![
+            part("base", held.base),
+            part("adapter", held.adapter),
+            part("gradients", held.gradients),
+            part("optimizer", held.optimizer),
+            part("activations", plan.activations),
+        ]
+    });
+    parts.push(Memory {
+        part: "all".into(),
+        predicted: plan.and_then(|plan| u64::try_from(plan.total()).ok()),
+        measured: u64::try_from(measured).ok(),
+    });
+    parts
 }

@@ -4,6 +4,7 @@ mod data;
 mod finish;
 mod place;
 mod progress;
+mod samples;
 mod session;
 mod setup;
 mod signals;

@@ -23,6 +23,8 @@ pub struct Progress {
     /// Time that steps and evaluations took.
     pub seconds: f64,
     pub tokens: u64,
+    /// The most bytes that a step held.
+    pub memory: i64,
 }
 
 /// The best evaluation of a run.
@@ -61,7 +63,7 @@ const KEPT: [&str; 23] = [
 
 impl Progress {
     pub fn new(data: String, recipe: Recipe) -> Self {
-        Self { data, recipe, best: None, worse: 0, seconds: 0.0, tokens: 0 }
+        Self { data, recipe, best: None, worse: 0, seconds: 0.0, tokens: 0, memory: 0 }
     }
 
     /// Refuses to go on with another training than the one that was saved.

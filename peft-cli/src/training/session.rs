@@ -3,9 +3,9 @@
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::recipe::{Recipe, Settings};
-use crate::training::finish::{Finished, Samples};
 use crate::training::place::{Mode, Place, RECIPE};
 use crate::training::progress::{self, Progress, figure};
+use crate::training::samples::Samples;
 use crate::training::setup::{ADAPTER, Setup};
 use crate::training::signals::Signals;
 use crate::training::{data, finish};
@@ -57,15 +57,9 @@ impl<'a> Session<'a> {
         let Setup { peft, model, encoder, data, device, .. } = Setup::new(settings, order.seed, output)?;
         let data::Data { train, eval, about, origin } = data;
         output.note(format!(
-            "{} rows, {} of them cut; {} rows to evaluate on",
-            about.rows, about.truncated, about.eval_rows
+            "{} rows of {} tokens to train on, {} rows to evaluate on",
+            about.rows, about.tokens, about.eval_rows
         ));
-        if about.dropped > 0 {
-            output.warn([format!(
-                "{} rows are left out: what is cut leaves nothing to learn of them",
-                about.dropped
-            )]);
-        }
         let an_epoch = about.rows.div_ceil(settings.batch) as u64;
         let total = settings.stop.steps(an_epoch);
         let recipe = train::Recipe {
@@ -134,7 +128,6 @@ impl<'a> Session<'a> {
             self.evaluate()?;
             self.samples.before(&self.peft)?;
         }
-        device::reset_peak_memory(self.peft.base().device())?;
         let mut stopped_early = false;
         while self.run.steps() < self.total && !stopped_early {
             if let Some(why) = self.interrupted(signals) {
@@ -162,9 +155,16 @@ impl<'a> Session<'a> {
         if stopped_early {
             self.output.note(format!("stopped at step {}: no better evaluation since", self.run.steps()));
         }
-        let finished = Finished { steps: self.run.steps(), stopped_early, seconds: self.progress.seconds };
-        finish::write(self, &finished)?;
+        finish::write(self, stopped_early)?;
         Ok(Outcome::Done)
+    }
+
+    pub fn settings(&self) -> &'a Settings {
+        self.order.settings
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.order.seed
     }
 
     fn interrupted(&self, signals: &Signals) -> Option<&'static str> {
@@ -178,6 +178,8 @@ impl<'a> Session<'a> {
     /// One step, recorded; an outcome where there is no going on.
     fn step(&mut self) -> Result<Option<Outcome>> {
         let begun = Instant::now();
+        let device = self.peft.base().device();
+        device::reset_peak_memory(device)?;
         let step = match self.run.step() {
             Ok(step) => step,
             Err(error @ Error::NonFinite { .. }) => {
@@ -191,6 +193,8 @@ impl<'a> Session<'a> {
             }
         };
         let seconds = begun.elapsed().as_secs_f64();
+        let peak = device::peak_memory(device)?;
+        self.progress.memory = self.progress.memory.max(peak);
         self.progress.seconds += seconds;
         self.progress.tokens += step.tokens as u64;
         if let Some(rows) = step.reduced {
@@ -213,7 +217,7 @@ impl<'a> Session<'a> {
             tokens: step.tokens as u64,
             learned: step.learned as u64,
             seconds,
-            memory: u64::try_from(device::peak_memory(self.peft.base().device())?).ok(),
+            memory: u64::try_from(self.progress.memory).ok(),
         };
         self.bar.step(&event);
         self.log.record(&Event::Step(event))?;

@@ -54,7 +54,11 @@ impl Setup {
         let causal = hub::architecture(&model, Head::Stored)?.dims().causal();
         let kind = kind(settings, causal)?;
         let read = Read::new(settings, kind, output)?;
-        let head = if kind == Kind::Causal { Head::Stored.into() } else { Options::named(read.labels()) };
+        let head = match (kind, read.labels()) {
+            (_, Some(labels)) => Options::named(labels),
+            (Kind::Regression, None) => Head::Classes(1).into(),
+            (_, None) => Head::Stored.into(),
+        };
         let quantise = settings.nf4.then(Nf4Config::default);
         let options = Options { kind: settings.dtype, quantise, ..head };
         tch::manual_seed(i64::from_ne_bytes(seed.to_ne_bytes())); // a fresh head is drawn as well

@@ -57,6 +57,11 @@ impl TextEncoder {
         Ok(Self { tokenizer, cutting, path, alphabet, longest, pad, vocab, typed: typed(dir)? })
     }
 
+    /// How many tokens a text has at most.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// Token ids and class numbers of a dataset; `labels` names the classes in order. Of a pair that is too long the longer
     /// text is cut, token by token, as transformers does (`longest_first`).
     ///

@@ -1,6 +1,7 @@
 //! Where in its data a run is.
 
 use crate::error::{Error, Result};
+use crate::text::bucketed;
 use crate::train::Shuffle;
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +17,6 @@ pub enum Order {
     /// As the data have them.
     AsIs,
 }
-
-/// How many batches' rows are sorted by length together: enough that a batch has little padding, few enough that the order
-/// stays random.
-const WINDOW: usize = 50;
 
 /// The batches of one epoch after another. What it is at follows from the seed, the epoch and the number of batches that
 /// were taken.
@@ -45,7 +42,7 @@ impl Cursor {
             return Err(Error::config("run", "batch", "is 0, expected a positive number of rows a step"));
         }
         let mut cursor = Self { lengths, order, batch, seed, epoch: 0, taken: 0, batches: Vec::new() };
-        cursor.batches = cursor.epoch(0);
+        cursor.batches = cursor.epoch(0)?;
         Ok(cursor)
     }
 
@@ -59,23 +56,14 @@ impl Cursor {
     }
 
     /// The batches of an epoch.
-    fn epoch(&self, epoch: u64) -> Vec<Vec<usize>> {
+    fn epoch(&self, epoch: u64) -> Result<Vec<Vec<usize>>> {
         let batches = |rows: &[usize]| rows.chunks(self.batch).map(<[usize]>::to_vec).collect::<Vec<_>>();
         let shuffled = || Shuffle::new(self.rows(), self.seed).epoch(epoch);
-        match self.order {
+        Ok(match self.order {
             Order::AsIs => batches(&(0..self.rows()).collect::<Vec<_>>()),
             Order::Shuffled => batches(&shuffled()),
-            Order::ByLength => {
-                let mut rows = shuffled();
-                for window in rows.chunks_mut(self.batch.saturating_mul(WINDOW)) {
-                    window.sort_by_key(|row| self.lengths.get(*row).copied().unwrap_or_default());
-                }
-                let sorted = batches(&rows);
-                // Another stream than that of the rows: the batches of a window would come from short to long.
-                let order = Shuffle::new(sorted.len(), !self.seed).epoch(epoch);
-                order.into_iter().filter_map(|at| sorted.get(at).cloned()).collect()
-            }
-        }
+            Order::ByLength => batches(&bucketed(&shuffled(), &self.lengths, self.batch)?),
+        })
     }
 
     /// The rows of the next batch.
@@ -84,19 +72,19 @@ impl Cursor {
     }
 
     /// Goes on to the next batch.
-    pub fn advance(&mut self) {
+    pub fn advance(&mut self) -> Result<()> {
         self.taken = self.taken.saturating_add(1);
         if self.taken >= self.batches.len() {
-            self.epoch = self.epoch.saturating_add(1);
-            self.taken = 0;
-            self.batches = self.epoch(self.epoch);
+            self.seek(self.epoch.saturating_add(1), 0)?;
         }
+        Ok(())
     }
 
     /// Goes to where `taken` batches of an epoch were taken.
-    pub fn seek(&mut self, epoch: u64, taken: usize) {
+    pub fn seek(&mut self, epoch: u64, taken: usize) -> Result<()> {
+        self.batches = self.epoch(epoch)?;
         (self.epoch, self.taken) = (epoch, taken);
-        self.batches = self.epoch(epoch);
+        Ok(())
     }
 }
 
@@ -118,7 +106,7 @@ mod tests {
                     for _ in 0..cursor.steps() {
                         assert_eq!(cursor.epoch, epoch);
                         seen.extend_from_slice(cursor.rows_ahead());
-                        cursor.advance();
+                        cursor.advance().unwrap();
                     }
                     seen.sort_unstable();
                     assert_eq!(seen, (0..rows).collect::<Vec<_>>(), "{order:?}");
@@ -130,9 +118,9 @@ mod tests {
     #[test]
     fn seeking_is_going_there() {
         let mut there = Cursor::new(lengths(50), Order::ByLength, 4, 1).unwrap();
-        (0..31).for_each(|_| there.advance());
+        (0..31).for_each(|_| there.advance().unwrap());
         let mut sought = Cursor::new(lengths(50), Order::ByLength, 4, 1).unwrap();
-        sought.seek(there.epoch, there.taken);
+        sought.seek(there.epoch, there.taken).unwrap();
         assert_eq!(sought.rows_ahead(), there.rows_ahead());
     }
 

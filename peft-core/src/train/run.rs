@@ -219,7 +219,7 @@ impl Run {
                 other => break other.map_err(|e| of_rows(e, &rows))?,
             }
         };
-        self.cursor.advance();
+        self.cursor.advance()?;
         let StepReport { loss, lr, grad_norm, weight, skipped } = report;
         Ok(Step {
             number: self.steps(),

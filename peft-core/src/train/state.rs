@@ -121,7 +121,7 @@ impl Run {
         for (adapted, tensors, running) in adapters {
             put(&adapted.params, tensors, running)?;
         }
-        self.cursor.seek(found.epoch, found.taken);
+        self.cursor.seek(found.epoch, found.taken)?;
         self.micro_batch = found.micro_batch.min(self.micro_batch);
         Ok(())
     }

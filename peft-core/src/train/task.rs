@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::seam::Batch;
 use crate::text::{Encoded, Sequences};
-use crate::train::loss::{MASKED, cross_entropy, next_tokens};
+use crate::train::loss::{MASKED, cross_entropy, next_tokens, squared_error};
 use crate::train::scores::Scores;
 use std::fmt::Debug;
 use tch::{Device, Kind, Tensor};
@@ -123,6 +123,33 @@ impl Task for Encoded {
         let found = Vec::<i64>::try_from(&output.f_argmax(1, false)?.f_to(Device::Cpu)?)?;
         let expected = Vec::<i64>::try_from(&labels.f_to(Device::Cpu)?)?;
         scores.classes(expected.into_iter().zip(found).filter(|(expected, _)| *expected != MASKED));
+        Ok(())
+    }
+}
+
+/// Saying a number.
+impl Task for Encoded<f32> {
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    fn length(&self, row: usize) -> usize {
+        self.ids.get(row).map_or(0, Vec::len)
+    }
+
+    fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
+        Encoded::batch(self, rows, device)
+    }
+
+    fn loss(&self, output: &Tensor, numbers: &Tensor) -> Result<Option<(Tensor, f64)>> {
+        Ok(Some((squared_error(output, numbers)?, numbers.size1()? as f64)))
+    }
+
+    fn score(&self, output: &Tensor, numbers: &Tensor, scores: &mut Scores) -> Result<()> {
+        let list = |t: &Tensor| -> Result<Vec<f64>> {
+            Ok(Vec::try_from(&t.f_reshape([-1])?.f_to_kind(Kind::Double)?.f_to(Device::Cpu)?)?)
+        };
+        scores.numbers(list(numbers)?.into_iter().zip(list(output)?));
         Ok(())
     }
 }
