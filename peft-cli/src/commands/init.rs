@@ -21,7 +21,7 @@ pub struct Init {
     #[arg(value_name = "RECIPE.toml")]
     file: Option<PathBuf>,
     #[command(flatten)]
-    flags: Recipe,
+    flags: Box<Recipe>,
     /// Replace a file that is there
     #[arg(long, help_heading = "Run")]
     overwrite: bool,
@@ -29,7 +29,7 @@ pub struct Init {
 
 impl Init {
     pub fn run(&self, output: &Output) -> Result<Outcome> {
-        let said = Recipe::default().with(self.flags.clone())?;
+        let said = Recipe::default().with(Recipe::clone(&self.flags))?;
         let some = |said: Option<String>, text: &str| said.or_else(|| Some(text.to_owned()));
         let text = template(&Recipe {
             model: some(said.model, "models/SmolLM2-135M-Instruct"),

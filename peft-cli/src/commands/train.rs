@@ -22,7 +22,7 @@ pub struct Train {
     #[arg(value_name = "RECIPE.toml")]
     file: Option<PathBuf>,
     #[command(flatten)]
-    flags: Recipe,
+    flags: Box<Recipe>,
     /// Go on with the run that is in the output directory; without a recipe, with its own
     #[arg(long, conflicts_with = "overwrite", help_heading = "Run")]
     resume: bool,
@@ -55,8 +55,8 @@ impl Train {
             (None, _) => None,
         };
         match file {
-            Some(file) => Recipe::read(&file)?.with(self.flags.clone()).context("flags"),
-            None => Recipe::default().with(self.flags.clone()).context("flags"),
+            Some(file) => Recipe::read(&file)?.with(Recipe::clone(&self.flags)).context("flags"),
+            None => Recipe::default().with(Recipe::clone(&self.flags)).context("flags"),
         }
     }
 }

@@ -90,6 +90,11 @@ impl Method {
         Ok(Self { entry, fields })
     }
 
+    /// The fields that the recipe sets.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
     /// The configuration, for a task over a base of that name. What the recipe says itself counts.
     pub fn config(&self, task: TaskType, base: &str) -> Result<Box<dyn MethodConfig>> {
         let mut fields = self.fields.clone();

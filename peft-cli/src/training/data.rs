@@ -1,6 +1,5 @@
 //! The rows of a training, and those it is evaluated on.
 
-use crate::output::Output;
 use crate::recipe::{Kind, Settings};
 use anyhow::{Context, Result, ensure};
 use peft_core::Warning;
@@ -18,6 +17,7 @@ pub struct Read {
     rows: Rows,
     /// Which rows of the file are trained on, from 1.
     numbers: Vec<usize>,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct Data {
     pub about: About,
     /// For each row to train on, which rows of the file it is made of, from 1.
     pub origin: Vec<Vec<usize>>,
+    /// What was passed over in the files, and what else should be said of the rows.
+    pub warnings: Vec<Warning>,
 }
 
 /// What there is to say of the rows that are trained on.
@@ -59,11 +61,12 @@ pub struct About {
 }
 
 impl Read {
-    /// Reads the files of a recipe. What of them is passed over is said.
+    /// Reads the files of a recipe.
     ///
     /// # Errors
     /// Files that are missing or wrong, by row; a share to evaluate on that leaves nothing.
-    pub fn new(settings: &Settings, kind: Kind, output: &Output) -> Result<Self> {
+    pub fn new(settings: &Settings, kind: Kind) -> Result<Self> {
+        let mut warned = Vec::new();
         let (rows, numbers) = match kind {
             Kind::Causal => {
                 let (split, numbers) = split(settings, |path| Corpus::read(path), |corpus| &mut corpus.rows)?;
@@ -71,17 +74,17 @@ impl Read {
             }
             Kind::Classes => {
                 let (split, numbers) = split(settings, |path| Dataset::read(path), |data| &mut data.rows)?;
-                output.warn(warnings(&split, |data| &data.warnings));
+                warned = warnings(&split, |data| &data.warnings);
                 let labels = settings.labels.clone().unwrap_or_else(|| split.train.labels());
                 (Rows::Classes(split, labels), numbers)
             }
             Kind::Regression => {
                 let (split, numbers) = split(settings, |path| Dataset::numbers(path), |data| &mut data.rows)?;
-                output.warn(warnings(&split, |data| &data.warnings));
+                warned = warnings(&split, |data| &data.warnings);
                 (Rows::Numbers(split), numbers)
             }
         };
-        Ok(Self { rows, numbers })
+        Ok(Self { rows, numbers, warnings: warned })
     }
 
     /// Names of the classes, if there are classes.
@@ -96,39 +99,38 @@ impl Read {
     ///
     /// # Errors
     /// What the tokenizer, the chat template and the labels say.
-    pub fn encode(
-        self,
-        settings: &Settings,
-        model: &Path,
-        encoder: &TextEncoder,
-        output: &Output,
-    ) -> Result<Data> {
-        let Self { rows, numbers } = self;
-        match rows {
+    pub fn encode(self, settings: &Settings, model: &Path, encoder: &TextEncoder) -> Result<Data> {
+        let Self { rows, numbers, warnings } = self;
+        let data = match rows {
             Rows::Causal(split) => {
                 let (ids, template) = (TokenIds::read(model)?, ChatTemplate::open(model)?);
                 let length = settings.length.and_then(|n| usize::try_from(n).ok());
                 let pack = settings.pack.then(|| length.unwrap_or(usize::MAX).min(encoder.longest()));
                 let how = Preparation { learn: settings.learn.into(), pack };
-                let encode = |corpus: &Corpus| {
+                let (train, eval) = split.each(|corpus| {
                     let prepared = encoder.prepare(corpus, &ids, template.as_ref(), how);
-                    let prepared = prepared.with_context(|| corpus.path.display().to_string())?;
-                    output.warn(prepared.warnings);
-                    anyhow::Ok(prepared.sequences)
-                };
-                let (train, eval) = split.each(encode)?;
+                    prepared.with_context(|| corpus.path.display().to_string())
+                })?;
+                let warnings =
+                    std::iter::once(&train).chain(&eval).flat_map(|p| p.warnings.clone()).collect();
+                let (train, eval) = (train.sequences, eval.map(|p| p.sequences));
                 let number = |example: usize| numbers.get(example).copied().unwrap_or_default();
                 let documents = train.documents.iter();
                 let origin = documents.map(|all| all.iter().map(|d| number(d.example)).collect()).collect();
                 let (truncated, dropped) = (train.truncated, train.dropped);
                 let data = Data::new(train, eval, origin);
-                Ok(Data { about: About { truncated, dropped, ..data.about.clone() }, ..data })
+                return Ok(Data {
+                    about: About { truncated, dropped, ..data.about.clone() },
+                    warnings,
+                    ..data
+                });
             }
             Rows::Classes(split, labels) => {
                 labelled(split.each(|data| Ok(encoder.encode(data, &labels)?))?, numbers)
             }
             Rows::Numbers(split) => labelled(split.each(|data| Ok(encoder.encode_numbers(data)?))?, numbers),
-        }
+        };
+        Ok(Data { warnings, ..data })
     }
 }
 
@@ -150,17 +152,17 @@ impl Data {
             longest: lengths().max().unwrap_or_default(),
         };
         let eval = eval.map(|rows| Box::new(rows) as Box<dyn Task>);
-        Self { train: Box::new(train), eval, about, origin }
+        Self { train: Box::new(train), eval, about, origin, warnings: Vec::new() }
     }
 }
 
-fn labelled<L>((train, eval): (Encoded<L>, Option<Encoded<L>>), numbers: Vec<usize>) -> Result<Data>
+fn labelled<L>((train, eval): (Encoded<L>, Option<Encoded<L>>), numbers: Vec<usize>) -> Data
 where
     Encoded<L>: Task + 'static,
 {
     let truncated = train.truncated;
     let data = Data::new(train, eval, numbers.into_iter().map(|number| vec![number]).collect());
-    Ok(Data { about: About { truncated, ..data.about.clone() }, ..data })
+    Data { about: About { truncated, ..data.about.clone() }, ..data }
 }
 
 fn warnings<T>(split: &Split<T>, of: impl Fn(&T) -> &Vec<Warning>) -> Vec<Warning> {

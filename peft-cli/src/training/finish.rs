@@ -1,18 +1,18 @@
 //! The end of a run: the adapter with its card, a merged model, samples, the report, the result.
 
 use crate::card::{Card, Written};
+use crate::training::forecast::forecast;
 use crate::training::session::{Session, sentence};
 use crate::training::setup::ADAPTER;
 use crate::watch::summary::{Fact, Memory, Run, Summary, Tensors};
 use crate::watch::{events, report};
-use anyhow::{Context, Result};
-use peft_core::estimate::{Blueprint, Optimizer, Plan, Setup, Shape, Storage};
+use anyhow::Result;
+use peft_core::estimate::Plan;
 use peft_core::hub;
 use peft_core::io::IfExists;
 use peft_core::report::commas;
-use peft_core::tch::Kind;
 use peft_core::train::Evaluation;
-use peft_core::{Error, TaskType};
+use peft_core::{TaskType, device};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<()> {
     if card.write(&session.place.dir)? == Written::Kept {
         session.output.note("README.md was edited, and stays as it is");
     }
-    let plan = forecast(&session)
+    let plan = forecast(&session.peft, session.settings(), &session.about)
         .inspect_err(|e| session.output.note(format!("memory was not forecast: {e:#}")))
         .ok()
         .flatten();
@@ -97,7 +97,7 @@ pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<()> {
         tensors: adapter.rows.iter().map(tensors).collect(),
         memory: memory(plan.as_ref(), session.progress.memory),
         environment: versions(),
-        warnings: Vec::new(),
+        warnings: session.warnings.clone(),
     };
     let name = format!("seed {}", session.seed());
     report::write(&page, &summary, &[Run { name, events: log }])?;
@@ -133,6 +133,7 @@ fn save(session: &Session<'_>) -> Result<()> {
         .peft
         .provenance(ADAPTER)?
         .recipe(serde_json::to_value(&session.progress.recipe)?)
+        .version("libtorch", device::LIBTORCH)
         .tokenizer_of(&session.model)?;
     Ok(session.peft.save_with_provenance(ADAPTER, dir, IfExists::Replace, &made)?)
 }
@@ -164,11 +165,8 @@ fn figures(evaluation: &Evaluation) -> Vec<Fact> {
 }
 
 fn versions() -> Vec<Fact> {
-    vec![Fact::new("peft-rs", env!("CARGO_PKG_VERSION")), Fact::new("libtorch", LIBTORCH)]
+    vec![Fact::new("peft-rs", env!("CARGO_PKG_VERSION")), Fact::new("libtorch", device::LIBTORCH)]
 }
-
-/// The libtorch that tch is built for.
-const LIBTORCH: &str = "2.11.0";
 
 fn tensors(row: &peft_core::ReportRow) -> Tensors {
     let (count, parameters) = (row.count.unsigned_abs(), row.trainable.unsigned_abs());
@@ -183,27 +181,6 @@ fn last_epoch(log: &[crate::watch::Event], steps: u64) -> Option<f64> {
     });
     let losses: Vec<f64> = losses.take(usize::try_from(steps).unwrap_or(usize::MAX)).collect();
     (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
-}
-
-/// What the training should have held at its worst; `None` where that is not known, as for layers that are computed again.
-fn forecast(session: &Session<'_>) -> Result<Option<Plan>> {
-    let s = session.settings();
-    if s.recompute.is_some() {
-        return Ok(None);
-    }
-    let words = session.peft.outline().dims.word_embedding();
-    let stored = words.and_then(|name| session.peft.base().kind(name)).unwrap_or(Kind::Float);
-    let base = match s.nf4 {
-        true => Storage::Nf4 { config: Default::default(), rest: stored },
-        false => Storage::Dense(stored),
-    };
-    let blueprint = Blueprint::like(&session.peft)?;
-    let task = if session.peft.outline().dims.causal() { TaskType::CausalLm } else { TaskType::SeqCls };
-    let method = || s.method.config(task, "").map_err(|e| Error::Input(format!("{e:#}")));
-    let rows = s.micro_batch.unwrap_or(s.batch).min(s.batch).min(session.about.rows);
-    let shape = Shape { batch: i64::try_from(rows)?, length: i64::try_from(session.about.longest)? };
-    let setup = Setup { base, optimizer: Optimizer::Adam };
-    Ok(Some(blueprint.plan(method, &setup, shape).context("memory")?))
 }
 
 /// The forecast by part, and what was measured in all.

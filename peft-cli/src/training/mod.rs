@@ -1,7 +1,9 @@
 //! A training from a recipe: its directory, its data, its run, and what comes of it.
 
+mod check;
 mod data;
 mod finish;
+mod forecast;
 mod place;
 mod progress;
 mod samples;
@@ -9,6 +11,7 @@ mod session;
 mod setup;
 mod signals;
 
+pub use check::{Finding, State, check};
 pub use place::{Mode, RECIPE};
 pub use setup::{ADAPTER, Setup};
 

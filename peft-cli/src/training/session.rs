@@ -37,6 +37,7 @@ pub struct Session<'a> {
     pub about: data::About,
     pub progress: Progress,
     pub samples: Samples,
+    pub warnings: Vec<String>,
     origin: Vec<Vec<usize>>,
     checkpoints: Checkpoints,
     log: Log,
@@ -54,8 +55,10 @@ impl<'a> Session<'a> {
         let begun = Instant::now();
         let place = Place::open(dir, mode)?;
         let digest = data::digest(settings)?;
-        let Setup { peft, model, encoder, data, device, .. } = Setup::new(settings, order.seed, output)?;
-        let data::Data { train, eval, about, origin } = data;
+        let Setup { peft, model, encoder, data, device, warnings, .. } =
+            Setup::new(settings, order.seed, output)?;
+        output.warn(&warnings);
+        let data::Data { train, eval, about, origin, .. } = data;
         output.note(format!(
             "{} rows of {} tokens to train on, {} rows to evaluate on",
             about.rows, about.tokens, about.eval_rows
@@ -98,8 +101,8 @@ impl<'a> Session<'a> {
             std::io::Write::write_all(file, text.as_bytes())
                 .map_err(|error| Error::File { path: path.clone(), error })
         })?;
-        let (log, warnings) = Log::open(&place.dir, saved)?;
-        output.warn(warnings);
+        let (log, torn) = Log::open(&place.dir, saved)?;
+        output.warn(torn);
         let bar = watch::Progress::new(output, run.steps(), total);
         Ok(Self {
             order,
@@ -112,6 +115,7 @@ impl<'a> Session<'a> {
             about,
             progress,
             samples,
+            warnings,
             origin,
             checkpoints,
             log,

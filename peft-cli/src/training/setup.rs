@@ -24,6 +24,8 @@ pub struct Setup {
     pub data: Data,
     pub kind: Kind,
     pub device: Device,
+    /// What was read and passed over, and what else should be said before it is trained.
+    pub warnings: Vec<String>,
 }
 
 /// What a model is for, where the recipe does not say it.
@@ -53,7 +55,7 @@ impl Setup {
         let model = source.model(output)?;
         let causal = hub::architecture(&model, Head::Stored)?.dims().causal();
         let kind = kind(settings, causal)?;
-        let read = Read::new(settings, kind, output)?;
+        let read = Read::new(settings, kind)?;
         let head = match (kind, read.labels()) {
             (_, Some(labels)) => Options::named(labels),
             (Kind::Regression, None) => Head::Classes(1).into(),
@@ -63,7 +65,7 @@ impl Setup {
         let options = Options { kind: settings.dtype, quantise, ..head };
         tch::manual_seed(i64::from_ne_bytes(seed.to_ne_bytes())); // a fresh head is drawn as well
         let hub::Opened { mut peft, warnings, fresh, .. } = hub::open(&model, device, options)?;
-        output.warn(warnings);
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         if !fresh.is_empty() {
             output.note(format!("the head is new: {}", fresh.join(", ")));
         }
@@ -78,8 +80,16 @@ impl Setup {
         let longest = settings.length.or(limits.positions).unwrap_or(i64::MAX);
         ensure!(longest > 1, "length: is {longest}, expected 2 tokens or more");
         let encoder = TextEncoder::open(&model, limits.within(longest, virtual_tokens(&peft)?))?;
-        let data = read.encode(settings, &model, &encoder, output)?;
-        Ok(Self { peft, model, encoder, data, kind, device })
+        let data = read.encode(settings, &model, &encoder)?;
+        warnings.extend(data.warnings.iter().map(ToString::to_string));
+        if data.about.truncated > 0 && kind != Kind::Causal {
+            let (cut, rows, most) = (data.about.truncated, data.about.rows, encoder.longest());
+            warnings.push(format!(
+                "{}: {cut} of {rows} rows are longer than {most} tokens: cut",
+                settings.data.display()
+            ));
+        }
+        Ok(Self { peft, model, encoder, data, kind, device, warnings })
     }
 }
 
