@@ -31,6 +31,7 @@ fn main() {
         .file("csrc/shim.cpp")
         .file("csrc/generator.cpp")
         .file("csrc/nf4.cpp")
+        .file("csrc/recompute.cpp")
         .compile("peft_shim");
     println!("cargo::rustc-link-search=native={}", lib.display());
     for name in ["torch_cpu", "c10"] {

@@ -18,6 +18,7 @@ parser.add_argument("--requirement", required=True, action="append", help="as in
 parser.add_argument("--pip", default="", metavar="OPTIONS", help="more options for `pip download`")
 parser.add_argument("--member", required=True, action="append", metavar="REGEX", help="group 1: where it goes in DIR")
 parser.add_argument("--link", default=[], action="append", nargs=2, metavar=("PATH", "TARGET"), help="if TARGET exists")
+parser.add_argument("--then", metavar="FILE", help="a Python program to run on what is unpacked, before it is in place")
 parser.add_argument("--need", required=True, action="append", metavar="GLOB", help="a part that DIR has to have")
 args = parser.parse_args()
 dst = Path(args.into)
@@ -82,7 +83,8 @@ def download(tmp):
                 run.wait(15)
             except subprocess.TimeoutExpired:
                 with contextlib.suppress(OSError):  # a file went away meanwhile
-                    say("  %d of about %s MB" % (sum(f.lstat().st_size for f in tmp.rglob("*")) // 1000000, about))
+                    size = sum(f.lstat().st_size for f in tmp.rglob("*")) // 1000000  # pip has some of it twice
+                    say("  %d of about %s MB" % (min(size, int(about)), about))
     finally:
         run.kill()  # does nothing to one that has ended
         run.wait()
@@ -106,6 +108,8 @@ def fetch(tmp):
     for path, target in args.link:
         if (out / path).with_name(target).exists():
             (out / path).symlink_to(target)
+    if args.then and subprocess.call([sys.executable, args.then, str(out)]) != 0:
+        fail("%s failed, see above." % args.then)
     for each in missing(out):
         fail("the package has no %s." % each)
     if args.version:

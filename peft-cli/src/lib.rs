@@ -4,11 +4,14 @@
 //! errors go to stderr. How a command ended is its exit code ([`Outcome`](outcome::Outcome)).
 #![forbid(unsafe_code)]
 
+pub mod card;
 pub mod commands;
 pub mod common;
 pub mod outcome;
 pub mod output;
+pub mod recipe;
 pub mod source;
+pub mod training;
 pub mod watch;
 
 use clap::Parser;

@@ -30,6 +30,11 @@ impl Output {
         }
     }
 
+    /// What went wrong, where a command ends with an outcome of its own and not with an error.
+    pub fn error(&self, text: impl Display) {
+        eprintln!("error: {text}");
+    }
+
     /// What was read and passed over.
     pub fn warn(&self, warnings: impl IntoIterator<Item = impl Display>) {
         for warning in warnings {

@@ -12,7 +12,7 @@ use peft_core::io::{IfExists, adapter};
 use peft_core::methods::{Common, Ia3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig};
 use peft_core::quant::Nf4Config;
 use peft_core::seam::MethodConfig;
-use peft_core::text::{ChatTemplate, Corpus, Limits, TextEncoder};
+use peft_core::text::{ChatTemplate, Corpus, Limits, Preparation, TextEncoder};
 use peft_core::train::{AdamConfig, Schedule, Shuffle, Trainer, next_token_loss};
 use peft_core::{Pass, TaskType};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ struct Options {
     /// Model directory: config.json, model.safetensors or its shards, tokenizer.json
     model: PathBuf,
     /// Texts: one a line, or JSON (.jsonl, .json) with `text`, `prompt` and `completion`, Alpaca's `instruction`, `input`
-    /// and `output`, or chats as `messages`, which the model's template puts into words. Of prompts, nothing is learned
+    /// and `output`, or chats as `messages`, which the model's template puts into words, to learn what the assistant says. Of prompts, nothing is learned
     data: PathBuf,
     /// Directory for the adapter
     out: PathBuf,
@@ -113,28 +113,11 @@ impl Options {
         let encoder = TextEncoder::open(&self.model, limits)?;
         let ids = TokenIds::read(&self.model)?;
         let corpus = Corpus::read(&self.data)?;
-        common::warn(&corpus.warnings);
-        if ids.eos.is_empty() {
-            common::warn([format!(
-                "{}: names no end of a text (eos_token_id): none is learned",
-                self.model.display()
-            )]);
-        }
         let template = ChatTemplate::open(&self.model)?;
-        let data = encoder.examples(&corpus.rows, ids.eos.first().copied(), template.as_ref())?;
-        println!(
-            "{}: {} rows, {} of them cut to {} tokens",
-            corpus.form,
-            corpus.rows.len(),
-            data.truncated,
-            limits.positions.unwrap_or_default()
-        );
-        if data.dropped > 0 {
-            common::warn([format!(
-                "{} rows are left out: what is cut leaves their prompt alone",
-                data.dropped
-            )]);
-        }
+        let prepared = encoder.prepare(&corpus, &ids, template.as_ref(), Preparation::default())?;
+        common::warn(prepared.warnings);
+        let data = prepared.sequences;
+        println!("{}: {} rows", corpus.form, corpus.rows.len());
 
         let quantise = self.nf4.then(Nf4Config::default);
         let options = hub::Options { quantise, ..Head::Stored.into() };

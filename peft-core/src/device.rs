@@ -1,11 +1,14 @@
 //! Where it is computed: the device, by name, with CUDA loaded at run time; and how many threads of the CPU.
 
 use crate::error::{Error, Result};
-use peft_sys::CudaError;
+pub use peft_sys::{CudaDevice, CudaError, cuda_device, cuda_driver, cuda_folder, load_cuda, loaded};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use tch::Device;
+
+/// The version of libtorch that this is for.
+pub const LIBTORCH: &str = "2.11.0";
 
 /// The device that a user asks for, as `--device` takes it: `cpu`, `cuda`, `cuda:N`, `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,8 +74,8 @@ impl DeviceChoice {
                     .into(),
             ),
             Err(CudaError::NoLibrary(loader)) => refuse(format!(
-                "this libtorch has no CUDA ({loader}); set LD_LIBRARY_PATH to the lib folder of a torch 2.11.0 with \
-                 CUDA, or build with LIBTORCH set to one"
+                "this libtorch has no CUDA ({loader}); run scripts/libtorch.sh --cuda, or set LD_LIBRARY_PATH to the lib \
+                 folder of a torch {LIBTORCH} with CUDA"
             )),
             Err(other) => refuse(format!("{other:?}")),
         }
@@ -131,9 +134,17 @@ impl std::fmt::Display for Threads {
     }
 }
 
-/// Begins to count the bytes that tensors hold on the CPU, for [`peak_memory`]: a program does that before it makes any.
+/// Begins to count the bytes that tensors hold on the CPU, for [`peak_memory`]: a program does that before it makes any. On
+/// a GPU they always are.
 pub fn count_memory() {
     peft_sys::memory::install();
+}
+
+/// As [`count_memory`]; and a tensor that would bring what is held on the CPU above `bytes` is refused from now on, as
+/// [`Error::Memory`]. 0 is no limit.
+pub fn limit_memory(bytes: i64) {
+    count_memory();
+    peft_sys::memory::limit(usize::try_from(bytes).unwrap_or_default());
 }
 
 /// The most bytes that tensors held on `device` at any time since [`reset_peak_memory`].

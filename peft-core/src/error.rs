@@ -55,6 +55,14 @@ pub enum Error {
     )]
     Occupied { path: PathBuf, what: &'static str },
 
+    /// An adapter that was made for another base.
+    #[error(
+        "{}: the adapter was made for {base}, and this is another base: {differs}; open the one that it was made for, or say \
+         that another one is meant (OtherBase::Accept, --force)",
+        path.display()
+    )]
+    OtherBase { path: PathBuf, base: String, differs: String },
+
     /// No adapter of that name.
     #[error("no adapter named `{name}`; there are: {}", or_none(known))]
     UnknownAdapter { name: String, known: Vec<String> },

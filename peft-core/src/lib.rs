@@ -95,7 +95,7 @@ pub mod build {
     pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
-        Attended, Attention, Block, Body, Dims, Heads, Init, Input, Layer, Numerics, Project, Prompt, Role,
+        Attended, Attention, Block, Body, Dims, Heads, Init, Input, Layer, Numerics, Project, Prompt, Role, Stack,
         Transformer, Weights, causal_mask,
     };
 }
@@ -103,7 +103,7 @@ pub mod build {
 pub use error::{Error, Result};
 pub use peft::{
     AdapterStatus, Conversion, Loaded, MergeOptions, Merged, NewRows, Peft, PlainLora, Quantised, Report,
-    ReportRow, SiteShare, Status, combine, report,
+    ReportRow, SiteShare, Status, combine, provenance, report,
 };
 pub use run::model::Model;
 pub use seam::{Batch, Params, Pass, TaskType};

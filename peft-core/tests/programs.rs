@@ -118,13 +118,13 @@ fn finetune_reads_what_there_is() -> Result<()> {
         said("finetune", &arguments.chain(more.iter().copied()).collect::<Vec<_>>())
     };
     for (name, data, form) in [
-        ("a.txt", "the cat sat\nthe dog ran\n", "one text a line: 2 rows, 0 of them cut"),
+        ("a.txt", "the cat sat\nthe dog ran\n", "one text a line: 2 rows"),
         ("a.json", r#"["the cat sat", "the dog ran"]"#, "texts (`text`): 2 rows"),
         ("a.jsonl", r#"{"prompt": "the cat", "completion": " sat"}"#, "prompts and completions"),
         ("a.jsonl", r#"{"instruction": "the cat", "input": "", "output": "sat"}"#, "Alpaca's"),
         (
             "a.jsonl",
-            r#"{"messages": [{"role": "user", "content": "the cat"}]}"#,
+            r#"{"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}"#,
             "chats (`messages`): 1 rows",
         ),
     ] {
@@ -136,8 +136,9 @@ fn finetune_reads_what_there_is() -> Result<()> {
     ensure!(stderr.contains("warning: ") && stderr.contains("label: is not read"), "{stderr}");
     let cut = "{\"prompt\": \"the cat sat\", \"completion\": \" on\"}\n{\"prompt\": \"a\", \"completion\": \" mat\"}";
     let [stdout, stderr] = tune(cut, "a.jsonl", &["--length", "4"])?;
-    ensure!(stdout.contains("2 rows, 1 of them cut to 4"), "{stdout}");
-    ensure!(stderr.contains("warning: 1 rows are left out"), "{stderr}");
+    ensure!(stdout.contains("2 rows"), "{stdout}");
+    ensure!(stderr.contains("1 of 2 are longer than 4 tokens: cut"), "{stderr}");
+    ensure!(stderr.contains("1 of 2 are left out"), "{stderr}");
     Ok(())
 }
 

@@ -1,13 +1,15 @@
 //! What libtorch has and tch 0.24 does not, behind safe functions: whole optimizer steps in one call,
-//! byte-exact counters of tensor memory, kernels of 4-bit weights, the state of random generators, memory-mapped files, and loading CUDA's half of
-//! libtorch at run time.
+//! byte-exact counters of tensor memory, kernels of 4-bit weights, the state of random generators, layers that are computed
+//! again for their gradients, memory-mapped files, and loading CUDA's half of libtorch at run time.
 //!
 //! All `unsafe` code of the workspace is in this crate; `peft-core` forbids it.
 
 mod cuda;
 pub mod generator;
 pub mod nf4;
-pub use cuda::{CudaDevice, CudaError, cuda_device, load_cuda};
+mod recompute;
+pub use cuda::{CudaDevice, CudaError, cuda_device, cuda_driver, cuda_folder, load_cuda, loaded};
+pub use recompute::recomputed;
 
 use std::ffi::{CStr, c_char, c_int};
 use tch::Tensor;

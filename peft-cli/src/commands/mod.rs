@@ -7,6 +7,7 @@ mod convert;
 mod data;
 mod doctor;
 mod eval;
+mod fetch;
 mod generate;
 mod init;
 mod inspect;
@@ -29,6 +30,7 @@ pub enum Command {
     Plan(plan::Plan),
     Data(data::Data),
     Eval(eval::Eval),
+    Fetch(fetch::Fetch),
     Generate(generate::Generate),
     Inspect(inspect::Inspect),
     Merge(merge::Merge),
@@ -49,6 +51,7 @@ impl Command {
             Self::Plan(c) => c.run(output),
             Self::Data(c) => c.run(output),
             Self::Eval(c) => c.run(output),
+            Self::Fetch(c) => c.run(output),
             Self::Generate(c) => c.run(output),
             Self::Inspect(c) => c.run(output),
             Self::Merge(c) => c.run(output),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Where there is no terminal, a line at least so often, as far as updates are done in that time.
 const EVERY: Duration = Duration::from_secs(10);
-/// How much of the smoothed loss and speed is what they were before.
-const INERTIA: f64 = 0.95;
+/// Loss and speed are means of about so many updates.
+const SPAN: f64 = 20.0;
 
 /// Shows how far a training is, on stderr. On a terminal that is a bar; elsewhere, in a log file say, a line every ten
 /// seconds, and the last update. With `--quiet` it is nothing.
@@ -110,7 +110,7 @@ pub struct Pace {
 impl Pace {
     /// A training of `total` updates, of which `done` are behind it.
     pub fn new(done: u64, total: u64) -> Self {
-        let [loss, tokens, seconds] = [Smooth::default(); 3];
+        let [loss, tokens, seconds] = [Smooth::over(SPAN); 3];
         let (began, spent) = (Instant::now(), Duration::ZERO);
         Self { total, first: done, at: done, began, spent, loss, tokens, seconds, lr: 0.0 }
     }
@@ -184,17 +184,23 @@ impl Display for Span {
 }
 
 /// An exponential mean that does not lean to zero at its start. What is no number is passed over.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Smooth {
+    inertia: f64,
     sum: f64,
     weight: f64,
 }
 
 impl Smooth {
+    /// A mean of about so many values.
+    pub fn over(span: f64) -> Self {
+        Self { inertia: 1.0 - 1.0 / span, sum: 0.0, weight: 0.0 }
+    }
+
     pub fn take(&mut self, value: f64) {
         if value.is_finite() {
-            self.sum = INERTIA * self.sum + (1.0 - INERTIA) * value;
-            self.weight = INERTIA * self.weight + (1.0 - INERTIA);
+            self.sum = self.inertia * self.sum + (1.0 - self.inertia) * value;
+            self.weight = self.inertia * self.weight + (1.0 - self.inertia);
         }
     }
 

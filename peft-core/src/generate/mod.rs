@@ -171,6 +171,7 @@ fn aligned(batch: &Batch) -> Result<Batch> {
     }
     batch.check_mask(0)?;
     batch.check_untyped()?;
+    batch.check_unpacked()?;
     let Some(mask) = &batch.mask else { return Ok(Batch::dense(ids)) };
     let real = mask.f_ne(0)?.f_flip([1])?.f_cumsum(1, Kind::Int64)?;
     let right = real.f_eq(0)?.f_sum_dim_intlist(1, true, Kind::Int64)?;

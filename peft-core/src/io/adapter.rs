@@ -23,6 +23,10 @@ const PICKLE: &str = "adapter_model.bin";
 /// them, and passes over the file.
 pub const CLASSES: &str = "id2label.json";
 
+/// Name of the file that says what base an adapter is for ([`Provenance`](crate::provenance::Provenance)). Python PEFT passes
+/// over it.
+pub const PROVENANCE: &str = "peft_rs.json";
+
 /// What an adapter directory has.
 #[derive(Debug)]
 pub struct Files {
@@ -31,6 +35,8 @@ pub struct Files {
     pub tensors: BTreeMap<String, Tensor>,
     /// Names of the classes, in the order of their logits; empty where there are none.
     pub classes: Vec<String>,
+    /// `peft_rs.json`, where it is there.
+    pub provenance: Option<Value>,
 }
 
 /// The files of an adapter directory, of one save, as they are there, and the tensors' file. What they mean is for
@@ -55,7 +61,8 @@ fn read_files(dir: &Path) -> Result<(Files, PathBuf)> {
     peft_type(&config, &path.display().to_string())?;
     let [tensors, pickle] = [TENSORS, PICKLE].map(|name| dir.join(name));
     let path = if pickle.exists() && !tensors.exists() { pickle } else { tensors };
-    Ok((Files { config, tensors: io::tensors::read(&path)?, classes: classes(dir)? }, path))
+    let (tensors, classes, provenance) = (io::tensors::read(&path)?, classes(dir)?, provenance(dir)?);
+    Ok((Files { config, tensors, classes, provenance }, path))
 }
 
 /// Names of the classes that an adapter directory has, in the order of their logits; empty where it has none. To open the
@@ -83,8 +90,14 @@ pub fn classes(dir: impl AsRef<Path>) -> Result<Vec<String>> {
     Ok(named.into_values().map(str::to_owned).collect())
 }
 
+/// What an adapter directory says of the base that the adapter is for; `None` where it has no such file.
+pub(crate) fn provenance(dir: &Path) -> Result<Option<Value>> {
+    let path = dir.join(PROVENANCE);
+    path.exists().then(|| io::read_object(&path)).transpose()
+}
+
 /// What a save is in the way of.
-const OWN: Occupant = ("an adapter", &[CONFIG, TENSORS, PICKLE, CLASSES]);
+const OWN: Occupant = ("an adapter", &[CONFIG, TENSORS, PICKLE, CLASSES, PROVENANCE]);
 /// What it is not to be mixed with.
 const OTHER: Occupant = ("a model", &[names::MODEL]);
 
@@ -130,6 +143,10 @@ pub fn write(dir: impl AsRef<Path>, files: &Files, if_exists: IfExists) -> Resul
             let named = Value::Object(numbered.collect());
             saving.put(CLASSES, |file| json(&dir.join(CLASSES), file, &named))?;
         }
+    }
+    match &files.provenance {
+        None => saving.remove(PROVENANCE),
+        Some(made) => saving.put(PROVENANCE, |file| json(&dir.join(PROVENANCE), file, made))?,
     }
     saving.put(CONFIG, |file| json(&dir.join(CONFIG), file, &files.config))?;
     // Of the old one, for whoever reads that first.

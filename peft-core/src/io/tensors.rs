@@ -119,7 +119,8 @@ fn dtype_of(name: &str, t: &Tensor) -> Result<Dtype> {
     dtype(kind).ok_or_else(|| Error::Input(format!("tensor `{name}`: cannot write dtype {kind:?}")))
 }
 
-fn bytes(t: &Tensor) -> Result<Vec<u8>> {
+/// What a file has of a tensor, wherever that is.
+pub(crate) fn bytes(t: &Tensor) -> Result<Vec<u8>> {
     let t = t.f_detach()?.f_to(Device::Cpu)?.f_contiguous()?;
     let numel = t.numel();
     let mut bytes = vec![0u8; numel.saturating_mul(t.f_kind()?.elt_size_in_bytes())];
@@ -145,7 +146,8 @@ fn kind(dtype: Dtype) -> Option<Kind> {
     DTYPES.iter().find(|(d, _)| *d == dtype).map(|(_, k)| *k)
 }
 
-fn dtype(kind: Kind) -> Option<Dtype> {
+/// What safetensors call a dtype.
+pub(crate) fn dtype(kind: Kind) -> Option<Dtype> {
     DTYPES.iter().find(|(_, k)| *k == kind).map(|(d, _)| *d)
 }
 

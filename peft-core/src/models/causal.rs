@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::io::patched;
 use crate::models::hub_model::Family;
 use crate::run::Scope;
-use crate::seam::{Batch, Input, Layer, Pass, Prompt, Wanted, causal_mask};
+use crate::seam::{Batch, Documents, Input, Layer, Pass, Prompt, Wanted, causal_mask};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tch::{Kind, Tensor};
@@ -34,11 +34,25 @@ pub(super) struct Stream {
     pub x: Tensor,
     /// Position of each token, `[batch or 1, t]`.
     pub positions: Tensor,
-    /// What each window sees: an additive mask, or everything before.
-    masks: BTreeMap<Option<i64>, (Option<Tensor>, bool)>,
+    masks: Masks,
     virtual_tokens: i64,
     /// One more than the last position there can be.
     end: i64,
+}
+
+/// What each window sees: an additive mask, or everything before.
+#[derive(Debug)]
+pub(super) struct Masks(BTreeMap<Option<i64>, (Option<Tensor>, bool)>);
+
+impl Masks {
+    /// The call's state for a layer with one of the windows.
+    pub fn pass<'a>(&'a self, window: Option<i64>, pass: Pass<'a>) -> Result<Pass<'a>> {
+        let (mask, causal) = self
+            .0
+            .get(&window)
+            .ok_or_else(|| Error::Input(format!("the batch was not prepared for a window of {window:?}")))?;
+        Ok(Pass { mask: mask.as_ref(), causal: *causal, ..pass })
+    }
 }
 
 impl Stream {
@@ -54,6 +68,9 @@ impl Stream {
         let (cached, cached_virtual) = pass.cache.map_or((0, 0), |c| (c.len(), c.virtual_tokens()));
         batch.check_mask(cached.saturating_sub(cached_virtual))?;
         batch.check_untyped()?;
+        if batch.documents.is_some() {
+            check_packed(prompts, pass)?;
+        }
         let embeds = words.forward(batch.ids()?, pass)?;
         let mask = batch.additive_mask(embeds.kind())?;
         let input = Input { embeds, mask, position: 0, virtual_tokens: 0 };
@@ -63,6 +80,7 @@ impl Stream {
         let t = x.size3()?.1;
         let keys = cached.saturating_add(t);
         let positions = positions(batch, cached, t, virtual_tokens)?.f_add_scalar(position)?;
+        let longest = batch.documents.as_ref().map_or(keys, Documents::longest);
         let distinct: BTreeSet<Option<i64>> = windows.into_iter().collect();
         let masks = distinct.into_iter().map(|window| {
             let mask = match (&padding, window.filter(|w| *w < keys)) {
@@ -77,17 +95,20 @@ impl Stream {
             };
             Ok((window, mask))
         });
-        let masks = masks.collect::<Result<_>>()?;
-        Ok(Self { x, positions, masks, virtual_tokens, end: keys.saturating_add(position) })
+        let masks = Masks(masks.collect::<Result<_>>()?);
+        Ok(Self { x, positions, masks, virtual_tokens, end: longest.saturating_add(position) })
     }
 
-    /// The call's state for a layer with one of the windows.
+    /// What each window sees.
+    pub fn masks(&self) -> Masks {
+        let own =
+            |(mask, causal): &(Option<Tensor>, bool)| (mask.as_ref().map(Tensor::shallow_clone), *causal);
+        Masks(self.masks.0.iter().map(|(window, mask)| (*window, own(mask))).collect())
+    }
+
+    /// As [`Masks::pass`].
     pub fn pass<'a>(&'a self, window: Option<i64>, pass: Pass<'a>) -> Result<Pass<'a>> {
-        let (mask, causal) = self
-            .masks
-            .get(&window)
-            .ok_or_else(|| Error::Input(format!("the batch was not prepared for a window of {window:?}")))?;
-        Ok(Pass { mask: mask.as_ref(), causal: *causal, ..pass })
+        self.masks.pass(window, pass)
     }
 
     /// Logits of the last layer's normed output `x`, of the last position alone where the call asks for that.
@@ -111,8 +132,26 @@ impl Stream {
     }
 }
 
-/// `[batch or 1, t]`: virtual tokens from 0 on, then the batch's tokens.
+/// That texts in one row see nothing but themselves.
+fn check_packed(prompts: &[Box<dyn Prompt>], pass: Pass<'_>) -> Result<()> {
+    if pass.cache.is_some() {
+        return Err(Error::Input(
+            "rows that are several texts each (packed), with a cache of what came before them".into(),
+        ));
+    }
+    if !prompts.is_empty() {
+        let message = "rows that are several texts each (packed), with an adapter that puts virtual tokens before a row: each \
+                       text needs its own; train it on rows of one text";
+        return Err(Error::Input(message.into()));
+    }
+    Ok(())
+}
+
+/// `[batch or 1, t]`: virtual tokens from 0 on, then the batch's tokens, those of a packed text from 0 on.
 fn positions(batch: &Batch, cached: i64, t: i64, virtual_tokens: i64) -> Result<Tensor> {
+    if let Some(documents) = &batch.documents {
+        return documents.positions(t, batch.ids()?.device());
+    }
     let index = (Kind::Int64, batch.ids()?.device());
     let all = Tensor::f_arange_start(cached, cached.saturating_add(t), index)?.f_unsqueeze(0)?;
     let Some(mask) = &batch.mask else { return Ok(all) };

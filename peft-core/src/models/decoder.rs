@@ -11,7 +11,7 @@ use crate::models::hub_model::{Described, Family, HubModel};
 use crate::models::pre_norm::{FeedForward, PreNorm};
 use crate::models::rope::RopeConfig;
 use crate::run::{Architecture, Model, Scope};
-use crate::seam::{Batch, Dims, Layer, Pass, Prompt, Role, Transformer};
+use crate::seam::{Batch, Dims, Layer, Pass, Prompt, Role, Stack, Transformer};
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl DecoderConfig {
 pub struct Decoder {
     words: Layer,
     prompts: Vec<Box<dyn Prompt>>,
-    layers: Vec<PreNorm>,
+    layers: Stack<PreNorm>,
     norm: Layer,
     head: Layer,
     config: DecoderConfig,
@@ -193,9 +193,9 @@ impl Decoder {
         Ok(Self {
             words: model.embedding("embed_tokens", c.vocab_size, d)?,
             prompts: s.prompts()?,
-            layers: (0..c.num_hidden_layers)
-                .map(|i| layer(&model.at("layers").layer(i), c, c.window(i)))
-                .collect::<Result<_>>()?,
+            layers: Stack::new(
+                (0..c.num_hidden_layers).map(|i| layer(&model.at("layers").layer(i), c, c.window(i))),
+            )?,
             norm: model.rms_norm("norm", d, c.rms_norm_eps)?,
             head: head(s, c.tie_word_embeddings.then_some(WORDS), d, c.vocab_size)?,
             config: c.clone(),
@@ -207,13 +207,13 @@ impl Model for Decoder {
     fn forward(&self, batch: &Batch, pass: Pass<'_>) -> Result<Tensor> {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
-        let windows = self.layers.iter().map(|layer| layer.attention.window);
+        let windows = (0..c.num_hidden_layers).map(|i| c.window(i));
         let stream = Stream::enter(batch, &self.words, &self.prompts, windows, pass)?;
         let rope = c.rope.at(&stream.positions, c.head_dim, stream.x.kind())?;
-        let mut x = stream.x.shallow_clone();
-        for layer in &self.layers {
-            x = layer.forward(&x, Some(&rope), stream.pass(layer.attention.window, pass)?)?;
-        }
+        let masks = stream.masks();
+        let x = self.layers.forward(stream.x.shallow_clone(), pass, move |layer, x, pass| {
+            layer.forward(x, Some(&rope), masks.pass(layer.attention.window, pass)?)
+        })?;
         stream.leave(&self.norm.forward(&x, pass)?, &self.head, pass)
     }
 }

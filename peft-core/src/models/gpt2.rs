@@ -11,7 +11,7 @@ use crate::models::causal::{HEAD, Stream, head, written};
 use crate::models::hub_model::{Family, HubModel};
 use crate::models::pre_norm::{FeedForward, PreNorm};
 use crate::run::{Architecture, Model, Scope};
-use crate::seam::{Batch, Dims, Layer, Pass, Prompt, Role, TaskType, Transformer};
+use crate::seam::{Batch, Dims, Layer, Pass, Prompt, Role, Stack, TaskType, Transformer};
 use serde_json::Value;
 use std::sync::Arc;
 use tch::Tensor;
@@ -149,7 +149,7 @@ pub struct Gpt2 {
     words: Layer,
     prompts: Vec<Box<dyn Prompt>>,
     positions: Layer,
-    layers: Vec<PreNorm>,
+    layers: Stack<PreNorm>,
     norm: Layer,
     head: Layer,
     config: Gpt2Config,
@@ -166,7 +166,7 @@ impl Gpt2 {
             words: t.embedding("wte", c.vocab_size, d)?,
             prompts: s.prompts()?,
             positions: t.embedding("wpe", c.n_positions, d)?,
-            layers: (0..c.n_layer).map(|i| layer(&t.at("h").layer(i), c)).collect::<Result<_>>()?,
+            layers: Stack::new((0..c.n_layer).map(|i| layer(&t.at("h").layer(i), c)))?,
             norm: t.layer_norm("ln_f", d, c.layer_norm_epsilon)?,
             head: head(s, c.tie_word_embeddings.then_some(WORDS), d, c.vocab_size)?,
             config: c.clone(),
@@ -182,10 +182,8 @@ impl Model for Gpt2 {
         stream.check_positions(c.n_positions)?;
         let inner = stream.pass(None, pass)?;
         let x = stream.x.f_add(&self.positions.forward(&stream.positions, inner)?)?;
-        let mut x = inner.dropped(x, c.embd_pdrop)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, None, inner)?;
-        }
+        let x = inner.dropped(x, c.embd_pdrop)?;
+        let x = self.layers.forward(x, inner, |layer, x, pass| layer.forward(x, None, pass))?;
         stream.leave(&self.norm.forward(&x, inner)?, &self.head, pass)
     }
 }

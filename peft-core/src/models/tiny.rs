@@ -7,8 +7,8 @@
 use crate::error::{Error, Result};
 use crate::run::{Architecture, Model, Scope};
 use crate::seam::{
-    Attention, Batch, Block, Dims, Heads, Init, Input, Layer, Numerics, Params, Pass, Prompt, Role, TaskType,
-    Transformer,
+    Attention, Batch, Block, Dims, Heads, Init, Input, Layer, Numerics, Params, Pass, Prompt, Role, Stack,
+    TaskType, Transformer,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -71,7 +71,7 @@ impl TinyConfig {
 pub struct Tiny {
     embed: Layer,
     prompts: Vec<Box<dyn Prompt>>,
-    layers: Vec<TinyLayer>,
+    layers: Stack<TinyLayer>,
     head: Layer,
     vocab: i64,
 }
@@ -118,9 +118,7 @@ impl Tiny {
         Ok(Self {
             embed: s.embedding("embed", c.vocab, c.hidden)?,
             prompts: s.prompts()?,
-            layers: (0..c.layers)
-                .map(|i| TinyLayer::new(&s.at("layers").layer(i), c))
-                .collect::<Result<_>>()?,
+            layers: Stack::new((0..c.layers).map(|i| TinyLayer::new(&s.at("layers").layer(i), c)))?,
             head: s.linear("head", c.hidden, c.classes, true)?,
             vocab: c.vocab,
         })
@@ -133,13 +131,11 @@ impl Model for Tiny {
             return Err(Error::Input("the tiny model takes rows of one length, without a mask".into()));
         }
         batch.check_ids(self.vocab)?;
+        batch.check_unpacked()?;
         let embeds = self.embed.forward(batch.ids()?, pass)?;
         let input = Input { embeds, mask: None, position: 0, virtual_tokens: 0 };
         let input = self.prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;
-        let mut x = input.embeds;
-        for layer in &self.layers {
-            x = layer.forward(&x, pass)?;
-        }
+        let mut x = self.layers.forward(input.embeds, pass, |layer, x, pass| layer.forward(x, pass))?;
         if input.virtual_tokens > 0 {
             x = x.f_slice(1, input.virtual_tokens, None, 1)?;
         }

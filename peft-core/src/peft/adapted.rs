@@ -48,7 +48,7 @@ impl Adapted {
     /// Its files; `None` for a method that has no file form.
     pub fn files(&self) -> Result<Option<Files>> {
         let Some(config) = self.file()? else { return Ok(None) };
-        Ok(Some(Files { config, tensors: self.export()?, classes: self.classes.clone() }))
+        Ok(Some(Files { config, tensors: self.export()?, classes: self.classes.clone(), provenance: None }))
     }
 
     /// Its file's tensors.

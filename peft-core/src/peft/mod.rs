@@ -8,6 +8,7 @@ mod kept;
 mod load;
 mod merge;
 mod mixed;
+pub mod provenance;
 pub(crate) mod quantised;
 pub mod report;
 mod resize;

@@ -3,8 +3,10 @@
 use crate::error::{Error, Result};
 use crate::io;
 use crate::io::IfExists;
+use crate::io::adapter::Files;
 use crate::peft::Peft;
 use crate::peft::load::Places;
+use crate::peft::provenance::{OtherBase, Provenance};
 use crate::peft::report::commas;
 use crate::run::Scope;
 use crate::seam::numel;
@@ -99,12 +101,32 @@ impl Peft {
     /// # Errors
     /// As [`Peft::save`].
     pub fn save_with(&self, name: &str, dir: impl AsRef<Path>, if_exists: IfExists) -> Result<()> {
-        let a = self.adapter(name)?;
-        let Some(files) = a.files()? else {
-            let message = "this method has no file form";
-            return Err(Error::config(a.resolved.method.name(), "adapter_config.json", message));
-        };
+        io::adapter::write(dir, &self.files(name)?, if_exists)
+    }
+
+    /// As [`Peft::save_with`], and beside PEFT's files, which stay as they are, `peft_rs.json`: what base the adapter is for.
+    /// [`Peft::load`] asks that of a base.
+    ///
+    /// # Errors
+    /// As [`Peft::save`].
+    pub fn save_with_provenance(
+        &self,
+        name: &str,
+        dir: impl AsRef<Path>,
+        if_exists: IfExists,
+        made: &Provenance,
+    ) -> Result<()> {
+        let files = Files { provenance: Some(made.json()?), ..self.files(name)? };
         io::adapter::write(dir, &files, if_exists)
+    }
+
+    /// What is saved of an adapter.
+    fn files(&self, name: &str) -> Result<Files> {
+        let a = self.adapter(name)?;
+        a.files()?.ok_or_else(|| {
+            let message = "this method has no file form";
+            Error::config(a.resolved.method.name(), "adapter_config.json", message)
+        })
     }
 
     /// Removes an adapter.
@@ -190,6 +212,14 @@ impl Peft {
     /// # Errors
     /// As [`Peft::load`], and for a folder without any adapter; nothing is added then.
     pub fn load_all(&mut self, dir: impl AsRef<Path>) -> Result<Loaded> {
+        self.load_all_with(dir, OtherBase::Refuse)
+    }
+
+    /// As [`Peft::load_all`], of adapters for another base as well, if `other` says so.
+    ///
+    /// # Errors
+    /// As [`Peft::load_all`].
+    pub fn load_all_with(&mut self, dir: impl AsRef<Path>, other: OtherBase) -> Result<Loaded> {
         let dir = dir.as_ref();
         let mut found: Vec<(String, PathBuf)> = Vec::new();
         io::settle(dir, io::adapter::CONFIG)?;
@@ -218,7 +248,7 @@ impl Peft {
         }
         let mut loaded = Loaded::default();
         for (name, path) in found {
-            match self.load(&name, &path) {
+            match self.load_with(&name, &path, other) {
                 Ok(warnings) => loaded.warnings.extend(warnings),
                 Err(e) => {
                     loaded.names.iter().try_for_each(|name| self.delete(name))?;

@@ -2,7 +2,7 @@
 
 use crate::run::carried::Carried;
 use crate::seam::{Counting, Method, Overlay, Params, Resolved};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 /// One active adapter, and how often the constructor met a place that it adapts.
 #[derive(Debug)]
@@ -13,11 +13,13 @@ pub(crate) struct Active<'a> {
     /// Weights of the base that its file has beside.
     pub carried: Option<&'a Carried>,
     pub hits: Cell<usize>,
+    /// Where its adapters are: names of the base's parameters, of layers, and of sites, where there are no weights.
+    pub places: RefCell<Vec<String>>,
 }
 
 impl<'a> Active<'a> {
     pub fn new(name: &'a str, resolved: &'a Resolved, params: &'a Params) -> Self {
-        Self { name, resolved, params, carried: None, hits: Cell::new(0) }
+        Self { name, resolved, params, carried: None, hits: Cell::new(0), places: RefCell::default() }
     }
 
     pub fn method(&self) -> &'a dyn Method {

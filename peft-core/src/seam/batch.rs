@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::seam::attention::lowest;
+use crate::seam::documents::Documents;
 use crate::seam::pass::Pass;
 use std::fmt::Debug;
 use tch::{Kind, Tensor};
@@ -17,6 +18,8 @@ pub struct Batch {
     /// `[batch, length]`, which text of a pair each token is of, for models that were trained with such types (BERT);
     /// `None` is type 0 throughout.
     pub token_types: Option<Tensor>,
+    /// The texts of which rows are made that are [packed](Batch::packed); `None` where each row is one.
+    pub documents: Option<Documents>,
 }
 
 /// What the rows of a [`Batch`] are made of.
@@ -31,7 +34,7 @@ pub enum Data {
 impl Batch {
     /// A batch of token ids `[batch, length]` without padding.
     pub fn dense(ids: Tensor) -> Self {
-        Self { data: Data::Ids(ids), mask: None, token_types: None }
+        Self { data: Data::Ids(ids), mask: None, token_types: None, documents: None }
     }
 
     /// A batch of token ids `[batch, length]`, and which of them are real: 1, and 0 for padding.
@@ -41,7 +44,7 @@ impl Batch {
 
     /// A batch of features `[batch, ..]`, for a model that does not read tokens.
     pub fn of_features(features: Tensor) -> Self {
-        Self { data: Data::Features(features), mask: None, token_types: None }
+        Self { data: Data::Features(features), mask: None, token_types: None, documents: None }
     }
 
     /// The token ids.
@@ -77,6 +80,15 @@ impl Batch {
         Ok(typed)
     }
 
+    /// With rows that are several texts each, for a causal model to learn as if each were alone.
+    ///
+    /// # Errors
+    /// Other rows than those of the ids, or texts that are longer than they.
+    pub fn packed(self, documents: Documents) -> Result<Self> {
+        documents.check(self.ids()?.size2()?)?;
+        Ok(Self { documents: Some(documents), ..self })
+    }
+
     /// Rows of ids, padded on the right with `pad` to the longest of them.
     ///
     /// # Errors
@@ -104,13 +116,20 @@ impl Batch {
         Ok(Self { mask, ..Self::dense(tensor(&ids)?) })
     }
 
-    /// The labels of a causal model that learns to go on as these rows do: the ids, and −100 for padding. See
-    /// [`next_token_loss`](crate::train::next_token_loss).
+    /// The labels of a causal model that learns to go on as these rows do: the ids, and −100 for padding and what
+    /// [nothing predicts](Batch::predicted). See [`next_token_loss`](crate::train::next_token_loss).
     pub fn next_token_labels(&self) -> Result<Tensor> {
         match &self.mask {
-            Some(mask) => Ok(self.ids()?.f_masked_fill(&mask.f_eq(0)?, -100)?),
-            None => Ok(self.ids()?.shallow_clone()),
+            Some(mask) => self.predicted(self.ids()?.f_masked_fill(&mask.f_eq(0)?, -100)?),
+            None => self.predicted(self.ids()?.shallow_clone()),
         }
+    }
+
+    /// `labels` `[batch, length]` with −100 where a packed text begins: the one before does not predict it.
+    pub fn predicted(&self, labels: Tensor) -> Result<Tensor> {
+        let Some(documents) = &self.documents else { return Ok(labels) };
+        let first = documents.positions(labels.size2()?.1, labels.device())?.f_eq(0)?;
+        Ok(labels.f_masked_fill(&first, -100)?)
     }
 
     /// Checks that there is an id, and that every one is below `vocab`. The ids themselves on the CPU alone: elsewhere it
@@ -152,6 +171,16 @@ impl Batch {
         }
     }
 
+    /// Checks that no row is several texts: for what takes each row for one.
+    pub fn check_unpacked(&self) -> Result<()> {
+        match &self.documents {
+            Some(_) => Err(Error::Input(
+                "rows that are several texts each (packed) are for a causal model to learn: here each row is one".into(),
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn check_types_shape(&self) -> Result<()> {
         let ids = self.ids()?.size();
         match self.token_types.as_ref().map(Tensor::size) {
@@ -175,13 +204,20 @@ impl Batch {
         }
     }
 
-    /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`: 0, and the dtype's lowest
-    /// number for padding.
+    /// The mask in the form that attention adds to its scores, `[batch, 1, 1, length]`, and for packed rows `[batch, 1,
+    /// length, length]`: 0, and the dtype's lowest number for padding and between two texts.
     pub fn additive_mask(&self, kind: Kind) -> Result<Option<Tensor>> {
-        let Some(mask) = &self.mask else { return Ok(None) };
-        let hidden = mask.f_eq(0)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
-        let zeros = Tensor::f_zeros(hidden.size(), (kind, mask.device()))?;
-        Ok(Some(zeros.f_masked_fill(&hidden, lowest(kind))?))
+        let padding = self.mask.as_ref().map(|mask| -> Result<Tensor> {
+            let hidden = mask.f_eq(0)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
+            let zeros = Tensor::f_zeros(hidden.size(), (kind, mask.device()))?;
+            Ok(zeros.f_masked_fill(&hidden, lowest(kind))?)
+        });
+        let padding = padding.transpose()?;
+        let Some(documents) = &self.documents else { return Ok(padding) };
+        let (size, device) = (self.ids()?.size2()?, self.ids()?.device());
+        documents.check(size)?;
+        let apart = documents.additive_mask(size.1, (kind, device))?;
+        Ok(Some(padding.map_or_else(|| Ok(apart.shallow_clone()), |padding| apart.f_minimum(&padding))?))
     }
 }
 

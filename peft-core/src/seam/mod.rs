@@ -9,6 +9,7 @@ pub(crate) mod attention;
 pub(crate) mod batch;
 pub(crate) mod cache;
 pub(crate) mod dims;
+pub(crate) mod documents;
 pub(crate) mod init;
 pub(crate) mod kernel;
 pub(crate) mod layer;
@@ -19,6 +20,7 @@ pub(crate) mod numerics;
 pub(crate) mod params;
 pub(crate) mod pass;
 pub(crate) mod site;
+pub(crate) mod stack;
 pub(crate) mod twin;
 
 pub use attention::{
@@ -27,6 +29,7 @@ pub use attention::{
 pub use batch::{Batch, Data, Input, Prompt};
 pub use cache::KvCache;
 pub use dims::{Dims, TaskType, Transformer};
+pub use documents::Documents;
 pub use init::Init;
 pub use kernel::{Base, Kernel, OwnKernel, Weights};
 pub use layer::{Adapter, Block, Body, Inner, Layer};
@@ -36,6 +39,7 @@ pub use numerics::Numerics;
 pub use params::Params;
 pub use pass::{Pass, Wanted};
 pub use site::{Outline, PREFIX, Place, Role, Site, SiteKind, SiteOutline};
+pub use stack::Stack;
 
 pub(crate) use attention::attend_to;
 pub(crate) use batch::outside;

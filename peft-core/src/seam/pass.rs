@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::seam::cache::KvCache;
+use std::num::NonZeroUsize;
 use tch::Tensor;
 
 /// What travels with one forward call, and is kept nowhere: views hold no per-call state.
@@ -18,6 +19,9 @@ pub struct Pass<'a> {
     pub cache: Option<&'a KvCache>,
     /// Which positions logits are wanted for.
     pub wanted: Wanted,
+    /// So many layers at a time are computed again for the gradients, instead of keeping what is within them; see
+    /// [`Stack`](crate::build::Stack).
+    pub recompute: Option<NonZeroUsize>,
 }
 
 /// Which of a causal model's logits a call wants.

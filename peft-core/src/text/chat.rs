@@ -2,10 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::io;
-use crate::text::render::environment;
+use crate::text::render::{MARKS, environment};
 use crate::text::tokenizer::SPECIAL_TOKENS;
 use minijinja::value::Serde;
-use minijinja::{Environment, context};
+use minijinja::{Environment, Template, context};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ const FILE: &str = "chat_template.jinja";
 const DEFAULT: &str = "default";
 /// The template for chats with tools, where there is one of its own.
 const TOOL_USE: &str = "tool_use";
+/// What the name of a template's copy ends with whose marks are seen.
+const MARKED: &str = " with marks";
 
 /// The chat template of a model directory, rendered as `apply_chat_template` of transformers does.
 #[derive(Debug)]
@@ -54,8 +56,15 @@ impl ChatTemplate {
         }
         let mut environment = environment().map_err(|e| broken(&path, &e))?;
         for (name, source) in sources {
-            let source = without_generation(&source);
-            environment.add_template_owned(name, source).map_err(|e| broken(&path, &e))?;
+            let plain = generation(&source, ["if true", "endif"]);
+            // Where there are no marks the two are the same.
+            let marked = generation(&source, MARKS);
+            if marked != plain {
+                environment
+                    .add_template_owned(format!("{name}{MARKED}"), marked)
+                    .map_err(|e| broken(&path, &e))?;
+            }
+            environment.add_template_owned(name, plain).map_err(|e| broken(&path, &e))?;
         }
         Ok(Some(Self { environment, path, special }))
     }
@@ -65,11 +74,31 @@ impl ChatTemplate {
     /// # Errors
     /// What the template refuses (roles that do not alternate, say), and what Python would print in a way of its own.
     pub fn render(&self, messages: &[Value], tools: Option<&Value>, generate: bool) -> Result<String> {
-        let tool_use = tools.and_then(|_| self.environment.get_template(TOOL_USE).ok());
-        let template = match tool_use {
-            Some(template) => template,
-            None => self.environment.get_template(DEFAULT).map_err(|e| broken(&self.path, &e))?,
-        };
+        let name = self.name(tools);
+        let template = self.environment.get_template(name).map_err(|e| broken(&self.path, &e))?;
+        self.rendered(&template, messages, tools, generate)
+    }
+
+    /// The text of a chat with marks around what the assistant writes; `None` for a template that has none.
+    pub(super) fn marked(&self, messages: &[Value], tools: Option<&Value>) -> Result<Option<String>> {
+        let name = format!("{}{MARKED}", self.name(tools));
+        let Ok(template) = self.environment.get_template(&name) else { return Ok(None) };
+        self.rendered(&template, messages, tools, false).map(Some)
+    }
+
+    /// The name of the template for a chat with these tools.
+    fn name(&self, tools: Option<&Value>) -> &'static str {
+        let own = tools.is_some() && self.environment.get_template(TOOL_USE).is_ok();
+        if own { TOOL_USE } else { DEFAULT }
+    }
+
+    fn rendered(
+        &self,
+        template: &Template<'_, '_>,
+        messages: &[Value],
+        tools: Option<&Value>,
+        generate: bool,
+    ) -> Result<String> {
         let messages: Vec<Value> = messages.iter().map(plain).collect();
         let context = context! {
             messages => Serde(messages),
@@ -130,8 +159,9 @@ fn sources(dir: &Path, config: &Map<String, Value>) -> Result<Option<(PathBuf, B
     if sources.contains_key(DEFAULT) { Ok(Some((path, sources))) } else { Err(wrong()) }
 }
 
-/// `{% generation %}` marks what the assistant says, and prints nothing of its own.
-fn without_generation(source: &str) -> String {
+/// A template with other tags for `generation` and `endgeneration`, which mark what the assistant writes and print nothing
+/// of their own.
+fn generation(source: &str, [begin, end]: [&str; 2]) -> String {
     let mut out = String::new();
     let mut rest = source;
     while let Some((before, after)) = rest.split_once("{%") {
@@ -141,8 +171,8 @@ fn without_generation(source: &str) -> String {
         let Some((tag, after)) = rest.split_once("%}") else { break };
         let word = tag.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         let instead = match word {
-            "generation" => "if true",
-            "endgeneration" => "endif",
+            "generation" => begin,
+            "endgeneration" => end,
             _ => continue,
         };
         out.push_str(&tag.replace(word, instead));
@@ -175,7 +205,7 @@ mod tests {
     fn the_marks_of_what_is_generated_print_nothing() {
         let marked = "{%- if x -%}{%- generation %}a{% endgeneration -%}{% endif %}{{ '{%' }}";
         assert_eq!(
-            without_generation(marked),
+            generation(marked, ["if true", "endif"]),
             "{%- if x -%}{%- if true %}a{% endif -%}{% endif %}{{ '{%' }}"
         );
     }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::text::messages::{marks, messages, tools};
-use crate::text::records::{Record, records, unread};
+use crate::text::records::{Record, has_fields, records, unread};
 use crate::text::{dataset, source};
 use crate::warning::Warning;
 use serde_json::{Map, Value};
@@ -142,7 +142,8 @@ impl Form {
 }
 
 impl Corpus {
-    /// Reads a file: JSON if it is called `.jsonl`, `.json` or `.ndjson`, else one text a line. Blank lines are skipped.
+    /// Reads a file: JSON if it is called `.jsonl`, `.json` or `.ndjson`, a table if it is called `.csv` or `.tsv`, else one
+    /// text a line. Blank lines are skipped.
     ///
     /// # Errors
     /// A file that is no text in UTF-8, with the command that converts it; every wrong row by its line: no JSON, a field
@@ -150,7 +151,7 @@ impl Corpus {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = source::read(path)?;
-        if !is_json(path) {
+        if !has_fields(path) {
             return lines(path, &text);
         }
         let records = records(path, &text, r#"{"text": "..."}"#)?;
@@ -173,7 +174,7 @@ impl Corpus {
     }
 }
 
-/// Texts alone: those of a file of JSON (`.jsonl` or `.json`) with a `text` or a `sentence` each, and the lines of any other
+/// Texts alone: those of a file of JSON (`.jsonl` or `.json`) or a table (`.csv`, `.tsv`) with a `text` or a `sentence` each, and the lines of any other
 /// file. Blank lines are skipped. What else the rows have, labels say, is not looked at: these are texts to predict
 /// something of.
 ///
@@ -182,16 +183,11 @@ impl Corpus {
 pub fn texts(path: impl AsRef<Path>) -> Result<Vec<String>> {
     let path = path.as_ref();
     let file = source::read(path)?;
-    if is_json(path) {
+    if has_fields(path) {
         return dataset::texts(&records(path, &file, r#"{"text": "..."}"#)?);
     }
     let text = |row| if let Example::Text(text) = row { Some(text) } else { None };
     Ok(lines(path, &file)?.rows.into_iter().filter_map(text).collect())
-}
-
-fn is_json(path: &Path) -> bool {
-    let named = |suffix: &&str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix));
-    ["jsonl", "json", "ndjson"].iter().any(named)
 }
 
 /// One text a line. Nothing but a line feed, with or without a carriage return before it, ends a line: a line separator

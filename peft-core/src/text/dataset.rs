@@ -1,10 +1,10 @@
 //! What a classifier learns: texts, or pairs of them, with their labels.
 
 use crate::error::{Error, Result};
-use crate::text::records::{Record, brief, records, unread};
+use crate::text::label::Label;
+use crate::text::records::{Record, records, unread};
 use crate::text::source;
 use crate::warning::Warning;
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -20,58 +20,43 @@ pub const PAIRS: &[[&str; 2]] = &[
 /// Names of a text alone.
 const SINGLE: &[&str] = &["text", "sentence"];
 
-/// Texts with their labels.
+/// Texts with their labels: names of classes, or numbers (`f32`) that are learned by regression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dataset {
+pub struct Dataset<L = String> {
     pub path: PathBuf,
-    pub rows: Vec<Row>,
+    pub rows: Vec<Row<L>>,
     /// Fields that were not read.
     pub warnings: Vec<Warning>,
 }
 
 /// One labelled text, or pair of texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct Row<L = String> {
     pub text: String,
     /// The second text of a pair.
     pub pair: Option<String>,
-    pub label: String,
+    pub label: L,
 }
 
 impl Dataset {
-    /// Reads a file of JSON. Labels are strings, booleans or integers, 1.0 for 1 too; blank lines are skipped.
+    /// Reads a file of JSON, or a table (`.csv`, `.tsv`). Labels are strings, booleans or integers, 1.0 for 1 too; blank
+    /// lines are skipped.
     ///
     /// # Errors
     /// A file that is no text in UTF-8, with the command that converts it; every wrong row by its line: no JSON, no text,
     /// no label, one that is no class; a file without rows; labels that are all −1, as in GLUE's test sets.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = source::read(path)?;
-        let records = records(path, &text, r#"{"text": "...", "label": "..."}"#)?;
-        let names = names(&records)?;
-        let row = |record: &Record| -> Result<Row> {
-            let label = label(record)?;
-            let (text, pair) = names.of(record)?;
-            Ok(Row { text, pair, label })
-        };
-        let rows = records.iter().map(row).collect::<Result<Vec<_>>>()?;
-        if rows.iter().all(|row| row.label == "-1") {
-            let message = "every `label` is -1, as in GLUE's test sets, where the classes are hidden: nothing to learn \
-                           or to compare with (to predict, read the texts alone)";
-            return Err(Error::format(path, message));
-        }
-        let what = "labelled texts";
-        let mut warnings = unread(path, &records, &[&names.fields()[..], &["label"]].concat(), what);
-        let hidden = rows.iter().filter(|row| row.label == "-1").count();
+        let mut data = Self::labelled(path.as_ref())?;
+        let hidden = data.rows.iter().filter(|row| row.label.hidden()).count();
         if hidden > 0 {
             let message = format!(
                 "is -1 in {hidden} of {} rows: that is a class like the others here, the first one; where it stands for no \
                  label (SNLI), leave those rows out",
-                rows.len()
+                data.rows.len()
             );
-            warnings.push(Warning::new(path.display(), "label", message));
+            data.warnings.push(Warning::new(data.path.display(), "label", message));
         }
-        Ok(Self { path: path.to_owned(), rows, warnings })
+        Ok(data)
     }
 
     /// The labels there are: integers by size, so that classes from 0 on keep their numbers, all others by the alphabet.
@@ -82,6 +67,52 @@ impl Dataset {
             labels.sort_by_key(|l| l.parse::<i64>().unwrap_or_default());
         }
         labels
+    }
+}
+
+impl Dataset<f32> {
+    /// Reads the same files with numbers for labels, which a model learns by regression.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`]; a label that is no number, or none that an `f32` has.
+    ///
+    /// ```no_run
+    /// use peft_core::hub::{self, Head};
+    /// use peft_core::tch::Device;
+    /// use peft_core::text::Dataset;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let data = Dataset::numbers("stsb/train.jsonl")?; // sentence1, sentence2 and a label from 0 to 5
+    /// let peft = hub::open("models/bert", Device::Cpu, Head::Fresh(1))?.peft;
+    /// let encoded = hub::encoder("models/bert", &peft)?.encode_numbers(&data)?;
+    /// let (batch, numbers) = encoded.batch(&[0, 1, 2], Device::Cpu)?; // numbers: f32, [3]
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn numbers(path: impl AsRef<Path>) -> Result<Self> {
+        Self::labelled(path.as_ref())
+    }
+}
+
+#[expect(private_bounds, reason = "what a label can be is said by who reads them")]
+impl<L: Label> Dataset<L> {
+    fn labelled(path: &Path) -> Result<Self> {
+        let text = source::read(path)?;
+        let records = records(path, &text, r#"{"text": "...", "label": "..."}"#)?;
+        let names = names(&records)?;
+        let row = |record: &Record| -> Result<Row<L>> {
+            let label = L::read(record)?;
+            let (text, pair) = names.of(record)?;
+            Ok(Row { text, pair, label })
+        };
+        let rows = records.iter().map(row).collect::<Result<Vec<_>>>()?;
+        if rows.iter().all(|row| row.label.hidden()) {
+            let message = "every `label` is -1, as in GLUE's test sets, where the labels are hidden: nothing to learn \
+                           or to compare with (to predict, read the texts alone)";
+            return Err(Error::format(path, message));
+        }
+        let warnings = unread(path, &records, &[&names.fields()[..], &["label"]].concat(), L::ROWS);
+        Ok(Self { path: path.to_owned(), rows, warnings })
     }
 }
 
@@ -137,25 +168,5 @@ impl Names {
     fn of(&self, record: &Record) -> Result<(String, Option<String>)> {
         let pair = self.pair.map(|pair| record.text(pair).map(str::to_owned)).transpose()?;
         Ok((record.text(self.text)?.to_owned(), pair))
-    }
-}
-
-fn label(record: &Record) -> Result<String> {
-    let wrong = |value: &Value, why: &str| {
-        Err(record
-            .wrong(format!("`label` is {}, expected a string or an integer{why}", brief(&value.to_string()))))
-    };
-    match record.get("label") {
-        None => Err(record.wrong(format!("no `label` ({})", record.names()))),
-        Some(Value::String(label)) => Ok(label.clone()),
-        Some(Value::Bool(label)) => Ok(label.to_string()),
-        Some(value @ Value::Number(number)) => match number.as_f64() {
-            _ if number.is_i64() || number.is_u64() => Ok(number.to_string()),
-            // Tables with a gap somewhere are written with floats.
-            Some(x) if x.fract() == 0.0 && x.abs() < 1e15 => Ok((x as i64).to_string()),
-            _ => wrong(value, ": a score and no class, and regression has no head here"),
-        },
-        Some(value @ Value::Array(_)) => wrong(value, ": several classes a text are not supported"),
-        Some(value) => wrong(value, ""),
     }
 }

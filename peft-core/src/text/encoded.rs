@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::seam::Batch;
+use tch::kind::Element;
 use tch::{Device, Tensor};
 
 /// Texts as token ids, for a classifier to judge.
@@ -15,29 +16,16 @@ pub struct Inputs {
     pub(super) pad: i64,
 }
 
-/// Rows as token ids and class numbers.
+/// Rows as token ids and their labels: class numbers, or with `f32` what is learned by regression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoded {
+pub struct Encoded<L = i64> {
     pub ids: Vec<Vec<i64>>,
     /// As [`Inputs::token_types`].
     pub token_types: Option<Vec<Vec<i64>>>,
-    pub labels: Vec<i64>,
+    pub labels: Vec<L>,
     /// How many texts were cut to fit the model.
     pub truncated: usize,
     pub(super) pad: i64,
-}
-
-/// Texts as token ids, for a causal model to learn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequences {
-    pub ids: Vec<Vec<i64>>,
-    /// How many tokens of each are given, its prompt, and not learned.
-    pub given: Vec<usize>,
-    /// How many texts were cut to fit the model.
-    pub truncated: usize,
-    /// How many of those are left out, as the cut leaves their prompt alone.
-    pub dropped: usize,
-    pad: i64,
 }
 
 impl Inputs {
@@ -57,7 +45,7 @@ impl Inputs {
     }
 }
 
-impl Encoded {
+impl<L: Element + Copy> Encoded<L> {
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -68,43 +56,12 @@ impl Encoded {
         self.ids.is_empty()
     }
 
-    /// The given rows as a batch, padded on the right to the longest of them, and their classes `[rows]`.
+    /// The given rows as a batch, padded on the right to the longest of them, and their labels `[rows]`: int64
+    /// for classes, float32 for numbers.
     pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
-        let classes = pick(&self.labels, rows)?.into_iter().copied().collect::<Vec<i64>>();
+        let labels = pick(&self.labels, rows)?.into_iter().copied().collect::<Vec<L>>();
         let batch = batch(&self.ids, self.token_types.as_deref(), self.pad, rows, device)?;
-        Ok((batch, Tensor::f_from_slice(&classes)?.f_to(device)?))
-    }
-}
-
-impl Sequences {
-    pub(super) fn new(pad: i64) -> Self {
-        Self { ids: Vec::new(), given: Vec::new(), truncated: 0, dropped: 0, pad }
-    }
-
-    /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// The given rows as a batch, padded on the right to the longest of them, and their labels `[rows, length]`: the
-    /// ids, −100 for padding and for what is given.
-    pub fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
-        let batch = Batch::padded(&pick(&self.ids, rows)?, self.pad, device)?;
-        let given = pick(&self.given, rows)?.into_iter().copied();
-        let given: Vec<i64> = given.map(|n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
-        let labels = batch.next_token_labels()?;
-        if given.iter().all(|n| *n == 0) {
-            return Ok((batch, labels));
-        }
-        let at = Tensor::f_arange(batch.ids()?.size2()?.1, (tch::Kind::Int64, device))?;
-        let given = at.f_less_tensor(&Tensor::f_from_slice(&given)?.f_to(device)?.f_unsqueeze(1)?)?;
-        let labels = labels.f_masked_fill(&given, -100)?;
-        Ok((batch, labels))
+        Ok((batch, Tensor::f_from_slice(&labels)?.f_to(device)?))
     }
 }
 
@@ -123,7 +80,7 @@ fn batch(
     }
 }
 
-fn pick<'a, T>(all: &'a [T], rows: &[usize]) -> Result<Vec<&'a T>> {
+pub(super) fn pick<'a, T>(all: &'a [T], rows: &[usize]) -> Result<Vec<&'a T>> {
     let missing = || Error::Input(format!("a row beyond the {} there are", all.len()));
     rows.iter().map(|r| all.get(*r).ok_or_else(missing)).collect()
 }

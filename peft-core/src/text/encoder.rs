@@ -8,8 +8,9 @@ use crate::text::limits::Limits;
 use crate::text::tokenizer::Alphabet;
 use crate::text::{Dataset, tokenizer};
 use serde_json::Value;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use tokenizers::{EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationParams};
+use tokenizers::{EncodeInput, Encoding, PostProcessor, PostProcessorWrapper, Tokenizer, TruncationParams};
 
 /// A tokenizer with the model's limits.
 #[derive(Debug)]
@@ -71,7 +72,18 @@ impl TextEncoder {
             })?;
             Ok(i64::try_from(class).unwrap_or(i64::MAX))
         });
-        let labels = classes.collect::<Result<_>>()?;
+        self.labelled(data, classes.collect::<Result<_>>()?)
+    }
+
+    /// The same of a dataset with numbers, which a model learns by regression.
+    ///
+    /// # Errors
+    /// A text without a token; a token id beyond the model's vocabulary.
+    pub fn encode_numbers(&self, data: &Dataset<f32>) -> Result<Encoded<f32>> {
+        self.labelled(data, data.rows.iter().map(|row| row.label).collect())
+    }
+
+    fn labelled<L, M>(&self, data: &Dataset<L>, labels: Vec<M>) -> Result<Encoded<M>> {
         let texts: Vec<_> = data.rows.iter().map(|r| (r.text.as_str(), r.pair.as_deref())).collect();
         let Inputs { ids, token_types, truncated, pad } = self.rows(&texts)?;
         Ok(Encoded { ids, token_types, labels, truncated, pad })
@@ -147,6 +159,22 @@ impl TextEncoder {
         let encoding = self.encoding(text, true)?;
         let cut = encoding.len() > self.longest;
         Ok((ids(&if cut { self.cut(text.into(), false)? } else { encoding }), cut))
+    }
+
+    /// The tokenizer that says which part of a text each token is, spaces included: what comes after the splitting may
+    /// trim them, and adds nothing to a text that has its special tokens.
+    pub(super) fn bare(&self) -> Tokenizer {
+        let mut bare = self.tokenizer.clone();
+        bare.with_post_processor(None::<PostProcessorWrapper>);
+        bare
+    }
+
+    /// Token ids of a text that has its special tokens written out, and the bytes of it that each token is.
+    pub(super) fn places(&self, bare: &Tokenizer, text: &str) -> Result<Vec<(i64, Range<usize>)>> {
+        self.alphabet.check(text, &self.path)?;
+        let encoding = bare.encode(text, false).map_err(|e| self.broken(e))?;
+        let places = encoding.get_offsets().iter().map(|(from, to)| *from..*to);
+        Ok(ids(&encoding).into_iter().zip(places).collect())
     }
 
     /// Texts, or pairs of them, cut to the model's length.

@@ -19,24 +19,32 @@ pub(super) fn tools(record: &Record) -> Result<Option<Value>> {
 
 /// The messages of a field, with `from` and `value` for `role` and `content` where that is `sharegpt`.
 pub(super) fn messages(record: &Record, field: &str, sharegpt: bool) -> Result<Vec<Value>> {
-    let Some(Value::Array(all)) = record.get(field).filter(|v| v.as_array().is_some_and(|a| !a.is_empty()))
-    else {
-        return Err(record.wrong(format!("`{field}` is not a list of messages")));
-    };
+    let all = list(record, field).filter(|all| !all.is_empty());
+    let all = all.ok_or_else(|| record.wrong(format!("`{field}` is not a list of messages")))?;
     (1..)
-        .zip(all)
+        .zip(&all)
         .map(|(number, m)| message(record, &format!("message {number} of `{field}`"), m, sharegpt))
         .collect()
+}
+
+/// A list of messages; tables have it as a string of JSON.
+fn list(record: &Record, field: &str) -> Option<Vec<Value>> {
+    match record.get(field)? {
+        Value::String(json) => serde_json::from_str(json).ok(),
+        other => other.as_array().cloned(),
+    }
 }
 
 /// Marks of messages that are not to be learned, as OpenAI's files have them and others.
 const MARKS: &[&str] = &["weight", "train"];
 
-/// The marks that messages of these rows have. Nothing is done about them: a chat is learned as a whole.
+/// The marks that messages of these rows have. Nothing is done about them.
 pub(super) fn marks(path: &Path, records: &[Record], field: &str) -> Vec<Warning> {
-    let all = || records.iter().filter_map(|record| record.get(field)?.as_array()).flatten();
-    let marked = |mark: &&&str| all().any(|message| message.get(**mark).is_some_and(|v| !v.is_null()));
-    let message = "of messages is not read: all of a chat is learned";
+    let marked = |mark: &&&str| {
+        let has = |message: Value| message.get(**mark).is_some_and(|v| !v.is_null());
+        records.iter().filter_map(|record| list(record, field)).flatten().any(has)
+    };
+    let message = "of messages is not read: it does not count for what is learned of a chat";
     MARKS.iter().filter(marked).map(|mark| Warning::new(path.display(), mark, message)).collect()
 }
 

@@ -1,6 +1,7 @@
-//! The rows of a JSON file: one object a line, objects over several lines, or one array of them.
+//! The rows of a file with fields: a table, or JSON with one object a line, objects over several lines, or one array of them.
 
 use crate::error::{Error, Result};
+use crate::text::table;
 use crate::warning::Warning;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -84,8 +85,27 @@ pub(super) fn unread(path: &Path, records: &[Record], read: &[&str], as_what: &s
     names.into_iter().map(|name| Warning::new(path.display(), name, &message)).collect()
 }
 
-/// The rows of a file's text. A string stands for an object with that `text`.
+/// Whether the rows of a file of this name have fields.
+pub(super) fn has_fields(path: &Path) -> bool {
+    let named = |suffix: &&str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix));
+    table::separator(path).is_some() || ["jsonl", "json", "ndjson"].iter().any(named)
+}
+
+/// The rows of a file's text: of a table, where it is called so, and of JSON otherwise. A string of JSON stands for an object
+/// with that `text`.
 pub(super) fn records(path: &Path, text: &str, example: &str) -> Result<Vec<Record>> {
+    if let Some(separator) = table::separator(path) {
+        let named = |what: String| Error::format(path, what.replace("FILE", &path.display().to_string()));
+        let rows = table::rows(text, separator).map_err(named)?;
+        if rows.is_empty() {
+            return Err(Error::format(
+                path,
+                "has no rows: expected a line that names the fields, and rows below it",
+            ));
+        }
+        let record = |(place, fields)| Record { path: path.to_owned(), place, fields };
+        return Ok(rows.into_iter().map(record).collect());
+    }
     let rows = split(text).map_err(|what| Error::format(path, what))?;
     if rows.is_empty() {
         return Err(Error::format(path, format!("has no rows: expected lines like {example}")));

@@ -7,6 +7,14 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+/// The filter that stands for `generation` in templates, and its tags.
+const FILTER: &str = "marked_as_generated";
+pub(super) const MARKS: [&str; 2] = ["filter marked_as_generated", "endfilter"];
+
+/// Around what is marked: of the code points that Unicode keeps for a program's own use, so that no text has them.
+pub(super) const OPEN: char = '\u{fdd0}';
+pub(super) const CLOSE: char = '\u{fdd1}';
+
 /// The settings, filters and functions that templates count on.
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
@@ -15,10 +23,16 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(print);
     environment.add_filter("tojson", to_json);
+    environment.add_filter(FILTER, marked);
     environment
         .add_function("raise_exception", |message: String| -> Result<Value, Error> { Err(invalid(message)) });
     environment.add_function("strftime_now", now);
     Ok(environment)
+}
+
+/// A text between marks.
+fn marked(text: String) -> String {
+    format!("{OPEN}{text}{CLOSE}")
 }
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -33,16 +33,6 @@ pub(super) fn read(path: &Path) -> Result<String> {
     if path.is_dir() {
         return Err(Error::format(path, "is a directory, expected a file of texts"));
     }
-    let named = |suffix: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(suffix));
-    for (suffix, arguments) in [("csv", ""), ("tsv", ", sep='\\t'")] {
-        if named(suffix) {
-            let command = format!(
-                "python -c \"import pandas; pandas.read_csv('FILE'{arguments}).to_json('FILE.jsonl', \
-                 orient='records', lines=True)\""
-            );
-            return Err(other(path, &format!("a {} table by its name", suffix.to_uppercase()), &command));
-        }
-    }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     if let Some((_, name, command)) = FORMATS.iter().find(|(magic, ..)| bytes.starts_with(magic)) {
         return Err(other(path, name, command));
@@ -68,7 +58,7 @@ pub(super) fn line_of(bytes: &[u8], at: usize) -> usize {
 
 fn other(path: &Path, what: &str, command: &str) -> Error {
     let command = command.replace("FILE", &path.display().to_string());
-    Error::format(path, format!("is {what}, expected JSON or one text a line; to convert it: {command}"))
+    Error::format(path, format!("is {what}, expected JSON, CSV or one text a line; to convert it: {command}"))
 }
 
 fn encoded(path: &Path, place: &str, what: &str, from: &str) -> Error {

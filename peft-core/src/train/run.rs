@@ -7,6 +7,7 @@ use crate::seam::Pass;
 use crate::train::cursor::Cursor;
 use crate::train::streams::Streams;
 use crate::train::{AdamConfig, Evaluation, Optim, Order, Schedule, StepReport, Task, Trainer, evaluate};
+use std::num::NonZeroUsize;
 use tch::Device;
 
 /// How a [`Run`] trains.
@@ -26,6 +27,9 @@ pub struct Recipe {
     pub micro_batch: Option<usize>,
     /// In which order rows are taken.
     pub order: Order,
+    /// So many layers at a time are computed again for the gradients, instead of keeping what is within them: less memory,
+    /// more time, the same gradients. `None` for none.
+    pub recompute: Option<NonZeroUsize>,
     /// Seed of the order and of dropout.
     pub seed: u64,
 }
@@ -41,6 +45,7 @@ impl Default for Recipe {
             batch: 8,
             micro_batch: None,
             order: Order::default(),
+            recompute: None,
             seed: 0,
         }
     }
@@ -102,6 +107,7 @@ pub struct Run {
     pub(super) batch: usize,
     pub(super) micro_batch: usize,
     pub(super) seed: u64,
+    recompute: Option<NonZeroUsize>,
     view: Box<dyn Model>,
     task: Box<dyn Task>,
     device: Device,
@@ -138,7 +144,7 @@ impl Run {
     /// # Errors
     /// As [`Trainer::new`]; a task without rows, a batch of none.
     pub fn new(peft: &Peft, adapters: &[&str], recipe: &Recipe, task: impl Task + 'static) -> Result<Self> {
-        let Recipe { optim, lr, schedule, clip, batch, micro_batch, order, seed } = recipe.clone();
+        let Recipe { optim, lr, schedule, clip, batch, micro_batch, order, recompute, seed } = recipe.clone();
         let trainer = Trainer::new(peft, adapters, optim, lr, schedule)?;
         let device = peft.base().device();
         let lengths = (0..task.rows()).map(|row| task.length(row)).collect();
@@ -158,6 +164,7 @@ impl Run {
             batch,
             micro_batch: micro_batch.min(batch),
             seed,
+            recompute,
             view: peft.view(adapters)?,
             task: Box::new(task),
             device,
@@ -229,11 +236,12 @@ impl Run {
     }
 
     fn try_step(&mut self, rows: &[usize]) -> Result<StepReport> {
-        let Self { trainer, view, task, streams, device, micro_batch, .. } = self;
+        let Self { trainer, view, task, streams, device, micro_batch, recompute, .. } = self;
+        let pass = Pass { recompute: *recompute, ..Pass::train() };
         streams.within(|| {
             let parts = rows.chunks(*micro_batch).map(|rows| {
                 let (batch, labels) = task.batch(rows, *device)?;
-                let output = view.forward(&batch, Pass::train())?;
+                let output = view.forward(&batch, pass)?;
                 // A part without labels has weight 0, and is passed over.
                 Ok::<_, Error>(task.loss(&output, &labels)?.unwrap_or((output, 0.0)))
             });

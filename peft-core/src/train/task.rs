@@ -42,6 +42,25 @@ pub trait Task: Debug + Send {
     }
 }
 
+/// A boxed task is one, too.
+impl<T: Task + ?Sized> Task for Box<T> {
+    fn rows(&self) -> usize {
+        (**self).rows()
+    }
+    fn length(&self, row: usize) -> usize {
+        (**self).length(row)
+    }
+    fn batch(&self, rows: &[usize], device: Device) -> Result<(Batch, Tensor)> {
+        (**self).batch(rows, device)
+    }
+    fn loss(&self, output: &Tensor, labels: &Tensor) -> Result<Option<(Tensor, f64)>> {
+        (**self).loss(output, labels)
+    }
+    fn score(&self, output: &Tensor, labels: &Tensor, scores: &mut Scores) -> Result<()> {
+        (**self).score(output, labels, scores)
+    }
+}
+
 /// How many labels count. On a GPU this waits for it.
 fn counted(labels: &Tensor) -> Result<f64> {
     Ok(labels.f_ne(MASKED)?.f_sum(Kind::Int64)?.f_int64_value(&[])? as f64)

@@ -6,6 +6,7 @@
 `pairs` are ids, token types and logits of BertForSequenceClassification on tests/golden/bert/base, alone and with the
 adapters beside it. `chats` are what apply_chat_template gives. `completions` are ids and labels as TRL's SFTTrainer makes
 them (what is longer than the prompt's ids is learned, the end behind it), and the loss of LlamaForCausalLM on them.
+`answers` are the tokens that apply_chat_template finds between a template's marks.
 
 float32 on CPU, transformers 5.23.0, PEFT 0.21.2.
 """
@@ -145,6 +146,30 @@ def chats():
             yield {"dir": folder, "messages": messages, "tools": tools, "generate": generate, "text": text, "ids": ids}
 
 
+THINKS = (
+    "{%- for m in messages %}\n    {{- '<|im_start|>' + m.role + '\\n' }}\n    {%- if m.role == 'assistant' %}\n"
+    "        {%- generation %}\n            {%- if loop.last %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}\n"
+    "            {{- m.content + '<|im_end|>' }}\n        {%- endgeneration %}\n    {%- else %}\n"
+    "        {{- m.content + '<|im_end|>' }}\n    {%- endif %}\n    {{- '\\n' }}\n{%- endfor %}"
+)
+HALVES = "{% for m in messages %}{{ m.role }}: {% generation %}{{ m.content[:2] }}{% endgeneration %}{{ m.content[2:] }}\n{% endfor %}"
+
+
+def answers():
+    """Which tokens the marks of a template are around: what TRL learns with assistant_only_loss."""
+    for folder, template, messages in [
+        ("inst", INST, TALK), ("inst", INST, TALK[1:4]), ("chatml", THINKS, TALK), ("chatml", THINKS, TALK[1:]),
+        ("chatml", HALVES, TALK), ("chatml", HALVES, [{"role": "user", "content": "1a\u00e9 and more"}]),
+    ]:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(HERE / folder)
+        tokenizer.bos_token, tokenizer.eos_token = "<s>", "</s>"
+        found = tokenizer.apply_chat_template(
+            messages, chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+        )
+        yield {"dir": folder, "template": template, "messages": messages, "ids": found["input_ids"],
+               "mask": found["assistant_masks"]}
+
+
 def pairs(tokenizer):
     rows = [
         ["the cat sat", "the dogs ran away?"],
@@ -187,5 +212,5 @@ def completions(tokenizer):
     return {"rows": rows, "ids": ids, "labels": labels, "loss": loss}
 
 
-cases = {"pairs": list(pairs(bert())), "chats": list(chats()), "completions": completions(llama())}
+cases = {"pairs": list(pairs(bert())), "chats": list(chats()), "completions": completions(llama()), "answers": list(answers())}
 (HERE / "cases.json").write_text(json.dumps(cases, ensure_ascii=False, indent=None) + "\n")

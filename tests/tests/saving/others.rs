@@ -135,7 +135,7 @@ fn savers_wait_for_each_other_and_readers_see_one_of_them() -> Result<()> {
                 let dir = &dir;
                 s.spawn(move || -> Result<()> {
                     let (tensors, config) = (tensors?, file?.context("no file")?);
-                    let files = Files { config, tensors, classes: Vec::new() };
+                    let files = Files { config, tensors, classes: Vec::new(), provenance: None };
                     for _ in 0..15 {
                         adapter::write(dir, &files, IfExists::Replace)?;
                     }

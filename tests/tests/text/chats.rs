@@ -95,33 +95,11 @@ fn marks_of_messages() -> Result<()> {
     ] {
         let found = Corpus::read(given("a.jsonl", text)?.as_ref())?.warnings;
         let [warning] = found.as_slice() else { anyhow::bail!("{text}: {found:?}") };
-        ensure!(
-            warning.field == mark && warning.to_string().contains("all of a chat is learned"),
-            "{warning}"
-        );
+        ensure!(warning.field == mark && warning.to_string().contains("is not read"), "{warning}");
     }
     let plain = r#"{"messages": [{"role": "user", "content": "a", "weight": null}], "images": []}"#;
     let found = Corpus::read(given("a.jsonl", plain)?.as_ref())?.warnings;
     ensure!(found.iter().all(|warning| warning.field == "images"), "{found:?}");
-    Ok(())
-}
-
-/// The whole conversation is learned, or what follows the prompt.
-#[test]
-fn what_is_learned_of_a_chat() -> Result<()> {
-    let encoder = TextEncoder::open(folder("chatml"), limits(300, 2000, 0))?;
-    let template = template("chatml")?;
-    let messages: Vec<Value> =
-        ["user", "assistant"].iter().map(|r| json!({ "role": r, "content": "hi" })).collect();
-    let chat = |given| Example::Chat { messages: messages.clone(), given, tools: None };
-    let data = encoder.examples(&[chat(0), chat(1)], Some(1), Some(&template))?;
-    let text = "<|im_start|>system\nYou are kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n\
-                <think>\n\n</think>\n\nhi<|im_end|>\n";
-    // No end is put behind: the template has its own.
-    ensure!(data.ids[0] == encoder.plain(text)? && data.ids[1] == data.ids[0], "{data:?}");
-    let prompt = text.split_once("<think>").context("no answer")?.0;
-    ensure!(data.given == [0, encoder.plain(prompt)?.len()], "{:?}", data.given);
-    refused("no template", encoder.examples(&[chat(0)], None, None), &["text 1", "chat_template.jinja"])?;
     Ok(())
 }
 

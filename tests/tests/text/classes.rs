@@ -34,6 +34,7 @@ fn labels_by_their_kind() -> Result<()> {
         ("[0, 1]", &["[0,1]", "several classes"]),
         ("{\"a\": 1}", &["`label` is {"]),
         ("null", &["no `label`", "`label` (null)"]),
+        ("\"\"", &["`label` is empty"]),
     ] {
         refused(label, read(&format!("{text}{label}}}"))?, &[parts, &["a.jsonl", "line 2"]].concat())?;
     }

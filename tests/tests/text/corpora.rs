@@ -4,7 +4,7 @@ use crate::{case, folder, given, reference, rows};
 use anyhow::{Result, ensure};
 use peft_core::hub;
 use peft_core::hub::Head;
-use peft_core::text::{Corpus, Example, Form, PROMPT, PROMPT_WITH_INPUT, Sequences, TextEncoder};
+use peft_core::text::{Corpus, Example, Form, Learn, PROMPT, PROMPT_WITH_INPUT, Sequences, TextEncoder};
 use peft_core::train::next_token_loss;
 use peft_core::{Model, Pass};
 use tch::Device;
@@ -13,6 +13,15 @@ use tests::refused;
 
 fn texts(corpus: &Corpus) -> Vec<&str> {
     corpus.rows.iter().map(|row| if let Example::Text(text) = row { text } else { "(no text)" }).collect()
+}
+
+/// How many tokens each row begins with that are not learned; all others are.
+pub(crate) fn given_tokens(data: &Sequences) -> Vec<usize> {
+    let given = |row: &Vec<bool>| row.iter().take_while(|learned| !**learned).count();
+    data.learned
+        .iter()
+        .map(|row| if row[given(row)..].contains(&false) { usize::MAX } else { given(row) })
+        .collect()
 }
 
 fn completion(prompt: impl Into<String>, completion: &str) -> Example {
@@ -142,7 +151,7 @@ fn a_prompt_is_not_learned() -> Result<()> {
     let pairs: Vec<[String; 2]> = rows(&expected["rows"])?;
     let examples: Vec<Example> = pairs.iter().map(|[p, c]| completion(p, c)).collect();
     let encoder = TextEncoder::open(folder("llama"), limits(96, 64, 0))?;
-    let data = encoder.examples(&examples, Some(2), None)?;
+    let data = encoder.examples(&examples, Some(2), None, Learn::Answers)?;
     let (ids, labels): (Vec<Vec<i64>>, Vec<Vec<i64>>) = (rows(&expected["ids"])?, rows(&expected["labels"])?);
     ensure!(data.ids == ids && (data.truncated, data.dropped) == (0, 0), "{data:?}");
     let (batch, found) = data.batch(&[0, 1, 2, 3], Device::Cpu)?;
@@ -162,13 +171,18 @@ fn a_prompt_is_not_learned() -> Result<()> {
 #[test]
 fn completions_that_are_cut() -> Result<()> {
     let encode = |longest, examples: &[Example]| -> Result<peft_core::Result<Sequences>> {
-        Ok(TextEncoder::open(folder("llama"), limits(96, longest, 0))?.examples(examples, Some(2), None))
+        Ok(TextEncoder::open(folder("llama"), limits(96, longest, 0))?.examples(
+            examples,
+            Some(2),
+            None,
+            Learn::Answers,
+        ))
     };
     let examples =
         [completion("the cat sat on", " a mat"), completion("the", " dog ran"), Example::Text("a".into())];
     let data = encode(6, &examples)??;
     ensure!((data.truncated, data.dropped, data.len()) == (1, 0, 3), "{data:?}");
-    ensure!(data.ids[0] == [1, 3, 4, 6, 8, 9] && data.given == [5, 2, 0], "{data:?}");
+    ensure!(data.ids[0] == [1, 3, 4, 6, 8, 9] && given_tokens(&data) == [5, 2, 0], "{data:?}");
     // Of the first nothing is left to learn.
     let data = encode(5, &examples)??;
     ensure!((data.truncated, data.dropped, data.len()) == (1, 1, 2), "{data:?}");
@@ -178,6 +192,7 @@ fn completions_that_are_cut() -> Result<()> {
         &[completion("the cat", "")],
         None,
         None,
+        Learn::Answers,
     );
     refused("no completion", empty, &["text 1", "nothing to learn"])?;
     Ok(())

@@ -67,8 +67,6 @@ fn files_that_are_no_text_have_their_command() -> Result<()> {
         ("a.parquet", b"PAR1\x15\x04", &["Parquet", "read_parquet", "to_json"]),
         ("a.arrow", b"ARROW1\0\0", &["Arrow", "to_json"]),
         ("a.xlsx", b"PK\x03\x04\x14", &["zip", "spreadsheet"]),
-        ("a.csv", b"text,label\nthe cat,a\n", &["CSV", "read_csv", "to_json"]),
-        ("a.TSV", b"text\tlabel\nthe cat\ta\n", &["TSV", "sep='\\t'"]),
     ] {
         let file = given(name, bytes)?;
         refused(name, Corpus::read(file.as_ref()), &[parts, &[name]].concat())?;

@@ -1,10 +1,15 @@
 //! Training data in the forms that there are of it, against what transformers makes of the same.
 
+mod answers;
 mod chats;
 mod classes;
 mod corpora;
 mod encodings;
+mod lengths;
+mod numbers;
+mod packing;
 mod predicting;
+mod tables;
 
 use anyhow::{Context, Result};
 use serde_json::Value;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::models::activation::HiddenAct;
 use crate::models::attention::{Projections, SelfAttention};
 use crate::run::{Model, Scope};
-use crate::seam::{Batch, Block, Input, Layer, Pass, Prompt, Role};
+use crate::seam::{Batch, Block, Input, Layer, Pass, Prompt, Role, Stack};
 use tch::{Kind, Tensor};
 
 /// A view of an encoder with its classifier.
@@ -22,7 +22,7 @@ pub struct Encoder {
     positions: Layer,
     types: Layer,
     norm: Layer,
-    layers: Vec<EncoderLayer>,
+    layers: Stack<EncoderLayer>,
     dense: Layer,
     out: Layer,
     config: EncoderConfig,
@@ -42,9 +42,7 @@ impl Encoder {
             positions: embeddings.embedding("position_embeddings", c.max_position_embeddings, d)?,
             types: embeddings.embedding("token_type_embeddings", c.type_vocab_size, d)?,
             norm: embeddings.layer_norm("LayerNorm", d, c.layer_norm_eps)?,
-            layers: (0..c.num_hidden_layers)
-                .map(|i| EncoderLayer::new(&stack.layer(i), c))
-                .collect::<Result<_>>()?,
+            layers: Stack::new((0..c.num_hidden_layers).map(|i| EncoderLayer::new(&stack.layer(i), c)))?,
             dense: s.linear(dense, d, d, true)?,
             out: s.linear(out, d, c.num_labels, true)?,
             config: c.clone(),
@@ -74,6 +72,7 @@ impl Model for Encoder {
         let c = &self.config;
         batch.check_ids(c.vocab_size)?;
         batch.check_mask(0)?;
+        batch.check_unpacked()?;
         batch.check_token_types(c.type_vocab_size)?;
         let embeds = self.words.forward(batch.ids()?, pass)?;
         let mask = batch.additive_mask(embeds.kind())?;
@@ -81,11 +80,8 @@ impl Model for Encoder {
         let input = self.prompts.iter().try_fold(input, |input, p| p.rewrite(input, pass))?;
         let pass = Pass { mask: input.mask.as_ref(), ..pass };
 
-        let mut x = self.embed(batch, &input, pass)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, pass)?;
-        }
-        x = x.f_select(1, 0)?;
+        let x = self.embed(batch, &input, pass)?;
+        let mut x = self.layers.forward(x, pass, |layer, x, pass| layer.forward(x, pass))?.f_select(1, 0)?;
         if c.family.drops_first {
             x = pass.dropped(x, c.classifier_dropout)?;
         }

@@ -12,6 +12,7 @@ use crate::io;
 use crate::io::adapter::Files;
 use crate::methods::PeftConfig;
 use crate::peft::load::fields::Fields;
+use crate::peft::provenance::OtherBase;
 use crate::peft::{Adapted, Peft};
 use crate::seam::is_finite;
 use crate::warning::Warning;
@@ -51,14 +52,28 @@ impl Peft {
     /// What would change the numbers, naming file and field or key; nothing is added then. A name that matches nothing in
     /// this model, if no other one of its field does; a field with a value that this crate has no code for; an adapter for
     /// another task; tensors that are missing, superfluous, of a wrong shape, not of floats, or not finite; names of
-    /// another number of classes than the model's head has.
+    /// another number of classes than the model's head has. [`Error::OtherBase`] where `peft_rs.json` says that the adapter
+    /// is for another base: [`Peft::load_with`] loads it all the same.
     pub fn load(&mut self, name: &str, dir: impl AsRef<Path>) -> Result<Vec<Warning>> {
+        self.load_with(name, dir, OtherBase::Refuse)
+    }
+
+    /// As [`Peft::load`], of an adapter for another base as well, if `other` says so.
+    ///
+    /// # Errors
+    /// As [`Peft::load`].
+    pub fn load_with(&mut self, name: &str, dir: impl AsRef<Path>, other: OtherBase) -> Result<Vec<Warning>> {
         let dir = dir.as_ref();
         self.check_new(name)?;
         let (files, file) = io::adapter::read(dir)?;
         let path = dir.join(io::adapter::CONFIG);
         let places = Places { config: path.display().to_string(), tensors: file.display().to_string() };
-        self.take(name, files, &places).map_err(|e| e.in_file(&path))
+        let mut warnings = match &files.provenance {
+            Some(made) => self.check_base(made, &dir.join(io::adapter::PROVENANCE), other)?,
+            None => Vec::new(),
+        };
+        warnings.extend(self.take(name, files, &places).map_err(|e| e.in_file(&path))?);
+        Ok(warnings)
     }
 
     /// From now on, files of a method from outside this crate are read as well, by [`Peft::load`], [`Peft::load_all`] and
@@ -73,7 +88,7 @@ impl Peft {
 
     /// Adds an adapter from its configuration and its tensors, as a file has them.
     pub(crate) fn take(&mut self, name: &str, files: Files, places: &Places) -> Result<Vec<Warning>> {
-        let Files { config, tensors, classes } = files;
+        let Files { config, tensors, classes, provenance: _ } = files;
         let mut warnings = Vec::new();
         let (method, kept) =
             Fields::new(config, &places.config).method(&self.readers, self.outline(), &mut warnings)?;

@@ -113,6 +113,7 @@ impl<'a> Scope<'a> {
         ask: impl Fn(&dyn Method, &Params) -> Result<Option<A>>,
     ) -> Result<Vec<A>> {
         let (owners, adapters) = self.adapters(ask)?;
+        owners.iter().for_each(|owner| owner.places.borrow_mut().push(site.to_owned()));
         match (self.run.rewrite, owners.first()) {
             (Some(rewrite), Some(owner)) => Err(rewrite.refuse(site, owner.method().name())),
             _ => Ok(adapters),
@@ -125,13 +126,17 @@ impl<'a> Scope<'a> {
         let place = Place::Layer { kernel: &kernel, shape: stored.shape, base: &base };
         let site = self.site(&name, place, Some(stored));
         let (owners, adapters) = self.adapters(|m, p| placed(m, &site, p))?;
+        let weight = stored.tied.map_or_else(|| self.join(&stored.weight), str::to_owned);
+        let bias = stored.bias.as_ref().map(|(leaf, _)| self.join(leaf));
+        for owner in &owners {
+            owner.places.borrow_mut().extend([Some(&weight), bias.as_ref()].into_iter().flatten().cloned());
+        }
         check_tokens(
             &name,
             owners.iter().zip(&adapters).map(|(owner, placed)| (owner.name, placed.adapter.tokens())),
         )?;
         let mut layer = Layer { name, kernel, base, adapters };
         if let Some(rewrite) = self.run.rewrite {
-            let bias = stored.bias.as_ref().map(|(leaf, _)| self.join(leaf));
             rewrite.layer(
                 &mut layer,
                 &Origin {

@@ -1,0 +1,37 @@
+//! A training from a recipe: its directory, its data, its run, and what comes of it.
+
+mod data;
+mod finish;
+mod place;
+mod progress;
+mod session;
+mod setup;
+mod signals;
+
+pub use place::{Mode, RECIPE};
+pub use setup::{ADAPTER, Setup};
+
+use crate::outcome::Outcome;
+use crate::output::Output;
+use crate::recipe::{Recipe, Settings};
+use anyhow::Result;
+use session::{Order, Session};
+use signals::Signals;
+
+/// Trains as a recipe says, once for each of its seeds.
+pub fn train(recipe: &Recipe, mode: Mode, output: &Output) -> Result<Outcome> {
+    let settings = Settings::of(recipe)?;
+    let signals = Signals::listen()?;
+    for seed in &settings.seeds {
+        let dir = match settings.seeds.as_slice() {
+            [_] => settings.output.clone(),
+            _ => settings.output.join(format!("seed-{seed}")),
+        };
+        let order = Order { recipe, settings: &settings, seed: *seed };
+        let outcome = Session::open(order, &dir, mode, output)?.train(&signals)?;
+        if outcome != Outcome::Done {
+            return Ok(outcome);
+        }
+    }
+    Ok(Outcome::Done)
+}

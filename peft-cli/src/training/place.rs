@@ -1,0 +1,104 @@
+//! The directory of a run: whose it is, and what is in it.
+
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// What becomes of a directory that holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is refused.
+    New,
+    /// The run in it goes on; where there is none, it begins.
+    Resume,
+    /// The run in it is taken away.
+    Overwrite,
+}
+
+const LOCK: &str = ".lock";
+/// The recipe, as it was resolved from file and flags.
+pub const RECIPE: &str = "recipe.toml";
+const CHECKPOINTS: &str = "checkpoints";
+pub const REPORT: &str = "report.html";
+
+/// The directory of a run, which no other process writes to as long as this lives.
+#[derive(Debug)]
+pub struct Place {
+    pub dir: PathBuf,
+    /// The lock goes with the handle, however the process ends.
+    _lock: File,
+}
+
+impl Place {
+    /// Takes the directory for this process.
+    ///
+    /// # Errors
+    /// Another process that has it; something in it, unless the mode says what becomes of that; a place that cannot be
+    /// written to.
+    pub fn open(dir: &Path, mode: Mode) -> Result<Self> {
+        let named = || dir.display().to_string();
+        if dir.is_file() {
+            bail!("{}: is a file, expected a directory for the run", named());
+        }
+        fs::create_dir_all(dir).with_context(named)?;
+        let path = dir.join(LOCK);
+        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.with_context(|| path.display().to_string())?;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    bail!(
+                        "{}: another process is training here; wait for it, or choose another output",
+                        named()
+                    )
+                }
+                Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Interrupted => {}
+                // A file system without locks: there is nothing more to be done.
+                Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => break,
+                Err(TryLockError::Error(e)) => return Err(e).with_context(|| path.display().to_string()),
+            }
+        }
+        let place = Self { dir: dir.to_owned(), _lock: lock };
+        match (mode, place.holds()?) {
+            (Mode::New, Some(first)) => bail!(
+                "{}: holds something already ({first}); --resume goes on with a run that is there, --overwrite takes it \
+                 away, or choose another output",
+                named()
+            ),
+            (Mode::Overwrite, Some(_)) => place.clear()?,
+            _ => {}
+        }
+        Ok(place)
+    }
+
+    /// Something that is there.
+    fn holds(&self) -> Result<Option<String>> {
+        let entries = fs::read_dir(&self.dir).with_context(|| self.dir.display().to_string())?;
+        for entry in entries {
+            let name = entry?.file_name();
+            if name != LOCK {
+                return Ok(Some(name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes away what a run has written, and nothing else; the adapter stays until there is another one.
+    fn clear(&self) -> Result<()> {
+        let gone = |path: &Path, removed: std::io::Result<()>| match removed {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
+            _ => Ok(()),
+        };
+        for name in [RECIPE, REPORT] {
+            let path = self.dir.join(name);
+            gone(&path, fs::remove_file(&path))?;
+        }
+        gone(&self.checkpoints(), fs::remove_dir_all(self.checkpoints()))
+    }
+
+    pub fn checkpoints(&self) -> PathBuf {
+        self.dir.join(CHECKPOINTS)
+    }
+}

@@ -1,0 +1,115 @@
+//! How far a run is, beside what the library's checkpoint holds.
+
+use crate::recipe::Recipe;
+use anyhow::{Result, bail};
+use peft_core::train::Evaluation;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Name of the file in a checkpoint.
+pub const FILE: &str = "progress.json";
+
+/// What a run knows of itself at a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Digest of the rows.
+    pub data: String,
+    /// The recipe as it was resolved from file and flags.
+    pub recipe: Recipe,
+    /// The best evaluation so far.
+    pub best: Option<Best>,
+    /// Evaluations since then.
+    pub worse: u64,
+    /// Time that steps and evaluations took.
+    pub seconds: f64,
+    pub tokens: u64,
+}
+
+/// The best evaluation of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub step: u64,
+    pub value: f64,
+}
+
+/// Fields of a recipe that make another run: one that is resumed keeps them.
+const KEPT: [&str; 23] = [
+    "model",
+    "data",
+    "task",
+    "method",
+    "adapter_config",
+    "set",
+    "eval_data",
+    "eval_share",
+    "length",
+    "pack",
+    "learn",
+    "labels",
+    "optimizer",
+    "weight_decay",
+    "beta1",
+    "beta2",
+    "eps",
+    "lora_plus_ratio",
+    "batch",
+    "order",
+    "metric",
+    "dtype",
+    "nf4",
+];
+
+impl Progress {
+    pub fn new(data: String, recipe: Recipe) -> Self {
+        Self { data, recipe, best: None, worse: 0, seconds: 0.0, tokens: 0 }
+    }
+
+    /// Refuses to go on with another training than the one that was saved.
+    pub fn check(&self, data: &str, recipe: &Recipe) -> Result<()> {
+        if self.data != data {
+            bail!(
+                "the data are not those that the run was begun with; put them back, or begin anew with --overwrite"
+            );
+        }
+        let (Value::Object(old), Value::Object(new)) =
+            (serde_json::to_value(&self.recipe)?, serde_json::to_value(recipe)?)
+        else {
+            return Ok(());
+        };
+        for field in KEPT {
+            let [old, new] = [&old, &new].map(|all| all.get(field).unwrap_or(&Value::Null));
+            if old != new {
+                bail!(
+                    "{field}: is {new}, and the run was begun with {old}; say that, or begin anew with --overwrite"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up an evaluation; whether it is the best so far.
+    pub fn judge(&mut self, step: u64, value: f64, more_is_better: bool) -> bool {
+        let better = |best: Best| if more_is_better { value > best.value } else { value < best.value };
+        if self.best.is_none_or(better) && !value.is_nan() {
+            (self.best, self.worse) = (Some(Best { step, value }), 0);
+            return true;
+        }
+        self.worse += 1;
+        false
+    }
+}
+
+/// The figure of an evaluation that a recipe goes by, and whether more of it is better.
+pub fn figure(evaluation: &Evaluation, metric: &str) -> Result<(f64, bool)> {
+    let more = ["token_accuracy", "accuracy", "macro_f1", "pearson"].contains(&metric);
+    match metric {
+        "loss" => Ok((evaluation.loss, false)),
+        other => match evaluation.metrics.get(other) {
+            Some(value) => Ok((*value, more)),
+            None => {
+                let known: Vec<_> = evaluation.metrics.keys().copied().collect();
+                bail!("metric: `{other}` is not measured here; there are loss, {}", known.join(", "))
+            }
+        },
+    }
+}

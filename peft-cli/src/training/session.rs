@@ -1,0 +1,316 @@
+//! A run from its first step, or from where it was, to its end.
+
+use crate::outcome::Outcome;
+use crate::output::Output;
+use crate::recipe::{Recipe, Settings};
+use crate::training::finish::{Finished, Samples};
+use crate::training::place::{Mode, Place, RECIPE};
+use crate::training::progress::{self, Progress, figure};
+use crate::training::setup::{ADAPTER, Setup};
+use crate::training::signals::Signals;
+use crate::training::{data, finish};
+use crate::watch::{self, Event, Log};
+use anyhow::{Context, Result, bail};
+use peft_core::train::{self, Checkpoints, Evaluation, Run, Task};
+use peft_core::{Error, Peft, device};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What is wanted of a training: its recipe, and what that comes to.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    pub recipe: &'a Recipe,
+    pub settings: &'a Settings,
+    pub seed: u64,
+}
+
+/// A run with all that looks after it.
+pub struct Session<'a> {
+    pub order: Order<'a>,
+    pub output: &'a Output,
+    pub place: Place,
+    pub peft: Peft,
+    pub model: PathBuf,
+    pub run: Run,
+    pub eval: Option<Box<dyn Task>>,
+    pub about: data::About,
+    pub progress: Progress,
+    pub samples: Samples,
+    origin: Vec<Vec<usize>>,
+    checkpoints: Checkpoints,
+    log: Log,
+    bar: watch::Progress,
+    total: u64,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    begun: Instant,
+}
+
+impl<'a> Session<'a> {
+    /// Makes everything ready, up to where the run was.
+    pub fn open(order: Order<'a>, dir: &Path, mode: Mode, output: &'a Output) -> Result<Self> {
+        let settings = order.settings;
+        let begun = Instant::now();
+        let place = Place::open(dir, mode)?;
+        let digest = data::digest(settings)?;
+        let Setup { peft, model, encoder, data, device, .. } = Setup::new(settings, order.seed, output)?;
+        let data::Data { train, eval, about, origin } = data;
+        output.note(format!(
+            "{} rows, {} of them cut; {} rows to evaluate on",
+            about.rows, about.truncated, about.eval_rows
+        ));
+        if about.dropped > 0 {
+            output.warn([format!(
+                "{} rows are left out: what is cut leaves nothing to learn of them",
+                about.dropped
+            )]);
+        }
+        let an_epoch = about.rows.div_ceil(settings.batch) as u64;
+        let total = settings.stop.steps(an_epoch);
+        let recipe = train::Recipe {
+            optim: settings.optim.clone(),
+            lr: settings.lr,
+            schedule: settings.schedule(total),
+            clip: settings.clip,
+            batch: settings.batch,
+            micro_batch: settings.micro_batch,
+            order: settings.order.into(),
+            recompute: settings.recompute.and_then(NonZeroUsize::new),
+            seed: order.seed,
+        };
+        let mut run = Run::new(&peft, &[ADAPTER], &recipe, train)?;
+        let checkpoints = Checkpoints::new(place.checkpoints());
+        let mut progress = Progress::new(digest, order.recipe.clone());
+        let mut saved = None;
+        if mode == Mode::Resume {
+            let newest = checkpoints.newest()?;
+            output.warn(newest.torn.iter().map(|e| format!("{e}; it is passed over")));
+            if let Some((step, checkpoint)) = newest.found {
+                let path = checkpoint.path.join(progress::FILE);
+                let old: Progress = serde_json::from_slice(&checkpoint.read(progress::FILE)?)
+                    .with_context(|| path.display().to_string())?;
+                old.check(&progress.data, order.recipe)?;
+                run.load(&checkpoint.path)?;
+                output.note(format!("goes on behind step {step}: {}", checkpoint.path.display()));
+                progress = Progress { recipe: progress.recipe, data: progress.data, ..old };
+                saved = Some(step);
+            }
+        }
+        let samples = Samples::new(settings, &model, encoder, device)?;
+        let path = place.dir.join(RECIPE);
+        let text = order.recipe.text()?;
+        peft_core::io::write_atomically(&path, |file| {
+            std::io::Write::write_all(file, text.as_bytes())
+                .map_err(|error| Error::File { path: path.clone(), error })
+        })?;
+        let (log, warnings) = Log::open(&place.dir, saved)?;
+        output.warn(warnings);
+        let bar = watch::Progress::new(output, run.steps(), total);
+        Ok(Self {
+            order,
+            output,
+            place,
+            peft,
+            model,
+            run,
+            eval,
+            about,
+            progress,
+            samples,
+            origin,
+            checkpoints,
+            log,
+            bar,
+            total,
+            saved,
+            begun,
+        })
+    }
+
+    /// Takes the steps that are left, and writes what the run was for.
+    pub fn train(mut self, signals: &Signals) -> Result<Outcome> {
+        if self.run.steps() == 0 {
+            self.evaluate()?;
+            self.samples.before(&self.peft)?;
+        }
+        device::reset_peak_memory(self.peft.base().device())?;
+        let mut stopped_early = false;
+        while self.run.steps() < self.total && !stopped_early {
+            if let Some(why) = self.interrupted(signals) {
+                self.save()?;
+                self.bar.end();
+                self.output.note(format!(
+                    "{why} at step {} of {}; all is saved, and --resume goes on",
+                    self.run.steps(),
+                    self.total
+                ));
+                return Ok(Outcome::Interrupted);
+            }
+            if let Some(outcome) = self.step()? {
+                return Ok(outcome);
+            }
+            let step = self.run.steps();
+            let better = if self.evaluates(step) { self.evaluate()? } else { false };
+            stopped_early = self.order.settings.patience.is_some_and(|most| self.progress.worse >= most);
+            if better || step.is_multiple_of(self.order.settings.save_every) {
+                self.save()?;
+            }
+        }
+        self.save()?;
+        self.bar.end();
+        if stopped_early {
+            self.output.note(format!("stopped at step {}: no better evaluation since", self.run.steps()));
+        }
+        let finished = Finished { steps: self.run.steps(), stopped_early, seconds: self.progress.seconds };
+        finish::write(self, &finished)?;
+        Ok(Outcome::Done)
+    }
+
+    fn interrupted(&self, signals: &Signals) -> Option<&'static str> {
+        if signals.asked() {
+            return Some("stopped by a signal");
+        }
+        let most = self.order.settings.stop.max_time?;
+        (self.begun.elapsed() >= most).then_some("stopped by max_time")
+    }
+
+    /// One step, recorded; an outcome where there is no going on.
+    fn step(&mut self) -> Result<Option<Outcome>> {
+        let begun = Instant::now();
+        let step = match self.run.step() {
+            Ok(step) => step,
+            Err(error @ Error::NonFinite { .. }) => {
+                self.bar.end();
+                self.output.error(self.located(&error));
+                return Ok(Some(Outcome::Diverged));
+            }
+            Err(error) => {
+                self.bar.end();
+                bail!(self.located(&error))
+            }
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        self.progress.seconds += seconds;
+        self.progress.tokens += step.tokens as u64;
+        if let Some(rows) = step.reduced {
+            self.note(format!(
+                "memory ran out: {rows} rows are computed at once from now on, of the same batch"
+            ))?;
+        }
+        if step.skipped > 0 {
+            self.note(format!(
+                "{} parts of the batch were passed over: no label of theirs counts",
+                step.skipped
+            ))?;
+        }
+        let event = watch::Step {
+            step: step.number,
+            epoch: step.epoch,
+            loss: step.loss,
+            lr: step.lr,
+            grad_norm: step.grad_norm,
+            tokens: step.tokens as u64,
+            learned: step.learned as u64,
+            seconds,
+            memory: u64::try_from(device::peak_memory(self.peft.base().device())?).ok(),
+        };
+        self.bar.step(&event);
+        self.log.record(&Event::Step(event))?;
+        Ok(None)
+    }
+
+    /// What went wrong with which rows of the file, and from where one can go on.
+    fn located(&self, error: &Error) -> String {
+        let rows = match error {
+            Error::NonFinite { rows, .. } | Error::Masked { rows } => rows.as_slice(),
+            _ => &[],
+        };
+        let numbers: Vec<String> = rows
+            .iter()
+            .filter_map(|row| self.origin.get(*row))
+            .flatten()
+            .take(16)
+            .map(usize::to_string)
+            .collect();
+        let mut text = error.to_string();
+        if !numbers.is_empty() {
+            let data = self.order.settings.data.display();
+            text = format!("{text}; of {data} these are rows {} (from 1)", numbers.join(", "));
+        }
+        match self.saved {
+            Some(step) => {
+                format!("{text}; the last good checkpoint is {}", self.checkpoints.path(step).display())
+            }
+            None => format!("{text}; there is no checkpoint yet"),
+        }
+    }
+
+    fn note(&mut self, text: String) -> Result<()> {
+        self.bar.aside(|| self.output.note(&text));
+        self.log.record(&Event::Note { step: self.run.steps(), text })
+    }
+
+    /// Whether there is an evaluation behind this step.
+    fn evaluates(&self, step: u64) -> bool {
+        let every = self.order.settings.eval_every.unwrap_or(self.run.steps_per_epoch());
+        self.eval.is_some() && (step.is_multiple_of(every) || step == self.total)
+    }
+
+    /// Evaluates and records it; whether it is the best so far.
+    fn evaluate(&mut self) -> Result<bool> {
+        let Some(eval) = &self.eval else { return Ok(false) };
+        let begun = Instant::now();
+        self.bar.passing("evaluating");
+        let evaluation = self.run.evaluate(eval.as_ref(), self.order.settings.eval_batch)?;
+        let (value, more) = figure(&evaluation, &self.order.settings.metric)?;
+        let (step, seconds) = (self.run.steps(), begun.elapsed().as_secs_f64());
+        self.progress.seconds += seconds;
+        self.bar.aside(|| self.output.note(format!("step {step}: {}", sentence(&evaluation))));
+        let figures = evaluation.metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let epoch = self.run.epoch();
+        self.log.record(&Event::Eval { step, epoch, loss: evaluation.loss, figures, seconds })?;
+        // Before the first step there is nothing to keep.
+        Ok(step > 0 && self.progress.judge(step, value, more))
+    }
+
+    /// Saves a checkpoint, unless there is one of this step.
+    fn save(&mut self) -> Result<()> {
+        let step = self.run.steps();
+        if self.saved == Some(step) || step == 0 {
+            return Ok(());
+        }
+        self.log.sync()?;
+        let progress = serde_json::to_vec_pretty(&self.progress)?;
+        let recipe = self.order.recipe.text()?;
+        self.checkpoints
+            .save(&self.run, &[(progress::FILE, progress.as_slice()), (RECIPE, recipe.as_bytes())])?;
+        self.saved = Some(step);
+        let best: Vec<u64> = self.progress.best.iter().map(|best| best.step).collect();
+        Ok(self.checkpoints.prune(self.order.settings.keep, &best)?)
+    }
+
+    /// Goes back to the best evaluation, if there is one and it is not the last.
+    pub fn best(&mut self) -> Result<()> {
+        match self.progress.best {
+            Some(best) if best.step != self.run.steps() => {
+                self.output.note(format!(
+                    "the adapter is that of step {}, the best: {} {:.4}",
+                    best.step, self.order.settings.metric, best.value
+                ));
+                Ok(self.run.load(self.checkpoints.path(best.step))?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn record(&mut self, event: &Event) -> Result<()> {
+        self.log.record(event)
+    }
+}
+
+/// "loss 0.4213, accuracy 0.9100".
+pub fn sentence(evaluation: &Evaluation) -> String {
+    let figures = evaluation.metrics.iter().map(|(name, value)| format!(", {name} {value:.4}"));
+    format!("loss {:.4}{}", evaluation.loss, figures.collect::<String>())
+}
