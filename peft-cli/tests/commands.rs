@@ -166,3 +166,59 @@ fn a_method_is_recommended() {
     let said = error(&["recommend", &golden("bert/base"), "--task", "generation"]);
     assert!(said.contains("no causal model"), "{said}");
 }
+
+/// A golden base with a tokenizer of the goldens beside it.
+fn with_tokenizer(dir: &tempfile::TempDir, family: &str) -> String {
+    let (out, text) = path(dir, family);
+    std::fs::create_dir(&out).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(format!("{}/{file}", golden(&format!("{family}/base"))), out.join(file)).unwrap();
+    }
+    std::fs::copy(golden(&format!("text/{family}/tokenizer.json")), out.join("tokenizer.json")).unwrap();
+    text
+}
+
+#[test]
+fn models_are_measured_on_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = path(&dir, "data.jsonl");
+    let llama = with_tokenizer(&dir, "llama");
+    std::fs::write(&data, "{\"text\": \"the cat\"}\n{\"text\": \"a cat sat\"}\n").unwrap();
+    let base = &json(&["eval", &llama, &file])[0];
+    let loss = base["loss"].as_f64().unwrap();
+    assert!((base["perplexity"].as_f64().unwrap() - loss.exp()).abs() < 1e-9 && base["rows"] == 2, "{base}");
+    let adapted = &json(&["eval", &llama, &file, "--adapter", &golden("llama/lora")])[0];
+    assert_ne!(adapted["loss"], base["loss"]);
+    let none = &json(&["eval", &llama, &file, "--adapter", &golden("llama/lora"), "--active", "-"])[0];
+    assert_eq!(none["loss"], base["loss"]);
+
+    let bert = with_tokenizer(&dir, "bert");
+    std::fs::write(&data, "{\"text\": \"the cat\", \"label\": 0}\n{\"text\": \"cat\", \"label\": 1}\n")
+        .unwrap();
+    let found = &json(&["eval", &bert, &file, "--adapter", &golden("bert/lora")])[0];
+    let counts = found["confusion"].as_array().unwrap().iter().map(|c| c["count"].as_u64().unwrap());
+    assert!(
+        counts.sum::<u64>() == 2 && found["accuracy"].is_number() && found["macro_f1"].is_number(),
+        "{found}"
+    );
+    assert!(error(&["eval", &golden("llama/base"), &file]).contains("tokenizer"));
+}
+
+#[test]
+fn chats_go_through_the_template() {
+    let dir = tempfile::tempdir().unwrap();
+    let llama = with_tokenizer(&dir, "llama");
+    let said = error(&["generate", &llama, "the cat", "--chat"]);
+    assert!(said.contains("no chat template"), "{said}");
+    let template =
+        "{% for m in messages %}{{ m.content }} {% endfor %}{% if add_generation_prompt %}sat{% endif %}";
+    std::fs::write(Path::new(&llama).join("chat_template.jinja"), template).unwrap();
+    let ids = |arguments: &[&str]| json(arguments)[0]["ids"].clone();
+    let chat = ids(&["generate", &llama, "cat", "--chat", "--system", "the", "--tokens", "5"]);
+    assert_eq!(chat.as_array().unwrap().len(), 5);
+    std::fs::write(Path::new(&llama).join("chat_template.jinja"), "{{ messages[-1].content }}").unwrap();
+    let (list, file) = path(&dir, "prompts.txt");
+    std::fs::write(list, "the cat\n\na cat\n").unwrap();
+    let rows = json(&["generate", &llama, "--prompts", &file, "--chat", "--batch", "1", "--tokens", "3"]);
+    assert_eq!(rows.len(), 2);
+}

@@ -113,15 +113,17 @@ impl Eval {
         let data = Dataset::read(&self.data)?;
         output.warn(&data.warnings);
         let labels = data.labels();
-        // Without names, classes are numbers.
-        let numbered = || (0..labels.len()).map(|n| n.to_string()).collect::<Vec<_>>();
+        let numbers = |n: usize| (0..n).map(|n| n.to_string()).collect::<Vec<_>>();
+        // What transformers calls classes that nobody has named: their labels are numbers.
+        let unnamed = classes.iter().enumerate().all(|(i, name)| *name == format!("LABEL_{i}"));
         let known = match classes {
-            [] if labels == numbered() => labels.clone(),
+            [] if labels == numbers(labels.len()) => labels,
             [] => bail!(
                 "{}: labels are {}, and neither the adapter nor the model names its classes",
                 self.data.display(),
                 labels.join(", ")
             ),
+            all if unnamed && !labels.iter().any(|label| all.contains(label)) => numbers(all.len()),
             named => named.to_vec(),
         };
         Ok(Box::new(encoder.encode(&data, &known)?))
