@@ -163,8 +163,29 @@ fn a_method_is_recommended() {
         &json(&["recommend", "7B", "--gpu", "14GB", "--task", "classification", "--examples", "5000"])[0];
     assert!(found["model"].as_str().unwrap().contains("assumed shape"));
     assert!(found["advice"]["fits"] == true && found["advice"]["base"].as_str().unwrap().contains("4 bits"));
-    let said = error(&["recommend", &golden("bert/base"), "--task", "generation"]);
+    let bert = golden("bert/base");
+    let said = error(&["recommend", &bert, "--task", "generation"]);
     assert!(said.contains("no causal model"), "{said}");
+    let found = &json(&["recommend", &bert])[0];
+    assert!(
+        found["model"].as_str().unwrap().starts_with("bert of ") && !found.to_string().contains("assumed")
+    );
+    assert!(error(&["recommend", &golden("llama/lora")]).contains("this is an adapter and no model"));
+    assert!(error(&["recommend", "7B", "--examples", "0"]).contains("examples"));
+    assert_eq!(peft(&["recommend", "7B", "--gpu", "-1"]).status.code(), Some(2));
+}
+
+#[test]
+fn adapters_are_called_by_their_folder_or_a_name() {
+    let (base, lora) = (golden("llama/base"), golden("llama/lora"));
+    for (given, name) in
+        [(lora.clone(), "lora"), (format!("one={lora}"), "one"), (format!("{lora}/."), "lora")]
+    {
+        let found = json(&["generate", &base, "5 17 2", "--tokens", "2", "--adapter", &given]);
+        assert_eq!(found[0]["adapter"], name);
+    }
+    assert!(error(&["generate", &base, "5", "--adapter", "nowhere"]).contains("nowhere"));
+    assert!(error(&["generate", &lora, "5"]).contains("this is an adapter and no model"));
 }
 
 /// A golden base with a tokenizer of the goldens beside it.
