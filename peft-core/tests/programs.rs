@@ -1,4 +1,4 @@
-//! The four programs as they are run: what they take, what they refuse before any work, and what they say.
+//! The program `finetune` as it is run: what they take, what they refuse before any work, and what they say.
 
 use anyhow::{Context, Result, ensure};
 use peft_core::io::write_json;
@@ -6,11 +6,6 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
-
-#[path = "../examples/common/mod.rs"]
-mod common;
-
-use common::Given;
 
 fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(path)
@@ -60,49 +55,6 @@ fn llama() -> Result<TempDir> {
     let settings = json!({ "eos_token": "</s>", "chat_template": template });
     write_json(dir.path().join("tokenizer_config.json"), &settings)?;
     Ok(dir)
-}
-
-#[test]
-fn adapters_are_given_one_way() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let odd = dir.path().join("a=b");
-    std::fs::create_dir(&odd)?;
-    let parse = |text: &str| text.parse::<Given>();
-    let given = |name: Option<&str>, dir: &str| Given { name: name.map(str::to_owned), dir: dir.into() };
-    ensure!(parse("runs/mine")? == given(None, "runs/mine"), "a directory");
-    ensure!(parse("mine=runs/x")? == given(Some("mine"), "runs/x"), "a name");
-    ensure!(parse("mine=runs/x=y")? == given(Some("mine"), "runs/x=y"), "a directory with `=`");
-    let odd = odd.display().to_string();
-    ensure!(parse(&odd)? == given(None, &odd), "a folder with `=` that is there");
-    ensure!(parse(&format!("mine={odd}"))? == given(Some("mine"), &odd), "the same with a name");
-    for wrong in ["=runs", "mine="] {
-        ensure!(parse(wrong).is_err(), "{wrong}: was accepted");
-    }
-    Ok(())
-}
-
-/// Both programs, and both ways.
-#[test]
-fn adapters_are_called_by_their_folder_or_a_name() -> Result<()> {
-    let (base, lora) =
-        (golden("llama/base").display().to_string(), golden("llama/lora").display().to_string());
-    let named = format!("one={lora}");
-    let last = format!("{lora}/.");
-    for (given, name) in [(&lora, "lora"), (&named, "one"), (&last, "lora")] {
-        let [text, _] = said("generate", &[&base, "5 17 2", "--tokens", "2", "--adapter", given])?;
-        ensure!(text.starts_with(&format!("[{name}] 5 17 2 -> ")), "{text}");
-        for arguments in [&[&base, given][..], &[&base, &"--adapter".to_owned(), given]] {
-            let [table, _] = said("adapters", arguments)?;
-            ensure!(table.contains(name), "{table}");
-        }
-    }
-    refused("generate", &[&base, "5", "--adapter", "nowhere"], &["nowhere"])?;
-    let twice = ["--adapter", lora.as_str(), "--adapter", &named];
-    let rows = [&[base.as_str(), "5"][..], &twice].concat();
-    refused("generate", &rows, &["--rows", "2 adapters"])?;
-    refused("generate", &[&lora, "5"], &["config.json", "this is an adapter and no model"])?;
-    refused("adapters", &[&lora], &["this is an adapter and no model"])?;
-    Ok(())
 }
 
 #[test]
@@ -169,21 +121,18 @@ fn finetune_refuses_numbers_that_train_nothing() -> Result<()> {
     Ok(())
 }
 
+/// The short ones, with what they print.
 #[test]
-fn fit_knows_what_a_model_is_for() -> Result<()> {
-    let bert = golden("bert/base").display().to_string();
-    let [text, _] = said("fit", &[bert.as_str()])?;
-    ensure!(text.starts_with("bert of ") && !text.contains("writing text"), "{text}");
-    ensure!(!text.contains("assumed"), "{text}");
-    refused("fit", &[&bert, "--task", "generation"], &["task", "bert", "no causal model"])?;
-    let [json, _] = said("fit", &["7b", "--json"])?;
-    let json: serde_json::Value = serde_json::from_str(&json)?;
-    ensure!(json["methods"][2]["trainable"] == 4_194_304 && json["advice"]["fits"] == true, "{json}");
-    let [text, _] = said("fit", &["7B"])?;
-    ensure!(text.contains("an assumed shape") && text.contains("writing text"), "{text}");
-    let adapter = golden("llama/lora").display().to_string();
-    refused("fit", &[adapter], &["this is an adapter and no model"])?;
-    refused("fit", &["7B", "--examples", "0"], &["examples"])?;
-    refused("fit", &["7B", "--gpu", "-1"], &["--gpu"])?;
+fn adapters_are_combined_and_text_is_written() -> Result<()> {
+    let (model, out) = (llama()?, tempfile::tempdir()?);
+    let [model, out] = [model.path(), out.path()].map(|p| p.display().to_string());
+    let [lora, rslora] = ["llama/lora", "llama/rslora"].map(|p| golden(p).display().to_string());
+    let [text, _] = said("adapters", &[&model, &lora, &rslora, &out])?;
+    ensure!(text.contains("of the change kept at 8 sites"), "{text}");
+    let merged = format!("{out}/merged");
+    let [text, _] = said("generate", &[&merged, "the cat", &format!("{out}/small")])?;
+    ensure!(text.starts_with("[the model] the cat") && text.contains("[adapter 1] the cat"), "{text}");
+    let [text, _] = said("fit", &["--model", &model])?;
+    ensure!(text.starts_with("llama of 24,736 parameters") && text.contains("activations ="), "{text}");
     Ok(())
 }

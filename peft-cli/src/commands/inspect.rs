@@ -136,7 +136,8 @@ struct Change {
 
 impl Inspect {
     pub fn run(&self, output: &Output) -> Result<Outcome> {
-        let dir = self.path.adapter(output)?;
+        // Of a repository it is not known what it has until it is asked for.
+        let dir = self.path.adapter(output).or_else(|_| self.path.model(output))?;
         let found = if adapter::exists(&dir).unwrap_or_default() {
             self.adapter(&dir, output)?
         } else if dir.join("manifest.json").exists() {

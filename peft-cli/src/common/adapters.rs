@@ -167,3 +167,27 @@ pub fn adapter_name(source: &Source, dir: &Path) -> Result<String> {
     };
     folder.with_context(|| format!("{}: give it a name, NAME=SOURCE", dir.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_are_given_one_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join("a=b");
+        std::fs::create_dir(&odd).unwrap();
+        let odd = odd.display().to_string();
+        let parse = |text: &str| text.parse::<Given>().unwrap();
+        let given = |name: Option<&str>, source: &str| {
+            let source = source.parse().unwrap_or_else(|never| match never {});
+            Given { name: name.map(str::to_owned), source }
+        };
+        assert_eq!(parse("runs/mine"), given(None, "runs/mine"));
+        assert_eq!(parse("mine=runs/x"), given(Some("mine"), "runs/x"));
+        assert_eq!(parse("mine=runs/x=y"), given(Some("mine"), "runs/x=y"));
+        assert_eq!(parse(&odd), given(None, &odd));
+        assert_eq!(parse(&format!("mine={odd}")), given(Some("mine"), &odd));
+        assert!("=runs".parse::<Given>().is_err() && "mine=".parse::<Given>().is_err());
+    }
+}

@@ -145,3 +145,34 @@ impl Drop for Untouched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+
+    fn write(dir: &Path, _: IfExists) -> peft_core::Result<()> {
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("new"), "new").unwrap();
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_what_it_should_be_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let there = || dir.path().read_dir().unwrap().count();
+        let distance = |error| Distance { error, tolerance: 1e-4 };
+        for error in [2e-4, f64::NAN, f64::INFINITY] {
+            let check = |_: &Path| distance(error).check("out");
+            let said = written(&out, IfExists::Refuse, write, check).unwrap_err().to_string();
+            assert!(said.contains("nothing was kept") && there() == 0, "{said}");
+        }
+        written(&out, IfExists::Refuse, write, |_| distance(5e-5).check("out")).unwrap();
+        assert!(out.join("new").exists() && there() == 1);
+        // What was there before stays.
+        std::fs::write(out.join("old"), "old").unwrap();
+        written(&out, IfExists::Replace, write, |_| -> Result<()> { bail!("no") }).unwrap_err();
+        assert!(out.join("old").exists() && there() == 1);
+    }
+}
