@@ -61,14 +61,12 @@ impl Place {
             }
         }
         let place = Self { dir: dir.to_owned(), _lock: lock };
-        match (mode, place.holds()?) {
-            (Mode::New, Some(first)) => bail!(
+        if let (Mode::New, Some(first)) = (mode, place.holds()?) {
+            bail!(
                 "{}: holds something already ({first}); --resume goes on with a run that is there, --overwrite takes it \
                  away, or choose another output",
                 named()
-            ),
-            (Mode::Overwrite, Some(_)) => place.clear()?,
-            _ => {}
+            );
         }
         Ok(place)
     }
@@ -85,8 +83,9 @@ impl Place {
         Ok(None)
     }
 
-    /// Takes away what a run has written, and nothing else; the adapter stays until there is another one.
-    fn clear(&self) -> Result<()> {
+    /// Takes away what a run has written, and nothing else; the adapter stays until there is another one. To be done when
+    /// everything for the new run is there.
+    pub fn clear(&self) -> Result<()> {
         let gone = |path: &Path, removed: std::io::Result<()>| match removed {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
             _ => Ok(()),

@@ -1,8 +1,8 @@
 //! How far a run is, beside what the library's checkpoint holds.
 
 use crate::recipe::Recipe;
-use anyhow::{Result, bail};
-use peft_core::train::Evaluation;
+use anyhow::{Context, Result, bail};
+use peft_core::train::{Checkpoint, Evaluation};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -66,8 +66,19 @@ impl Progress {
         Self { data, recipe, best: None, worse: 0, seconds: 0.0, tokens: 0, memory: 0 }
     }
 
-    /// Refuses to go on with another training than the one that was saved.
-    pub fn check(&self, data: &str, recipe: &Recipe) -> Result<()> {
+    /// Where the run was that has saved this checkpoint, for a recipe that goes on with it.
+    ///
+    /// # Errors
+    /// Another training than the one that was saved.
+    pub fn after(self, checkpoint: &Checkpoint) -> Result<Self> {
+        let path = checkpoint.path.join(FILE);
+        let old: Self =
+            serde_json::from_slice(&checkpoint.read(FILE)?).with_context(|| path.display().to_string())?;
+        old.check(&self.data, &self.recipe)?;
+        Ok(Self { recipe: self.recipe, ..old })
+    }
+
+    fn check(&self, data: &str, recipe: &Recipe) -> Result<()> {
         if self.data != data {
             bail!(
                 "the data are not those that the run was begun with; put them back, or begin anew with --overwrite"

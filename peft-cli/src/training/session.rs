@@ -10,8 +10,8 @@ use crate::training::setup::{ADAPTER, Setup};
 use crate::training::signals::Signals;
 use crate::training::{data, finish};
 use crate::watch::{self, Event, Log};
-use anyhow::{Context, Result, bail};
-use peft_core::train::{self, Checkpoints, Evaluation, Run, Task};
+use anyhow::{Result, bail};
+use peft_core::train::{self, Checkpoints, Evaluation, Newest, Run, Task};
 use peft_core::{Error, Peft, device};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,17 @@ impl<'a> Session<'a> {
         let settings = order.settings;
         let begun = Instant::now();
         let place = Place::open(dir, mode)?;
-        let digest = data::digest(settings)?;
+        let checkpoints = Checkpoints::new(place.checkpoints());
+        let mut progress = Progress::new(data::digest(settings)?, order.recipe.clone());
+        let mut newest = None;
+        if mode == Mode::Resume {
+            let Newest { found, torn } = checkpoints.newest()?;
+            output.warn(torn.iter().map(|e| format!("{e}; it is passed over")));
+            newest = found;
+        }
+        if let Some((_, checkpoint)) = &newest {
+            progress = progress.after(checkpoint)?;
+        }
         let Setup { peft, model, encoder, data, device, warnings, .. } =
             Setup::new(settings, order.seed, output)?;
         output.warn(&warnings);
@@ -77,24 +87,15 @@ impl<'a> Session<'a> {
             seed: order.seed,
         };
         let mut run = Run::new(&peft, &[ADAPTER], &recipe, train)?;
-        let checkpoints = Checkpoints::new(place.checkpoints());
-        let mut progress = Progress::new(digest, order.recipe.clone());
-        let mut saved = None;
-        if mode == Mode::Resume {
-            let newest = checkpoints.newest()?;
-            output.warn(newest.torn.iter().map(|e| format!("{e}; it is passed over")));
-            if let Some((step, checkpoint)) = newest.found {
-                let path = checkpoint.path.join(progress::FILE);
-                let old: Progress = serde_json::from_slice(&checkpoint.read(progress::FILE)?)
-                    .with_context(|| path.display().to_string())?;
-                old.check(&progress.data, order.recipe)?;
-                run.load(&checkpoint.path)?;
-                output.note(format!("goes on behind step {step}: {}", checkpoint.path.display()));
-                progress = Progress { recipe: progress.recipe, data: progress.data, ..old };
-                saved = Some(step);
-            }
+        if let Some((step, checkpoint)) = &newest {
+            run.load(&checkpoint.path)?;
+            output.note(format!("goes on behind step {step}: {}", checkpoint.path.display()));
         }
+        let saved = newest.map(|(step, _)| step);
         let samples = Samples::new(settings, &model, encoder, device)?;
+        if mode == Mode::Overwrite {
+            place.clear()?;
+        }
         let path = place.dir.join(RECIPE);
         let text = order.recipe.text()?;
         peft_core::io::write_atomically(&path, |file| {
