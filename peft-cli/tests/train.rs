@@ -241,6 +241,32 @@ fn what_cannot_be_is_refused_before_anything_is_lost() -> Result<()> {
     Ok(())
 }
 
+/// Numbers that train nothing: nothing is made.
+#[test]
+fn numbers_that_train_nothing_are_refused() -> Result<()> {
+    let work = Work::causal()?;
+    for (more, part) in [
+        (&["--lr", "-1"][..], "lr"),
+        (&["--lr", "nan"], "lr"),
+        (&["--lr", "inf"], "lr"),
+        (&["--epochs", "0"], "epochs"),
+        (&["--batch", "0"], "batch"),
+        (&["--length", "1"], "length"),
+        (&["--warmup", "2"], "warmup"),
+        (&["--set", "r=0"], "r"),
+        (&["--task", "classes"], "task"),
+        (&["--model", "out"], "out"),
+        (&["--device", "cuda:99"], "cuda:99"),
+    ] {
+        let given: &[&str] = &["train", "--data", "train.jsonl", "--output", "made"];
+        let model: &[&str] = if more[0] == "--model" { &[] } else { &["--model", "model"] };
+        let output = work.run(&[given, model, more].concat())?;
+        refused(&output, 1, &[part]).with_context(|| format!("{more:?}"))?;
+        ensure!(!work.path("made").join("metrics.jsonl").exists(), "{more:?}: something was made");
+    }
+    Ok(())
+}
+
 #[test]
 fn two_at_once_are_kept_apart() -> Result<()> {
     let work = Work::classes()?;

@@ -11,7 +11,7 @@ pub use template::template;
 pub use words::{Dtype, Kind, Learn, Optimizer, Rows, Shape};
 
 use crate::common::{Field, map};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -195,7 +195,12 @@ impl Recipe {
     }
 
     /// What this recipe says, where `flags` say nothing else.
+    ///
+    /// # Errors
+    /// A number that is none; a field of the method that is set twice.
     pub fn with(self, flags: Self) -> Result<Self> {
+        self.check_numbers()?;
+        flags.check_numbers()?;
         let set = map(&flags.fields)?;
         let Value::Object(mut all) = serde_json::to_value(self)? else { return Ok(flags) };
         if let Value::Object(flags) = serde_json::to_value(flags)? {
@@ -208,6 +213,26 @@ impl Recipe {
             }
         }
         Ok(serde_json::from_value(Value::Object(all))?)
+    }
+
+    /// TOML and the command line have NaN and infinity; nothing here has a use for them.
+    fn check_numbers(&self) -> Result<()> {
+        let all = [
+            ("eval_share", self.eval_share),
+            ("lr", self.lr),
+            ("weight_decay", self.weight_decay),
+            ("beta1", self.beta1),
+            ("beta2", self.beta2),
+            ("eps", self.eps),
+            ("lora_plus_ratio", self.lora_plus_ratio),
+            ("clip", self.clip),
+            ("warmup", self.warmup),
+            ("epochs", self.epochs),
+        ];
+        match all.into_iter().find(|(_, x)| x.is_some_and(|x| !x.is_finite())) {
+            Some((name, x)) => bail!("{name}: is {}, expected a number", x.unwrap_or(f64::NAN)),
+            None => Ok(()),
+        }
     }
 
     /// The recipe's text.
@@ -247,6 +272,16 @@ mod tests {
         assert_eq!((both.lr, both.epochs, both.model.as_deref()), (Some(0.5), Some(2.0), Some("a")));
         assert_eq!(serde_json::to_string(&both.set).unwrap(), r#"{"r":4,"lora_alpha":16}"#);
         assert_eq!(Recipe::parse(&both.text().unwrap()).unwrap(), both);
+    }
+
+    /// Catches a field of a fraction that is not looked at.
+    #[test]
+    fn no_number_is_nan() {
+        for name in Recipe::names() {
+            let Ok(recipe) = Recipe::parse(&format!("{name} = nan")) else { continue };
+            let error = Recipe::default().with(recipe).expect_err(&name).to_string();
+            assert!(error.starts_with(&format!("{name}: is NaN")), "{error}");
+        }
     }
 
     #[test]
