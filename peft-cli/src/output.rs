@@ -1,6 +1,7 @@
 //! Where a command writes: results to stdout, as text or as JSON; progress, warnings and errors to stderr.
 
 use anyhow::Result;
+use peft_core::program::line;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{Write, stdout};
@@ -32,13 +33,13 @@ impl Output {
 
     /// What went wrong, where a command ends with an outcome of its own and not with an error.
     pub fn error(&self, text: impl Display) {
-        eprintln!("error: {text}");
+        eprintln!("error: {}", line(&text.to_string()));
     }
 
     /// What was read and passed over.
     pub fn warn(&self, warnings: impl IntoIterator<Item = impl Display>) {
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            eprintln!("warning: {}", line(&warning.to_string()));
         }
     }
 }

@@ -45,13 +45,48 @@ fn message(error: &(dyn Error + 'static)) -> Option<String> {
         let _ = write!(text, "{}{error}", if text.is_empty() { "" } else { ": " });
         next = error.source();
     }
-    Some(text)
+    Some(line(&text))
+}
+
+/// The most characters that one line of a message has.
+const LONGEST: usize = 2000;
+
+/// A message as one line of a terminal, whatever the files that it quotes hold: control characters are escaped, and of a very
+/// long one the middle is left out.
+///
+/// ```
+/// assert_eq!(peft_core::program::line("no \n such\u{1b}[2J"), "no \\n such\\u{1b}[2J");
+/// ```
+pub fn line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for c in message.chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    let count = line.chars().count();
+    if count <= LONGEST {
+        return line;
+    }
+    let half = LONGEST / 2;
+    let begin: String = line.chars().take(half).collect();
+    let end: String = line.chars().skip(count.saturating_sub(half)).collect();
+    format!("{begin} [...] {end}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use anyhow::{Context, anyhow};
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_quotes() {
+        let caused = anyhow!("found \"a\nb\u{1b}[2J\"").context("x".repeat(1 << 16));
+        let text = message(caused.as_ref()).unwrap();
+        assert!(text.len() < 2100 && text.ends_with("\"a\\nb\\u{1b}[2J\""), "{text}");
+        assert!(!text.chars().any(char::is_control));
+    }
 
     #[test]
     fn an_error_is_one_line_and_a_closed_pipe_none() {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::io;
-use crate::text::render::{MARKS, environment};
+use crate::text::render::{MARKS, add, environment};
 use crate::text::tokenizer::SPECIAL_TOKENS;
 use minijinja::value::Serde;
 use minijinja::{Environment, Template, context};
@@ -60,11 +60,9 @@ impl ChatTemplate {
             // Where there are no marks the two are the same.
             let marked = generation(&source, MARKS);
             if marked != plain {
-                environment
-                    .add_template_owned(format!("{name}{MARKED}"), marked)
-                    .map_err(|e| broken(&path, &e))?;
+                add(&mut environment, format!("{name}{MARKED}"), marked).map_err(|e| broken(&path, &e))?;
             }
-            environment.add_template_owned(name, plain).map_err(|e| broken(&path, &e))?;
+            add(&mut environment, name, plain).map_err(|e| broken(&path, &e))?;
         }
         Ok(Some(Self { environment, path, special }))
     }

@@ -15,6 +15,29 @@ pub(super) const MARKS: [&str; 2] = ["filter marked_as_generated", "endfilter"];
 pub(super) const OPEN: char = '\u{fdd0}';
 pub(super) const CLOSE: char = '\u{fdd1}';
 
+/// What one chat may cost, in instructions of the template, or in 64 bytes each of text and lists that it makes: a thousand
+/// times what a long chat needs. A template that never ends or wants all memory is an error then.
+const FUEL: u64 = 2_000_000;
+/// The longest template, in bytes; the longest there are have some tens of thousands.
+const LONGEST: usize = 128 << 10;
+/// Room for what a template of that length may nest: its parser descends for every `not`, `-` and `else` of an expression.
+const STACK: usize = 512 << 20;
+/// The widest indent of `tojson`.
+const INDENT: usize = 64;
+
+/// Adds a template. On a stack of its own, of which no more is there than is used.
+pub(super) fn add(environment: &mut Environment<'static>, name: String, source: String) -> Result<(), Error> {
+    if source.len() > LONGEST {
+        return Err(invalid(format!("it has {} bytes, and more than {LONGEST} are not read", source.len())));
+    }
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().stack_size(STACK);
+        let parser = parser.spawn_scoped(scope, || environment.add_template_owned(name, source));
+        let parser = parser.map_err(|e| invalid(format!("there is no thread to read it: {e}")))?;
+        parser.join().unwrap_or_else(|_| Err(invalid("it cannot be read")))
+    })
+}
+
 /// The settings, filters and functions that templates count on.
 pub(super) fn environment() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
@@ -22,6 +45,7 @@ pub(super) fn environment() -> Result<Environment<'static>, Error> {
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(print);
+    environment.set_fuel(Some(FUEL));
     environment.add_filter("tojson", to_json);
     environment.add_filter(FILTER, marked);
     environment
@@ -68,6 +92,9 @@ fn to_json(value: Value, arguments: Kwargs) -> Result<String, Error> {
         return Err(invalid("tojson with ensure_ascii is not supported"));
     }
     arguments.assert_all_used()?;
+    if let Some(wide) = indent.filter(|n| *n > INDENT) {
+        return Err(invalid(format!("tojson with an indent of {wide}, at most {INDENT} are supported")));
+    }
     let json = serde_json::to_value(&value).map_err(|e| invalid(e.to_string()))?;
     let mut out = Vec::new();
     let written = match indent {

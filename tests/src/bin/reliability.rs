@@ -18,7 +18,7 @@ mod program {
     use std::path::PathBuf;
     use std::time::{Duration, Instant};
     use tests::hostile;
-    use tests::reliability::{self, Room, Trial};
+    use tests::reliability::{self, Room, Soak, Trial};
 
     /// Does to trainings by `peft train` what happens to them, and compares what they end with
     #[derive(Parser)]
@@ -42,6 +42,11 @@ mod program {
         },
         /// Stops trainings by signals
         Signals,
+        /// Trains for many steps in one process, and looks at its memory
+        Soak {
+            #[arg(long, default_value_t = 20_000)]
+            steps: u64,
+        },
         /// Opens inputs that are made to do harm
         Hostile {
             #[arg(long, default_value_t = 10_000)]
@@ -92,7 +97,14 @@ mod program {
                     println!("{family}: two signals: exit code 130, the end is the undisturbed one");
                 }
             }
-            What::Hostile { only: Some(case), keep, .. } => hostile::work(args.seed, case, case + 1, keep.as_deref())?,
+            What::Soak { steps } => {
+                let soak = Soak::new(&Trial::new(&this, "bert")?, steps)?;
+                println!("{soak}");
+                soak.check()?;
+            }
+            What::Hostile { only: Some(case), keep, .. } => {
+                hostile::work(args.seed, case, case + 1, keep.as_deref())?
+            }
             What::Hostile { inputs, seconds, .. } => {
                 let report = hostile::run(&this, args.seed, 0, inputs, Duration::from_secs(seconds))?;
                 println!("{report}");

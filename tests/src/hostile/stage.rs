@@ -36,7 +36,9 @@ impl Stage {
         let stage = Self { root };
         let mut run: Vec<OsString> = ["peft", "train", "--quiet", "--output"].map(OsString::from).into();
         run.push(stage.root.join("run").into());
-        run.extend(["--save-every=1", "--max-steps=2", "--batch=1", "--set", "lora_dropout=0.5"].map(OsString::from));
+        run.extend(
+            ["--save-every=1", "--max-steps=2", "--batch=1", "--set", "lora_dropout=0.5"].map(OsString::from),
+        );
         for (flag, name) in [("--model", "bert"), ("--data", "classes.jsonl")] {
             run.push(flag.into());
             run.push(stage.root.join(name).into());

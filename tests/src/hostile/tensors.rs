@@ -41,7 +41,10 @@ pub fn header(bytes: &[u8], random: &mut Random) -> Result<Vec<u8>> {
         7 => entry["shape"] = json!([1u64 << 62, 0]),
         8 => entry["shape"] = json!(vec![1; 70]),
         9 => entry["shape"] = json::value(random),
-        10 => entry["dtype"] = (*random.of(&["F64", "I8", "BF16", "BOOL", "F8_E4M3", "U64", "f32", "Q4", ""])).into(),
+        10 => {
+            entry["dtype"] =
+                (*random.of(&["F64", "I8", "BF16", "BOOL", "F8_E4M3", "U64", "f32", "Q4", ""])).into()
+        }
         11 => drop(fields.remove(&name)),
         12 => {
             let same = fields.get(&name).cloned().context("an entry")?;
@@ -50,7 +53,8 @@ pub fn header(bytes: &[u8], random: &mut Random) -> Result<Vec<u8>> {
         13 => drop(fields.insert("__metadata__".into(), json::value(random))),
         14 => {
             for n in 0..2000 {
-                fields.insert(format!("t{n}"), json!({ "dtype": "F32", "shape": [0], "data_offsets": [0, 0] }));
+                fields
+                    .insert(format!("t{n}"), json!({ "dtype": "F32", "shape": [0], "data_offsets": [0, 0] }));
             }
         }
         _ => json::at_random(&mut all, random),

@@ -29,7 +29,12 @@ pub fn recipe(text: &str, random: &mut Random) -> Vec<u8> {
                 let twice = lines[at].clone();
                 lines.insert(at, twice);
             }
-            3 => lines[at] = format!("{name} = {}", random.of(&["nan", "-inf", "1979-05-27", "0x7fffffffffffffff", "'''"])),
+            3 => {
+                lines[at] = format!(
+                    "{name} = {}",
+                    random.of(&["nan", "-inf", "1979-05-27", "0x7fffffffffffffff", "'''"])
+                )
+            }
             _ => lines[at] = format!("{name} = {}", toml(&json::value(random))),
         }
     }
@@ -55,10 +60,8 @@ pub fn rows(text: Vec<u8>, kind: Kind, array: bool, random: &mut Random) -> Vec<
             _ => raw(text, random),
         };
     }
-    let mut rows: Vec<Value> = text
-        .split(|b| *b == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect();
+    let mut rows: Vec<Value> =
+        text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     match random.below(10) {
         0 => return raw(text, random),
         1 => return [text, b"{\"text\": \"\\ud800\", \"label\": \"a\"}\n".to_vec()].concat(),
@@ -135,7 +138,8 @@ pub fn template(random: &mut Random) -> String {
         "{% for x in %}",
         "",
     ];
-    let deep = |open: &str, close: &str, n: usize| format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
+    let deep =
+        |open: &str, close: &str, n: usize| format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
     match random.below(70) {
         n @ 0..=43 => evil[n.min(evil.len() - 1)].to_owned(),
         44 => deep("(", ")", 100_000),

@@ -6,11 +6,13 @@
 mod disk;
 mod kills;
 mod signals;
+mod soak;
 mod trial;
 
 pub use disk::{Room, files, full, limited, missing, unwritable};
 pub use kills::{Tally, kills};
 pub use signals::{stopped, stopped_twice};
+pub use soak::Soak;
 pub use trial::{Ended, Trial};
 
 use std::ffi::OsString;

@@ -84,7 +84,9 @@ pub(crate) fn open(dir: &Path) -> Result<Opened> {
     };
     let mut opened = if path.ends_with(WHOLE) {
         let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
-        check_merges(&path, &serde_json::from_slice(&bytes).map_err(|e| Error::format(&path, e))?)?;
+        let json = serde_json::from_slice(&bytes).map_err(|e| Error::format(&path, e))?;
+        check_merges(&path, &json)?;
+        check_template(&path, json.get("post_processor").unwrap_or(&Value::Null))?;
         let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| Error::format(&path, e))?;
         Opened { tokenizer, path, alphabet: Alphabet::default() }
     } else if path.ends_with(SENTENCEPIECE) {
@@ -160,6 +162,23 @@ impl Class {
 fn optional(dir: &Path, name: &str) -> Result<Option<Value>> {
     let path = dir.join(name);
     path.exists().then(|| io::read_object(&path)).transpose()
+}
+
+/// That the special tokens which a post-processor puts around a text are among those it knows: `tokenizers` panics later if
+/// one is not.
+fn check_template(path: &Path, processor: &Value) -> Result<()> {
+    let known = processor.get("special_tokens").and_then(Value::as_object);
+    let pieces = ["single", "pair"].into_iter().filter_map(|name| processor.get(name)?.as_array()).flatten();
+    let names = pieces.filter_map(|piece| piece.pointer("/SpecialToken/id")?.as_str());
+    let kind = processor.get("type").and_then(Value::as_str);
+    for name in names.filter(|_| kind == Some("TemplateProcessing")) {
+        if !known.is_some_and(|known| known.contains_key(name)) {
+            let message = format!("has no `{name}`, which single or pair put into a text");
+            return Err(Error::config(path.display(), "post_processor.special_tokens", message));
+        }
+    }
+    let inner = processor.get("processors").and_then(Value::as_array).into_iter().flatten();
+    inner.into_iter().try_for_each(|processor| check_template(path, processor))
 }
 
 /// Every merge of a `tokenizer.json` makes a token. The tokenizers crate relies on that, and panics where it is not so.
