@@ -4,7 +4,7 @@ use crate::recipe::{Kind, Settings};
 use anyhow::{Context, Result, ensure};
 use peft_core::Warning;
 use peft_core::hub::TokenIds;
-use peft_core::text::{ChatTemplate, Corpus, Dataset, Encoded, Preparation, TextEncoder};
+use peft_core::text::{ChatTemplate, Corpus, Dataset, Encoded, Form, Preparation, TextEncoder};
 use peft_core::train::{Shuffle, Task};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -42,6 +42,8 @@ pub struct Data {
     pub about: About,
     /// For each row to train on, which rows of the file it is made of, from 1.
     pub origin: Vec<Vec<usize>>,
+    /// What texts to learn are, in their file.
+    pub form: Option<Form>,
     /// What was passed over in the files, and what else should be said of the rows.
     pub warnings: Vec<Warning>,
 }
@@ -107,6 +109,7 @@ impl Read {
                 let length = settings.length.and_then(|n| usize::try_from(n).ok());
                 let pack = settings.pack.then(|| length.unwrap_or(usize::MAX).min(encoder.longest()));
                 let how = Preparation { learn: settings.learn.into(), pack };
+                let form = Some(split.train.form);
                 let (train, eval) = split.each(|corpus| {
                     let prepared = encoder.prepare(corpus, &ids, template.as_ref(), how);
                     prepared.with_context(|| corpus.path.display().to_string())
@@ -120,6 +123,7 @@ impl Read {
                 let (truncated, dropped) = (train.truncated, train.dropped);
                 let data = Data::new(train, eval, origin);
                 return Ok(Data {
+                    form,
                     about: About { truncated, dropped, ..data.about.clone() },
                     warnings,
                     ..data
@@ -152,7 +156,7 @@ impl Data {
             longest: lengths().max().unwrap_or_default(),
         };
         let eval = eval.map(|rows| Box::new(rows) as Box<dyn Task>);
-        Self { train: Box::new(train), eval, about, origin, warnings: Vec::new() }
+        Self { train: Box::new(train), eval, about, origin, form: None, warnings: Vec::new() }
     }
 }
 

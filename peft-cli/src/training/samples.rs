@@ -6,14 +6,17 @@ use crate::watch::Event;
 use anyhow::Result;
 use peft_core::generate::{GenerateConfig, GenerationSettings, generate};
 use peft_core::tch::Device;
-use peft_core::text::TextEncoder;
+use peft_core::text::{ChatTemplate, Form, PROMPT, TextEncoder};
 use peft_core::{Batch, Peft};
+use serde_json::json;
 use std::path::Path;
 
 /// Prompts, and what the model answers without the adapter.
 #[derive(Debug)]
 pub struct Samples {
     prompts: Vec<String>,
+    /// The prompts in the form that the training data have.
+    asked: Vec<String>,
     answers: Vec<String>,
     encoder: TextEncoder,
     config: GenerateConfig,
@@ -21,9 +24,18 @@ pub struct Samples {
 }
 
 impl Samples {
+    /// The prompts of a recipe, asked as the training asks: as an instruction where the data are Alpaca's, as what a user says
+    /// where they are chats, and as they are otherwise.
+    ///
     /// # Errors
-    /// A `generation_config.json` of the model that is malformed.
-    pub fn new(settings: &Settings, model: &Path, encoder: TextEncoder, device: Device) -> Result<Self> {
+    /// Files of the model that are malformed; a chat template that refuses a prompt.
+    pub fn new(
+        settings: &Settings,
+        model: &Path,
+        encoder: TextEncoder,
+        form: Option<Form>,
+        device: Device,
+    ) -> Result<Self> {
         let defaults = GenerateConfig { max_new_tokens: 40, ..Default::default() };
         let config = match settings.samples.is_empty() {
             true => defaults,
@@ -31,7 +43,21 @@ impl Samples {
         };
         // The likeliest tokens: both answers are to differ by the adapter alone.
         let config = GenerateConfig { sampling: None, ..config };
-        Ok(Self { prompts: settings.samples.clone(), answers: Vec::new(), encoder, config, device })
+        let template = match form {
+            Some(Form::Messages | Form::Conversations) => ChatTemplate::open(model)?,
+            _ => None,
+        };
+        let asked = settings.samples.iter().map(|prompt| {
+            Ok(match (&template, form) {
+                (Some(template), _) => {
+                    template.render(&[json!({ "role": "user", "content": prompt })], None, true)?
+                }
+                (None, Some(Form::Alpaca)) => PROMPT.replace("{instruction}", prompt),
+                _ => prompt.clone(),
+            })
+        });
+        let asked = asked.collect::<Result<_>>()?;
+        Ok(Self { prompts: settings.samples.clone(), asked, answers: Vec::new(), encoder, config, device })
     }
 
     fn answer(&self, peft: &Peft, active: &[&str], prompt: &str) -> Result<String> {
@@ -44,7 +70,7 @@ impl Samples {
 
     /// Asks the model without the adapter.
     pub fn before(&mut self, peft: &Peft) -> Result<()> {
-        self.answers = self.prompts.iter().map(|p| self.answer(peft, &[], p)).collect::<Result<_>>()?;
+        self.answers = self.asked.iter().map(|p| self.answer(peft, &[], p)).collect::<Result<_>>()?;
         Ok(())
     }
 
@@ -53,9 +79,9 @@ impl Samples {
         if self.answers.is_empty() {
             self.before(peft)?; // the run was resumed
         }
-        let both = self.prompts.iter().zip(&self.answers);
-        both.map(|(prompt, before)| {
-            let text = self.answer(peft, &[ADAPTER], prompt)?;
+        let all = self.prompts.iter().zip(&self.asked).zip(&self.answers);
+        all.map(|((prompt, asked), before)| {
+            let text = self.answer(peft, &[ADAPTER], asked)?;
             Ok(Event::Sample { step, prompt: prompt.clone(), before: Some(before.clone()), text })
         })
         .collect()

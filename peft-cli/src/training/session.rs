@@ -68,7 +68,7 @@ impl<'a> Session<'a> {
         let Setup { peft, model, encoder, data, device, warnings, .. } =
             Setup::new(settings, order.seed, output)?;
         output.warn(&warnings);
-        let data::Data { train, eval, about, origin, .. } = data;
+        let data::Data { train, eval, about, origin, form, .. } = data;
         output.note(format!(
             "{} rows of {} tokens to train on, {} rows to evaluate on",
             about.rows, about.tokens, about.eval_rows
@@ -92,7 +92,7 @@ impl<'a> Session<'a> {
             output.note(format!("goes on behind step {step}: {}", checkpoint.path.display()));
         }
         let saved = newest.map(|(step, _)| step);
-        let samples = Samples::new(settings, &model, encoder, device)?;
+        let samples = Samples::new(settings, &model, encoder, form, device)?;
         if mode == Mode::Overwrite {
             place.clear()?;
         }
