@@ -96,7 +96,12 @@ impl Method {
     }
 
     /// The configuration, for a task over a base of that name. What the recipe says itself counts.
-    pub fn config(&self, task: TaskType, base: &str) -> Result<Box<dyn MethodConfig>> {
+    pub fn config(
+        &self,
+        task: TaskType,
+        base: &str,
+        revision: Option<&str>,
+    ) -> Result<Box<dyn MethodConfig>> {
         let mut fields = self.fields.clone();
         let unset = |fields: &Map<String, Value>, name: &str| fields.get(name).is_none_or(Value::is_null);
         if unset(&fields, "task_type") {
@@ -104,6 +109,9 @@ impl Method {
         }
         if unset(&fields, "base_model_name_or_path") {
             fields.insert("base_model_name_or_path".into(), base.into());
+        }
+        if let Some(revision) = revision.filter(|_| unset(&fields, "revision")) {
+            fields.insert("revision".into(), revision.into());
         }
         Ok(peft_core::methods::by_name(self.entry.name, fields)?)
     }

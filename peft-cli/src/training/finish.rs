@@ -2,8 +2,9 @@
 
 use crate::card::{Card, Written};
 use crate::training::forecast::forecast;
-use crate::training::session::{Session, sentence};
+use crate::training::session::Session;
 use crate::training::setup::ADAPTER;
+use crate::training::words::sentence;
 use crate::watch::summary::{Fact, Memory, Run, Summary, Tensors};
 use crate::watch::{events, report};
 use anyhow::Result;

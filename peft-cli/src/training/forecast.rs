@@ -22,7 +22,7 @@ pub fn forecast(peft: &Peft, s: &Settings, about: &About) -> Result<Option<Plan>
         false => Storage::Dense(stored),
     };
     let task = if dims.causal() { TaskType::CausalLm } else { TaskType::SeqCls };
-    let method = || s.method.config(task, "").map_err(|e| Error::Input(format!("{e:#}")));
+    let method = || s.method.config(task, "", None).map_err(|e| Error::Input(format!("{e:#}")));
     let rows = s.micro_batch.unwrap_or(s.batch).min(s.batch).min(about.rows);
     let shape = Shape { batch: i64::try_from(rows)?, length: i64::try_from(about.longest)? };
     let setup = Setup { base, optimizer: Optimizer::Adam };

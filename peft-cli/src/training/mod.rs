@@ -10,6 +10,7 @@ mod samples;
 mod session;
 mod setup;
 mod signals;
+mod words;
 
 pub use check::{Finding, State, check};
 pub use place::{Mode, RECIPE};

@@ -8,10 +8,11 @@ use crate::training::progress::{self, Progress, figure};
 use crate::training::samples::Samples;
 use crate::training::setup::{ADAPTER, Setup};
 use crate::training::signals::Signals;
+use crate::training::words::{self, sentence};
 use crate::training::{data, finish};
 use crate::watch::{self, Event, Log};
 use anyhow::{Result, bail};
-use peft_core::train::{self, Checkpoints, Evaluation, Newest, Run, Task};
+use peft_core::train::{self, Checkpoints, Newest, Run, Task};
 use peft_core::{Error, Peft, device};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -189,12 +190,22 @@ impl<'a> Session<'a> {
             Ok(step) => step,
             Err(error @ Error::NonFinite { .. }) => {
                 self.bar.end();
-                self.output.error(self.located(&error));
+                self.output.error(words::located(
+                    &error,
+                    &self.origin,
+                    self.settings(),
+                    self.saved.map(|step| self.checkpoints.path(step)),
+                ));
                 return Ok(Some(Outcome::Diverged));
             }
             Err(error) => {
                 self.bar.end();
-                bail!(self.located(&error))
+                bail!(words::located(
+                    &error,
+                    &self.origin,
+                    self.settings(),
+                    self.saved.map(|step| self.checkpoints.path(step))
+                ))
             }
         };
         let seconds = begun.elapsed().as_secs_f64();
@@ -227,32 +238,6 @@ impl<'a> Session<'a> {
         self.bar.step(&event);
         self.log.record(&Event::Step(event))?;
         Ok(None)
-    }
-
-    /// What went wrong with which rows of the file, and from where one can go on.
-    fn located(&self, error: &Error) -> String {
-        let rows = match error {
-            Error::NonFinite { rows, .. } | Error::Masked { rows } => rows.as_slice(),
-            _ => &[],
-        };
-        let numbers: Vec<String> = rows
-            .iter()
-            .filter_map(|row| self.origin.get(*row))
-            .flatten()
-            .take(16)
-            .map(usize::to_string)
-            .collect();
-        let mut text = error.to_string();
-        if !numbers.is_empty() {
-            let data = self.order.settings.data.display();
-            text = format!("{text}; of {data} these are rows {} (from 1)", numbers.join(", "));
-        }
-        match self.saved {
-            Some(step) => {
-                format!("{text}; the last good checkpoint is {}", self.checkpoints.path(step).display())
-            }
-            None => format!("{text}; there is no checkpoint yet"),
-        }
     }
 
     fn note(&mut self, text: String) -> Result<()> {
@@ -316,10 +301,4 @@ impl<'a> Session<'a> {
     pub fn record(&mut self, event: &Event) -> Result<()> {
         self.log.record(event)
     }
-}
-
-/// "loss 0.4213, accuracy 0.9100".
-pub fn sentence(evaluation: &Evaluation) -> String {
-    let figures = evaluation.metrics.iter().map(|(name, value)| format!(", {name} {value:.4}"));
-    format!("loss {:.4}{}", evaluation.loss, figures.collect::<String>())
 }

@@ -73,7 +73,7 @@ impl Setup {
 
         let task = if kind == Kind::Causal { TaskType::CausalLm } else { TaskType::SeqCls };
         let base = settings.base_name.clone().unwrap_or_else(|| source.name().to_owned());
-        peft.add(ADAPTER, settings.method.config(task, &base)?)?;
+        peft.add(ADAPTER, settings.method.config(task, &base, source.revision())?)?;
         output.note(peft.report(&[ADAPTER])?);
 
         let limits = Limits::of(&peft.outline().dims, &model)?;
