@@ -192,6 +192,8 @@ impl fmt::Display for Mark {
 
 /// In the paths of what is not changed.
 const STAGE: &str = "/stage/";
+/// A size that a file asks for and the machine has not got: of no file, but of the process.
+const MEMORY_OUT: &str = "out of memory: ";
 /// The longest message that is still one to be read.
 const LONGEST: usize = 3000;
 /// The most bytes of tensors for inputs of some hundred kilobytes.
@@ -238,7 +240,7 @@ fn fault(running: &Running, code: u8, memory: usize) -> Option<String> {
         (0, []) => None,
         (0, _) => Some(format!("errors, and exit code 0: {said}")),
         // A harmless input may not go with another file, which is named then: rows without the head's classes.
-        (_, [error]) if error.contains(&running.named) || error.contains(STAGE) => None,
+        (_, [error]) if [&running.named, STAGE, MEMORY_OUT].iter().any(|name| error.contains(*name)) => None,
         (_, [error]) => Some(format!("the error does not name `{}`: {error}", running.named)),
         (_, _) => Some(format!("{} errors: {said}", errors.len())),
     }

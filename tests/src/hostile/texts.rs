@@ -103,6 +103,8 @@ pub fn template(random: &mut Random) -> String {
         "{{ range(99999) | list | tojson }}{{ range(99999) | list | tojson }}",
         "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
         "{% set ns = namespace(s=['a']) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+        "{% set ns = namespace(s=['a']) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s | tojson }}",
+        "{% set ns = namespace(s=['a']) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s | join }}",
         "{% set ns = namespace(s='a') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}",
         "{% set ns = namespace(s='aa') %}{% for i in range(40) %}{% set ns.s = ns.s.replace('a', 'aaaa') %}{% endfor %}",
         "{% set ns = namespace(s='a,a') %}{% for i in range(40) %}{% set ns.s = ns.s.split(',') | join(ns.s) %}{% endfor %}",
@@ -140,19 +142,19 @@ pub fn template(random: &mut Random) -> String {
     ];
     let deep =
         |open: &str, close: &str, n: usize| format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
-    match random.below(70) {
-        n @ 0..=43 => evil[n.min(evil.len() - 1)].to_owned(),
-        44 => deep("(", ")", 100_000),
-        45 => deep("[", "]", 100_000),
-        46 => deep("-", "", 100_000),
-        47 => deep("not ", "", 100_000),
-        48 => "{% if 1 %}".repeat(50_000),
-        49 => format!("{{{{ 1{} }}}}", " + 1".repeat(200_000)),
-        50 => format!("{{{{ a{} }}}}", ".a".repeat(200_000)),
-        51 => format!("{{{{ a{} }}}}", "|e".repeat(200_000)),
-        52 => format!("{{{{ 'a'{} }}}}", " ~ 'a'".repeat(100_000)),
-        53 => format!("{{{{ 1{} }}}}", " ** 1".repeat(100_000)),
-        54 => format!("{{{{ {}1 }}}}", "1 if 1 else ".repeat(100_000)),
+    match random.below(74) {
+        n @ 0..=45 => evil[n.min(evil.len() - 1)].to_owned(),
+        46 => deep("(", ")", 100_000),
+        47 => deep("[", "]", 100_000),
+        48 => deep("-", "", 100_000),
+        49 => deep("not ", "", 100_000),
+        50 => "{% if 1 %}".repeat(50_000),
+        51 => format!("{{{{ 1{} }}}}", " + 1".repeat(200_000)),
+        52 => format!("{{{{ a{} }}}}", ".a".repeat(200_000)),
+        53 => format!("{{{{ a{} }}}}", "|e".repeat(200_000)),
+        54 => format!("{{{{ 'a'{} }}}}", " ~ 'a'".repeat(100_000)),
+        55 => format!("{{{{ 1{} }}}}", " ** 1".repeat(100_000)),
+        56 => format!("{{{{ {}1 }}}}", "1 if 1 else ".repeat(100_000)),
         _ => {
             let sound = std::fs::read(golden("text/chatml/chat_template.jinja")).unwrap_or_default();
             String::from_utf8_lossy(&raw(sound, random)).into_owned()

@@ -5,6 +5,7 @@ mod chats;
 mod classes;
 mod corpora;
 mod encodings;
+mod hostile;
 mod lengths;
 mod numbers;
 mod packing;
