@@ -243,3 +243,45 @@ fn chats_go_through_the_template() {
     let rows = json(&["generate", &llama, "--prompts", &file, "--chat", "--batch", "1", "--tokens", "3"]);
     assert_eq!(rows.len(), 2);
 }
+
+/// A base that is another one in a single tensor, and an adapter that knows its own.
+fn another_base(dir: &tempfile::TempDir) -> (String, String) {
+    use peft_core::hub::{self, Head};
+    use peft_core::io::{IfExists, tensors};
+    use peft_core::tch::Device;
+    let ((adapter, adapter_name), (other, other_name)) = (path(dir, "mine"), path(dir, "other"));
+    let mut peft = hub::open(golden("llama/base"), Device::Cpu, Head::Stored).unwrap().peft;
+    peft.load("mine", golden("llama/lora")).unwrap();
+    let made = peft.provenance("mine").unwrap();
+    peft.save_with_provenance("mine", &adapter, IfExists::Refuse, &made).unwrap();
+    hub::save(&peft, &other, Some(Path::new(&golden("llama/base")))).unwrap();
+    let mut all = tensors::read(other.join("model.safetensors")).unwrap();
+    let changed = all.get_mut("model.layers.0.self_attn.q_proj.weight").unwrap();
+    *changed = changed.f_mul_scalar(2.0).unwrap();
+    tensors::write(other.join("model.safetensors"), &all).unwrap();
+    (other_name, adapter_name)
+}
+
+#[test]
+fn another_base_is_refused_unless_forced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (other, adapter) = another_base(&dir);
+    let (_, out) = path(&dir, "out");
+    json(&["generate", &golden("llama/base"), "5 17 2", "--adapter", &adapter]);
+    let commands: [&[&str]; 5] = [
+        &["generate", &other, "5 17 2", "--adapter", &adapter],
+        &["merge", &other, &adapter, &out, "--overwrite"],
+        &["convert", &other, &adapter, &out, "--for", "vllm", "--overwrite"],
+        &["combine", &other, &out, "--adapter", &adapter, "--weights", "mine=1", "--overwrite"],
+        &["inspect", &adapter, "--base", &other],
+    ];
+    for command in commands {
+        let said = error(command);
+        assert!(said.contains("another base") && said.contains("--force"), "{command:?}: {said}");
+        assert!(!Path::new(&out).exists());
+        let forced = peft(&[command, &["--force"]].concat());
+        let warned = String::from_utf8_lossy(&forced.stderr).into_owned();
+        assert!(forced.status.success() && warned.contains("warning: ") && warned.contains("another base"));
+        let _ = std::fs::remove_dir_all(&out);
+    }
+}

@@ -1,7 +1,7 @@
 //! `peft convert`.
 
 use crate::common::verify::{self, Distance, Untouched};
-use crate::common::{self, Given, Machine, Opened};
+use crate::common::{self, Fit, Given, Machine, Opened};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::source::Source;
@@ -35,9 +35,8 @@ pub struct Convert {
     /// Write what this program takes
     #[arg(long = "for", value_enum, required_unless_present = "to_lora")]
     reader: Option<Reader>,
-    /// Classes of a classifier's new head [default: those of the adapter, or of the model's own head]
-    #[arg(long, allow_negative_numbers = true)]
-    classes: Option<i64>,
+    #[command(flatten)]
+    fit: Fit,
     /// Replace an adapter that is there
     #[arg(long)]
     overwrite: bool,
@@ -70,7 +69,7 @@ impl Convert {
         let if_exists = IfExists::overwrite(self.overwrite);
         let _untouched = Untouched::of(&self.out);
         adapter::writable(&self.out, if_exists)?;
-        let (opened, name) = common::open_for(&self.model, &self.adapter, self.classes, device, output)?;
+        let (opened, name) = common::open_for(&self.model, &self.adapter, self.fit, device, output)?;
         let Opened { mut peft, dir, .. } = opened;
         self.machine.threads(&peft)?;
         let new = format!("{name}-converted");
@@ -97,9 +96,9 @@ impl Convert {
             if_exists,
             |to, if_exists| peft.save_with(&new, to, if_exists),
             |written| {
-                let options = common::options(&dir, self.classes, std::iter::once(written))?;
+                let options = common::options(&dir, self.fit.classes, std::iter::once(written))?;
                 let mut again = hub::open(&dir, device, options)?.peft;
-                again.load("written", written)?;
+                again.load_with("written", written, self.fit.other())?;
                 let what = self.out.display().to_string();
                 Distance::between(&peft, &[&new], &again, &["written"])?.check(&what)?;
                 let distance = Distance::between(&peft, &[&name], &again, &["written"])?;

@@ -1,6 +1,6 @@
 //! `peft inspect`.
 
-use crate::common::{Given, adapter_name};
+use crate::common::{Fit, Given, adapter_name};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::source::Source;
@@ -31,6 +31,8 @@ pub struct Inspect {
     /// The adapter's model, to compare with
     #[arg(long, value_name = "MODEL")]
     base: Option<Source>,
+    #[command(flatten)]
+    fit: Fit,
 }
 
 /// What there is of tensors.
@@ -198,7 +200,7 @@ impl Inspect {
     fn changes(&self, base: &Source, dir: &Path, output: &Output) -> Result<Vec<Change>> {
         let name = adapter_name(&self.path, dir)?;
         let given = Given { name: Some(name.clone()), source: self.path.clone() };
-        let (opened, name) = crate::common::open_for(base, &given, None, Device::Cpu, output)?;
+        let (opened, name) = crate::common::open_for(base, &given, self.fit, Device::Cpu, output)?;
         let merged = match opened.peft.merged(&[&name]) {
             Ok(merged) => merged,
             Err(e) => {

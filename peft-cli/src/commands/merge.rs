@@ -1,7 +1,7 @@
 //! `peft merge`.
 
 use crate::common::verify::{self, Distance, Untouched};
-use crate::common::{self, Given, Machine};
+use crate::common::{self, Fit, Given, Machine};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::source::Source;
@@ -29,9 +29,8 @@ pub struct Merge {
     adapter: Given,
     /// Where the merged model is written
     out: PathBuf,
-    /// Classes of a classifier's new head [default: those of the adapter, or of the model's own head]
-    #[arg(long, allow_negative_numbers = true)]
-    classes: Option<i64>,
+    #[command(flatten)]
+    fit: Fit,
     /// Put weights that were in 4 bits back into 4 bits, which is lossy, instead of leaving them dense
     #[arg(long)]
     requantise: bool,
@@ -57,7 +56,7 @@ impl Merge {
         let if_exists = IfExists::overwrite(self.overwrite);
         let _untouched = Untouched::of(&self.out);
         hub::writable(&self.out, if_exists)?;
-        let (opened, name) = common::open_for(&self.model, &self.adapter, self.classes, device, output)?;
+        let (opened, name) = common::open_for(&self.model, &self.adapter, self.fit, device, output)?;
         let (peft, dir) = (&opened.peft, &opened.dir);
         anyhow::ensure!(!common::same(dir, &self.out), "{}: the model itself is there", self.out.display());
         self.machine.threads(peft)?;

@@ -7,6 +7,7 @@ use clap::Args;
 use peft_core::Peft;
 use peft_core::hub::{self, Head, Options};
 use peft_core::io::{adapter, tensors};
+use peft_core::provenance::OtherBase;
 use peft_core::tch::Device;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -40,9 +41,26 @@ pub struct Adapters {
     /// An adapter, called by its folder's name or by NAME; of a directory with several, all; may be repeated
     #[arg(long = "adapter", value_name = "[NAME=]SOURCE")]
     pub adapters: Vec<Given>,
+    #[command(flatten)]
+    pub fit: Fit,
+}
+
+/// How adapters go with a model.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Fit {
     /// Classes of a classifier's new head [default: those of the adapter, or of the model's own head]
     #[arg(long, allow_negative_numbers = true)]
     pub classes: Option<i64>,
+    /// Take an adapter that was made for another base, with a warning
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl Fit {
+    /// What becomes of an adapter that was made for another base.
+    pub fn other(self) -> OtherBase {
+        OtherBase::accept(self.force)
+    }
 }
 
 /// A model, and where it lies.
@@ -58,10 +76,10 @@ pub struct Opened {
 pub fn open(model: &Source, adapters: &Adapters, device: Device, output: &Output) -> Result<Opened> {
     let dirs = fetch(&adapters.adapters, output)?;
     let dir = model.model(output)?;
-    let options = options(&dir, adapters.classes, dirs.iter().map(|(_, dir)| dir.as_path()))?;
+    let options = options(&dir, adapters.fit.classes, dirs.iter().map(|(_, dir)| dir.as_path()))?;
     let hub::Opened { mut peft, warnings, .. } = hub::open(&dir, device, options)?;
     output.warn(warnings);
-    let names = load(&mut peft, &dirs, output)?;
+    let names = load(&mut peft, &dirs, adapters.fit.other(), output)?;
     Ok(Opened { peft, dir, names })
 }
 
@@ -69,11 +87,11 @@ pub fn open(model: &Source, adapters: &Adapters, device: Device, output: &Output
 pub fn open_for(
     model: &Source,
     given: &Given,
-    classes: Option<i64>,
+    fit: Fit,
     device: Device,
     output: &Output,
 ) -> Result<(Opened, String)> {
-    let adapters = Adapters { adapters: vec![given.clone()], classes };
+    let adapters = Adapters { adapters: vec![given.clone()], fit };
     let opened = open(model, &adapters, device, output)?;
     match opened.names.as_slice() {
         [name] => {
@@ -133,7 +151,12 @@ fn head_rows(dir: &Path, head: Option<&str>) -> Result<Option<i64>> {
 }
 
 /// Loads the adapters; of a directory with several, all. Their names.
-fn load(peft: &mut Peft, given: &[(Given, PathBuf)], output: &Output) -> Result<Vec<String>> {
+fn load(
+    peft: &mut Peft,
+    given: &[(Given, PathBuf)],
+    other: OtherBase,
+    output: &Output,
+) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for (Given { name, source }, dir) in given {
         let one = match name {
@@ -143,11 +166,11 @@ fn load(peft: &mut Peft, given: &[(Given, PathBuf)], output: &Output) -> Result<
         };
         match one {
             Some(name) => {
-                output.warn(peft.load(&name, dir)?);
+                output.warn(peft.load_with(&name, dir, other)?);
                 names.push(name);
             }
             None => {
-                let loaded = peft.load_all(dir)?;
+                let loaded = peft.load_all_with(dir, other)?;
                 output.warn(loaded.warnings);
                 names.extend(loaded.names);
             }

@@ -5,7 +5,7 @@ mod bytes;
 mod fields;
 pub mod verify;
 
-pub use adapters::{Adapters, Given, Opened, adapter_name, open, open_for, options};
+pub use adapters::{Adapters, Fit, Given, Opened, adapter_name, open, open_for, options};
 pub use bytes::Bytes;
 pub use fields::{Field, map};
 
