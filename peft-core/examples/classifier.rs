@@ -3,7 +3,7 @@
 use clap::Parser;
 use peft_core::hub::{self, Options};
 use peft_core::tch::{self, Device};
-use peft_core::train::{AdamConfig, Schedule, Shuffle, Trainer, cross_entropy};
+use peft_core::train::{Recipe, Run, Schedule};
 use peft_core::{Model, Pass, Result, TaskType, io::adapter, methods::LoraConfig, text::Dataset};
 use std::path::{Path, PathBuf};
 
@@ -30,17 +30,13 @@ fn train(args: &Args, file: &Path) -> Result<()> {
     let mut peft = hub::open(&args.model, Device::Cpu, Options::named(data.labels()))?.peft;
     peft.add("mine", LoraConfig::new(8).task(TaskType::SeqCls))?; // its task says that the head is trained as well
     let rows = hub::encoder(&args.model, &peft)?.encode(&data, &data.labels())?;
-    let schedule = Schedule::Linear { warmup: 0, total: args.epochs * rows.len().div_ceil(32) as u64 };
-    let mut trainer = Trainer::new(&peft, &["mine"], AdamConfig::default(), 2e-3, schedule)?;
-    let view = peft.view(&["mine"])?;
-    for epoch in 1..=args.epochs {
-        let mut last = 0.0;
-        for rows_of_step in Shuffle::new(rows.len(), 0).epoch(epoch).chunks(32) {
-            let (batch, classes) = rows.batch(rows_of_step, Device::Cpu)?;
-            let loss = cross_entropy(&view.forward(&batch, Pass::train())?, &classes)?;
-            last = trainer.step(&loss)?.loss;
-        }
-        println!("epoch {epoch}: loss {last:.3}");
+    let total = args.epochs * rows.len().div_ceil(32) as u64;
+    let schedule = Schedule::Linear { warmup: 0, total };
+    let mut run =
+        Run::new(&peft, &["mine"], &Recipe { lr: 2e-3, schedule, batch: 32, ..Recipe::default() }, rows)?;
+    while run.steps() < total {
+        let step = run.step()?;
+        println!("epoch {:.2}: loss {:.3}", step.epoch, step.loss);
     }
     peft.save("mine", &args.adapter)
 }

@@ -1,6 +1,8 @@
 //! The end of a run: the adapter with its card, a merged model, samples, the report, the result.
 
 use crate::card::{Card, Written};
+use crate::output::Output;
+use crate::recipe::Settings;
 use crate::training::forecast::forecast;
 use crate::training::session::Session;
 use crate::training::setup::ADAPTER;
@@ -15,6 +17,7 @@ use peft_core::report::commas;
 use peft_core::train::Evaluation;
 use peft_core::{TaskType, device};
 use serde::Serialize;
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// What `peft train` says of a run on stdout.
@@ -38,8 +41,50 @@ pub struct Trained {
     merged: Option<String>,
 }
 
+/// A run that is at its end, for a report of several.
+#[derive(Debug)]
+pub struct Finished {
+    summary: Summary,
+    run: Run,
+    eval: BTreeMap<&'static str, f64>,
+}
+
+/// A figure of several seeds.
+#[derive(Debug, Serialize)]
+struct Spread {
+    mean: f64,
+    /// The standard deviation of a sample: over n − 1.
+    std: f64,
+}
+
+/// What several seeds come to: one report of all, and the spread of their evaluations.
+pub fn together(settings: &Settings, all: Vec<Finished>, output: &Output) -> Result<()> {
+    let mut figures: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    for (name, value) in all.iter().flat_map(|one| &one.eval) {
+        figures.entry(name).or_default().push(*value);
+    }
+    let spread = |values: Vec<f64>| {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+        Spread { mean, std: (squares / (n - 1.0).max(1.0)).sqrt() }
+    };
+    let figures: BTreeMap<_, _> = figures.into_iter().map(|(name, values)| (name, spread(values))).collect();
+    let page = settings.output.join(report::FILE);
+    let count = all.len();
+    let Some(first) = all.first().map(|one| one.summary.clone()) else { return Ok(()) };
+    let runs: Vec<Run> = all.into_iter().map(|one| one.run).collect();
+    let facts = first.facts.into_iter().filter(|fact| fact.name != "seed").collect();
+    report::write(&page, &Summary { facts, ..first }, &runs)?;
+    let result = json!({ "seeds": settings.seeds, "report": page, "evaluation": figures });
+    output.result(&result, |_| {
+        let figures = figures.iter().map(|(name, s)| format!(", {name} {:.4} ± {:.4}", s.mean, s.std));
+        format!("report of {count} seeds: {}{}", page.display(), figures.collect::<String>())
+    })
+}
+
 /// Writes what the run was for. `stopped_early`: before its last step, for want of a better evaluation.
-pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<()> {
+pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<Finished> {
     let steps = session.run.steps();
     session.best()?;
     let step = session.run.steps();
@@ -101,7 +146,8 @@ pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<()> {
         warnings: session.warnings.clone(),
     };
     let name = format!("seed {}", session.seed());
-    report::write(&page, &summary, &[Run { name, events: log }])?;
+    let run = Run { name, events: log };
+    report::write(&page, &summary, std::slice::from_ref(&run))?;
     let trained = Trained {
         adapter: session.place.dir.display().to_string(),
         report: page.display().to_string(),
@@ -124,7 +170,10 @@ pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<()> {
         lines.extend(evaluation.as_ref().map(|e| format!("evaluation: {}", sentence(e))));
         lines.extend(t.merged.as_ref().map(|dir| format!("merged model: {dir}")));
         lines.join("\n")
-    })
+    })?;
+    let eval_loss = trained.eval_loss.map(|loss| ("loss", loss));
+    let eval = trained.metrics.into_iter().chain(eval_loss).collect();
+    Ok(Finished { summary, run, eval })
 }
 
 /// The adapter, with what it knows of its base.

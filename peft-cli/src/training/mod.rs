@@ -27,16 +27,21 @@ use signals::Signals;
 pub fn train(recipe: &Recipe, mode: Mode, output: &Output) -> Result<Outcome> {
     let settings = Settings::of(recipe)?;
     let signals = Signals::listen()?;
+    let several = settings.seeds.len() > 1;
+    let mut finished = Vec::new();
     for seed in &settings.seeds {
-        let dir = match settings.seeds.as_slice() {
-            [_] => settings.output.clone(),
-            _ => settings.output.join(format!("seed-{seed}")),
+        let dir = match several {
+            false => settings.output.clone(),
+            true => settings.output.join(format!("seed-{seed}")),
         };
         let order = Order { recipe, settings: &settings, seed: *seed };
-        let outcome = Session::open(order, &dir, mode, output)?.train(&signals)?;
-        if outcome != Outcome::Done {
-            return Ok(outcome);
+        match Session::open(order, &dir, mode, output)?.train(&signals)? {
+            Ok(one) => finished.push(one),
+            Err(outcome) => return Ok(outcome),
         }
+    }
+    if several {
+        finish::together(&settings, finished, output)?;
     }
     Ok(Outcome::Done)
 }

@@ -3,6 +3,7 @@
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::recipe::{Recipe, Settings};
+use crate::training::finish::Finished;
 use crate::training::place::{Mode, Place, RECIPE};
 use crate::training::progress::{self, Progress, figure};
 use crate::training::samples::Samples;
@@ -48,6 +49,9 @@ pub struct Session<'a> {
     saved: Option<u64>,
     begun: Instant,
 }
+
+/// What a run has come to, or why it has not.
+pub type Ended = std::result::Result<Finished, Outcome>;
 
 impl<'a> Session<'a> {
     /// Makes everything ready, up to where the run was.
@@ -129,7 +133,7 @@ impl<'a> Session<'a> {
     }
 
     /// Takes the steps that are left, and writes what the run was for.
-    pub fn train(mut self, signals: &Signals) -> Result<Outcome> {
+    pub fn train(mut self, signals: &Signals) -> Result<Ended> {
         if self.run.steps() == 0 {
             self.evaluate()?;
             self.samples.before(&self.peft)?;
@@ -144,10 +148,10 @@ impl<'a> Session<'a> {
                     self.run.steps(),
                     self.total
                 ));
-                return Ok(Outcome::Interrupted);
+                return Ok(Err(Outcome::Interrupted));
             }
             if let Some(outcome) = self.step()? {
-                return Ok(outcome);
+                return Ok(Err(outcome));
             }
             let step = self.run.steps();
             let better = if self.evaluates(step) { self.evaluate()? } else { false };
@@ -161,8 +165,7 @@ impl<'a> Session<'a> {
         if stopped_early {
             self.output.note(format!("stopped at step {}: no better evaluation since", self.run.steps()));
         }
-        finish::write(self, stopped_early)?;
-        Ok(Outcome::Done)
+        finish::write(self, stopped_early).map(Ok)
     }
 
     pub fn settings(&self) -> &'a Settings {
