@@ -51,7 +51,7 @@ fn memory_is_flat() -> Result<()> {
 /// Each test run opens the same ones: a failure has a number, by which `reliability hostile --only` does it again.
 #[test]
 fn hostile_inputs_are_refused_or_harmless() -> Result<()> {
-    let report = hostile::run(PROGRAM.as_ref(), 1, 0, 300, Duration::from_secs(30))?;
+    let report = hostile::run(PROGRAM.as_ref(), 1, 100, 318, Duration::from_secs(30))?;
     println!("{report}");
     ensure!(report.faults.is_empty(), "{report}");
     Ok(())

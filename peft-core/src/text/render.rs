@@ -6,7 +6,6 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
-use std::fmt::Write;
 
 /// The filter that stands for `generation` in templates, and its tags.
 const FILTER: &str = "marked_as_generated";
@@ -82,43 +81,34 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         },
         ValueKind::String | ValueKind::Number => value.to_string(),
         kind => {
-            let mut shown = Short::default();
-            let dots = if write!(shown, "{value}").is_err() { " ..." } else { "" };
-            let message = format!("it prints a {kind}, where it expects a string: {}{dots}", shown.0);
-            return Err(invalid(message));
+            affordable(value, &mut 50, 0)
+                .map_err(|_| invalid(format!("it prints a {kind}, where it expects a string")))?;
+            return Err(invalid(format!("it prints a {kind}, where it expects a string: {value}")));
         }
     };
     out.write_str(&text).map_err(Error::from)
 }
 
-/// The beginning of what is written.
-#[derive(Default)]
-struct Short(String);
+/// How deep lists are in lists.
+const DEPTH: usize = 128;
 
-impl std::fmt::Write for Short {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let room = 200_usize.saturating_sub(self.0.len());
-        self.0.extend(text.chars().take(room));
-        if text.len() > room { Err(std::fmt::Error) } else { Ok(()) }
+/// Whether a value has no more than `left` items at all depths: a list that is doubled again and again takes no room before
+/// somebody writes it.
+fn affordable(value: &Value, left: &mut u64, depth: usize) -> Result<(), Error> {
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+        return Ok(());
     }
-}
-
-/// Counts what is written, up to as much as fuel would be there for.
-#[derive(Default)]
-struct Counted(u64);
-
-impl std::io::Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 = self.0.saturating_add(bytes.len() as u64);
-        match self.0 <= FUEL.saturating_mul(8) {
-            true => Ok(bytes.len()),
-            false => Err(std::io::Error::other("what it writes has no end")),
-        }
+    let count = value.len().map_or(0, |n| n as u64);
+    *left = left
+        .checked_sub(count)
+        .filter(|_| depth < DEPTH)
+        .ok_or_else(|| invalid("a list that is too long"))?;
+    for item in value.try_iter()? {
+        let item = if value.kind() == ValueKind::Map { value.get_item(&item)? } else { item };
+        *left = left.checked_sub(1).ok_or_else(|| invalid("a list that is too long"))?;
+        affordable(&item, left, depth.saturating_add(1))?;
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    Ok(())
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)` of Python.
@@ -131,8 +121,7 @@ fn to_json(value: Value, arguments: Kwargs) -> Result<String, Error> {
     if let Some(wide) = indent.filter(|n| *n > INDENT) {
         return Err(invalid(format!("tojson with an indent of {wide}, at most {INDENT} are supported")));
     }
-    // A list that is doubled again and again takes no room before it is written.
-    serde_json::to_writer(Counted::default(), &value).map_err(|e| invalid(format!("tojson: {e}")))?;
+    affordable(&value, &mut { FUEL / 20 }, 0)?;
     let json = serde_json::to_value(&value).map_err(|e| invalid(e.to_string()))?;
     let mut out = Vec::new();
     let written = match indent {
