@@ -63,6 +63,14 @@ fn measured(blueprint: &Blueprint, setup: &Setup, method: &str, fields: &Value, 
     Ok(peak_memory(Device::Cpu)? - before)
 }
 
+/// Wide enough that it is measured in small.
+fn wide() -> Value {
+    json!({
+        "model_type": "qwen2", "vocab_size": 15001, "hidden_size": 1024, "intermediate_size": 2750, "num_hidden_layers": 4,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "eos_token_id": [15000, 14999], "tie_word_embeddings": true
+    })
+}
+
 #[test]
 fn plans_are_what_is_held() -> Result<()> {
     let _serial = serial();
@@ -85,8 +93,13 @@ fn plans_are_what_is_held() -> Result<()> {
         (llama(), "full", &none, dense(Kind::Float), 2, 64),
         (llama(), "prefix_tuning", &none, dense(Kind::Float), 4, 100),
         (llama(), "lora", &none, dense(Kind::BFloat16), 4, 64),
-        (llama(), "lora", &none, four, 4, 64),
+        (llama(), "lora", &none, four.clone(), 4, 64),
         (llama(), "partial", &json!({ "last_layers": 4 }), dense(Kind::Float), 4, 64),
+        (wide(), "lora", &all, dense(Kind::Float), 3, 250),
+        (wide(), "lora", &none, four.clone(), 4, 128),
+        (wide(), "dora", &none, dense(Kind::BFloat16), 2, 200),
+        (wide(), "full", &none, dense(Kind::Float), 1, 256),
+        (wide(), "prefix_tuning", &none, dense(Kind::Float), 4, 100),
         (gpt2(), "lora", &none, dense(Kind::Float), 6, 96),
         (gpt2(), "ia3", &none, dense(Kind::Float), 1, 512),
         (gpt2(), "prompt_tuning", &json!({ "num_virtual_tokens": 20 }), dense(Kind::Float), 4, 40),

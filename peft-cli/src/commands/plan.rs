@@ -17,8 +17,8 @@ use std::fmt::Write;
 /// Says what a training holds in memory, by part, from headers alone
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Weights are not read: a model of the same shapes and of one and two layers makes a few steps on the \
-                        CPU, and its memory tells that of the whole one. The bytes are those of tensors, to which a device adds \
+    after_help = "Weights are not read: models like it in small, of one and two layers, make a few steps on the \
+                        CPU, and their memory tells that of the whole one. The bytes are those of tensors, to which a device adds \
                         some of its own.\n\nExamples:\n  peft plan models/SmolLM2 --batch 8 --length 512\n  peft plan \
                         models/SmolLM2 --method dora --set r=16 --set target_modules=all-linear --base bf16\n  peft plan 1B \
                         --fit 8GB --length 512"
@@ -178,6 +178,7 @@ impl Plan {
                 if *name == "full" && base == Base::Nf4 {
                     continue; // there is nothing that stays in 4 bits
                 }
+                output.note(format!("measuring {title} over {}", base.name()));
                 let found = match self.largest(model, name, &fields, base, memory) {
                     Ok(found) => found,
                     Err(e) => {

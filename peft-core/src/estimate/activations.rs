@@ -2,23 +2,27 @@
 //!
 //! No formula of a family or a method says that; it is measured. A model of the same shapes, but of one layer and of two,
 //! makes real steps on the CPU, with two rows and with three, and libtorch's allocator counts the bytes. What a step holds is
-//! linear in layers and in rows, so four measurements give any number of them. Where a step of the whole length would take
-//! long, three shorter ones give it, since what is held is of second degree in the length. All weights are views of one
-//! buffer, as long as the largest of them: the model takes hardly any memory itself.
+//! linear in layers and in rows, so four measurements give any number of them.
+//!
+//! Where such a step would take long, the model is made narrower and its rows shorter by the same factor, twice by different
+//! ones. What is held is a product of two of width and length, or goes with one of them, or is constant and then nothing to
+//! speak of; so it is of second degree in the factor, without a constant, and two factors give the whole. All parts grow
+//! together: what is the peak in small is the peak in large. A model that cannot be made narrower has shorter rows alone,
+//! of three lengths.
 
 use crate::check;
 use crate::error::{Error, Result};
-use crate::estimate::{Blueprint, Estimate, Setup, Storage, human_bytes};
-use crate::models::family;
+use crate::estimate::probe::{Method, Phases, Probe, drawn, through};
+use crate::estimate::smaller::{of_layers, of_width};
+use crate::estimate::{Blueprint, Estimate, Setup, human_bytes};
 use crate::peft::Peft;
-use crate::run::{Architecture, Model};
-use crate::seam::{Batch, MethodConfig, Params, Pass};
-use crate::train::{Adam, AdamConfig, cross_entropy, next_token_loss};
+use crate::run::Architecture;
+use crate::seam::{MethodConfig, Params};
 use peft_sys::{generator, memory};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 /// What is computed at once in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +62,8 @@ impl fmt::Display for Plan {
 const WORK: i64 = 40_000_000_000;
 /// Rows of that many tokens are measured in any case.
 const SHORTEST: i64 = 32;
-/// The fields of `config.json` that say how many layers there are.
-const LAYERS: &[&str] = &["num_hidden_layers", "n_layer"];
-/// The name of the adapter that is measured.
-const PROBE: &str = "probe";
+/// Parts of the width that are tried: one in so many, and twice that.
+const PARTS: &[i64] = &[4, 8, 16, 32];
 
 impl Blueprint {
     /// What a method trains, what that holds between two steps, and what a step holds beside it, for full rows of text (of
@@ -131,186 +133,105 @@ impl Blueprint {
     /// What the whole model's step holds, for some numbers of rows from which others follow.
     fn forecast(
         &self,
-        method: &impl Fn() -> Result<Box<dyn MethodConfig>>,
+        method: Method<'_>,
         setup: &Setup,
         length: i64,
         batches: &[i64],
     ) -> Result<Vec<(i64, Phases)>> {
         memory::install();
-        let layers = self.outline().dims.sizes()?.layers;
-        // A method that names layers which a shorter model lacks is measured in the whole one.
-        let mut probes = match [1, 2].map(|n| self.probe(n, method, setup)) {
-            [Ok(one), Ok(two)] if layers > 0 => vec![(1, one), (2, two)],
-            _ => vec![(layers, self.probe(layers, method, setup)?)],
-        };
         // One row is another case than several: some of its tensors lie as they are needed.
         let mut rows: BTreeSet<i64> = batches.iter().copied().filter(|batch| *batch < 3).collect();
         if batches.iter().any(|batch| *batch > 2) {
             rows.extend([2, 3]);
         }
-        let mut work = 1i64;
-        for (_, probe) in &probes {
-            work = work.max(probe.parameters()?.saturating_mul(6));
+        let own = Measured { architecture: self.architecture(), method, setup, rows: &rows };
+        if own.work(length)? <= WORK {
+            return own.steps(&[length], length);
         }
-        let longest = WORK.checked_div(work.saturating_mul(3)).unwrap_or(WORK).max(SHORTEST);
-        let part = |n: i64| longest.saturating_mul(n).checked_div(4).unwrap_or(1);
-        let lengths = if length <= longest { vec![length] } else { vec![part(1), part(2), part(4)] };
-        let mut forecast = Vec::new();
-        for batch in rows {
+        match own.narrow(length)? {
+            Some(forecast) => Ok(forecast),
+            None => own.short(length),
+        }
+    }
+}
+
+/// A model whose steps are measured.
+struct Measured<'a> {
+    architecture: Arc<dyn Architecture>,
+    method: Method<'a>,
+    setup: &'a Setup,
+    rows: &'a BTreeSet<i64>,
+}
+
+impl Measured<'_> {
+    /// Multiplications and additions of the longest step that is measured.
+    fn work(&self, length: i64) -> Result<i64> {
+        let two = of_layers(&self.architecture, 2).unwrap_or_else(|_| self.architecture.clone());
+        let parameters = Blueprint::shared(two)?.parameters();
+        let rows = self.rows.last().copied().unwrap_or(1);
+        Ok([6, rows, length].into_iter().fold(parameters, i64::saturating_mul))
+    }
+
+    /// What the steps of all layers hold, for each number of rows, for rows of a length, from steps of these lengths.
+    fn steps(&self, lengths: &[i64], length: i64) -> Result<Vec<(i64, Phases)>> {
+        let layers = self.architecture.dims().sizes()?.layers;
+        let probe = |n| Probe::of(of_layers(&self.architecture, n)?, self.method, self.setup);
+        // A method that names layers which a shorter model lacks is measured in the whole one.
+        let mut probes = match [1, 2].map(probe) {
+            [Ok(one), Ok(two)] if layers > 0 => vec![(1, one), (2, two)],
+            _ => vec![(layers, probe(layers)?)],
+        };
+        let mut held = Vec::new();
+        for batch in self.rows {
             let mut by_length = Vec::new();
-            for short in &lengths {
+            for short in lengths {
                 let mut by_layers = Vec::new();
                 for (n, probe) in &mut probes {
-                    by_layers.push((*n as f64, probe.step(Shape { batch, length: *short })?));
+                    by_layers.push((*n as f64, probe.step(Shape { batch: *batch, length: *short })?));
                 }
                 by_length.push((*short as f64, through(&by_layers, layers as f64)));
             }
-            forecast.push((batch, through(&by_length, length as f64)));
+            held.push((*batch, through(&by_length, length as f64)));
         }
-        Ok(forecast)
+        Ok(held)
     }
 
-    /// The same model of `layers` layers, over numbers that mean nothing, with a fresh adapter.
-    fn probe(
-        &self,
-        layers: i64,
-        method: &impl Fn() -> Result<Box<dyn MethodConfig>>,
-        setup: &Setup,
-    ) -> Result<Probe> {
-        let architecture = self.of_layers(layers)?;
-        let shapes = Peft::of(Params::phantom(PROBE), architecture.clone())?.base().tensors();
-        let kind = setup.base.dense();
-        let most = shapes.values().map(|t| t.size().iter().product::<i64>()).max().unwrap_or_default();
-        let buffer = drawn(&[most], kind)?;
-        let tensors = shapes.into_iter().map(|(name, t)| {
-            let size = t.size();
-            Ok((name, buffer.f_narrow(0, 0, size.iter().product())?.f_view(size.as_slice())?))
-        });
-        let tensors = tensors.collect::<Result<BTreeMap<_, _>>>()?;
-        let mut peft = Peft::of(Params::from_tensors(PROBE, Device::Cpu, tensors)?, architecture)?;
-        if let Storage::Nf4 { config, .. } = &setup.base {
-            peft = peft.quantised(config)?;
-        }
-        peft.add(PROBE, method()?)?;
-        Probe::new(peft)
-    }
-
-    /// The architecture with another number of layers.
-    fn of_layers(&self, layers: i64) -> Result<Arc<dyn Architecture>> {
-        let own = self.architecture();
-        let wrong =
-            || Error::config(self.outline().dims.model(), "plan", "has no config.json to be made smaller");
-        if own.dims().transformer.is_some_and(|sizes| sizes.layers == layers) {
-            return Ok(own);
-        }
-        let mut json = own.json().ok_or_else(wrong)?;
-        let fields = json.as_object_mut().ok_or_else(wrong)?;
-        for field in LAYERS {
-            if let Some(number) = fields.get_mut(*field) {
-                *number = layers.into();
+    /// From two models of less width, with rows that are as much shorter. `None` where there are no such models, or the
+    /// method cannot be had in them.
+    fn narrow(&self, length: i64) -> Result<Option<Vec<(i64, Phases)>>> {
+        for whole in PARTS {
+            let part =
+                |n: i64| Some(Measured { architecture: of_width(&self.architecture, n, *whole)?, ..*self });
+            let (Some(small), Some(large)) = (part(1), part(2)) else { continue };
+            // Tokens of the smaller one.
+            let short = length.unsigned_abs().div_ceil(whole.unsigned_abs()) as i64;
+            let twice = short.saturating_mul(2);
+            if short < 2 || large.work(twice)? > WORK {
+                continue;
             }
+            let (Ok(small), Ok(large)) = (small.steps(&[short], short), large.steps(&[twice], twice)) else {
+                return Ok(None);
+            };
+            let x = 1.0 / *whole as f64;
+            let cut = length as f64 / (short.saturating_mul(*whole)) as f64;
+            let held = small.iter().zip(&large).map(|((rows, small), (_, large))| {
+                let phases = through(&[(0.0, Phases::default()), (x, *small), (2.0 * x, *large)], 1.0);
+                (*rows, phases.map(|bytes| bytes * cut))
+            });
+            return Ok(Some(held.collect()));
         }
-        Ok(family(&json, "plan")?.describe(&json, "plan", None)?.0)
-    }
-}
-
-fn drawn(size: &[i64], kind: Kind) -> Result<Tensor> {
-    Ok(Tensor::f_randn(size, (Kind::Float, Device::Cpu))?.f_mul_scalar(0.02)?.f_to_kind(kind)?)
-}
-
-/// The most bytes that a step holds in each of its phases, beside what is held between two steps: forward, loss, backward,
-/// update. Which of them is worst may be another one in a larger model, so each is told by itself.
-type Phases = [f64; 4];
-
-/// A small model in training.
-struct Probe {
-    peft: Peft,
-    model: Box<dyn Model>,
-    adam: Adam,
-    steps: u64,
-    /// Bytes that the method keeps of its training, AdaLoRA's averages above all.
-    kept: f64,
-}
-
-impl Probe {
-    /// After its first step, which makes the gradients.
-    fn new(peft: Peft) -> Result<Self> {
-        let trained = peft.trainable(&[PROBE])?;
-        let bytes =
-            |t: &Tensor| t.size().iter().product::<i64>() as f64 * t.kind().elt_size_in_bytes() as f64;
-        // Of a parameter there are a gradient and two moments.
-        let expected: f64 = trained.iter().map(|(_, t)| 3.0 * bytes(t)).sum();
-        let before = memory::live() as f64;
-        let adam = Adam::new(trained, AdamConfig::default(), peft.numerics())?;
-        let model = peft.view(&[PROBE])?;
-        let mut probe = Self { peft, model, adam, steps: 0, kept: 0.0 };
-        probe.step(Shape { batch: 1, length: 4 })?;
-        probe.kept = (memory::live() as f64 - before - expected).max(0.0);
-        Ok(probe)
+        Ok(None)
     }
 
-    fn parameters(&self) -> Result<i64> {
-        Ok(self.peft.report(&[])?.all)
+    /// From rows of three smaller lengths.
+    fn short(&self, length: i64) -> Result<Vec<(i64, Phases)>> {
+        let token = self.work(1)?.max(1);
+        let longest = WORK.checked_div(token).unwrap_or(WORK).max(SHORTEST);
+        let part = |n: i64| longest.saturating_mul(n).checked_div(4).unwrap_or(1);
+        if length <= longest {
+            self.steps(&[length], length)
+        } else {
+            self.steps(&[part(1), part(2), part(4)], length)
+        }
     }
-
-    /// The peaks of one training step.
-    fn step(&mut self, shape: Shape) -> Result<Phases> {
-        let Self { peft, model, adam, steps, kept } = self;
-        let (batch, labels) = batch(peft, shape)?;
-        adam.zero_grad();
-        let held = memory::live() as f64 - *kept;
-        let peak = || memory::peak() as f64 - held;
-        memory::reset_peak();
-        let logits = model.forward(&batch, Pass::train())?;
-        let forward = peak();
-        memory::reset_peak();
-        let causal = peft.outline().dims.causal();
-        let loss = if causal { next_token_loss(&logits, &labels)? } else { cross_entropy(&logits, &labels)? };
-        let penalty = peft.penalty(&[PROBE])?;
-        let loss = penalty.map_or(Ok(loss.shallow_clone()), |penalty| loss.f_add(&penalty))?;
-        let lost = peak();
-        drop(logits); // as a run does
-        memory::reset_peak();
-        loss.f_backward()?;
-        let backward = peak();
-        memory::reset_peak();
-        adam.step(0.0)?;
-        *steps = steps.saturating_add(1);
-        peft.after_step(&[PROBE], *steps)?;
-        Ok([forward, lost, backward, peak()])
-    }
-}
-
-/// Rows of that length, the last token of each of which is padding, as rows of different length have it.
-fn batch(peft: &Peft, shape: Shape) -> Result<(Batch, Tensor)> {
-    let Shape { batch, length } = shape;
-    let options = (Kind::Int64, Device::Cpu);
-    let dims = &peft.outline().dims;
-    let vocab = dims.sizes()?.vocab;
-    let ids = Tensor::f_randint(vocab.max(1), [batch, length], options)?;
-    let ids = match dims.sizes()?.pad {
-        Some(pad) => ids.f_masked_fill(&ids.f_eq(pad)?, i64::from(pad == 0))?,
-        None => ids,
-    };
-    if length < 2 {
-        let labels = if dims.causal() { ids.shallow_clone() } else { Tensor::f_zeros([batch], options)? };
-        return Ok((Batch::dense(ids), labels));
-    }
-    let words = Tensor::f_ones([batch, length.saturating_sub(1)], options)?;
-    let mask = Tensor::f_cat(&[words, Tensor::f_zeros([batch, 1], options)?], 1)?;
-    let batch_of = Batch::masked(ids, mask);
-    let labels =
-        if dims.causal() { batch_of.next_token_labels()? } else { Tensor::f_zeros([batch], options)? };
-    Ok((batch_of, labels))
-}
-
-/// The polynomial through these points, phase by phase, at `x`: Lagrange's.
-fn through(points: &[(f64, Phases)], x: f64) -> Phases {
-    let mut sum = Phases::default();
-    for (at, phases) in points {
-        let others = points.iter().filter(|(other, _)| other != at);
-        let weight: f64 = others.map(|(other, _)| (x - other) / (at - other)).product();
-        sum.iter_mut().zip(phases).for_each(|(sum, bytes)| *sum += weight * bytes);
-    }
-    sum
 }

@@ -95,7 +95,7 @@ impl Blueprint {
         Self::shared(peft.shared())
     }
 
-    fn shared(architecture: Arc<dyn Architecture>) -> Result<Self> {
+    pub(super) fn shared(architecture: Arc<dyn Architecture>) -> Result<Self> {
         let layers = architecture.dims().transformer.map_or(0, |sizes| sizes.layers);
         if !(0..=MOST_LAYERS).contains(&layers) {
             let message = format!("{layers} is not between 0 and {MOST_LAYERS}");

@@ -26,7 +26,9 @@
 mod activations;
 mod blueprint;
 mod memory;
+mod probe;
 mod recommend;
+mod smaller;
 
 pub use activations::{Plan, Shape};
 pub use blueprint::{Blueprint, Estimate};
