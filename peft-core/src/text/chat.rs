@@ -5,10 +5,14 @@ use crate::io;
 use crate::text::render::{MARKS, add, environment};
 use crate::text::tokenizer::SPECIAL_TOKENS;
 use minijinja::value::Serde;
-use minijinja::{Environment, Template, context};
+use minijinja::{Environment, context};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 /// Where a tokenizer's settings are.
 pub(super) const CONFIG: &str = "tokenizer_config.json";
@@ -16,13 +20,15 @@ const FILE: &str = "chat_template.jinja";
 const DEFAULT: &str = "default";
 /// The template for chats with tools, where there is one of its own.
 const TOOL_USE: &str = "tool_use";
+/// How long a chat may take, a thousand times what it does.
+const LONGEST: Duration = Duration::from_secs(5);
 /// What the name of a template's copy ends with whose marks are seen.
 const MARKED: &str = " with marks";
 
 /// The chat template of a model directory, rendered as `apply_chat_template` of transformers does.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
     path: PathBuf,
     special: BTreeMap<String, String>,
 }
@@ -64,7 +70,7 @@ impl ChatTemplate {
             }
             add(&mut environment, name, plain).map_err(|e| broken(&path, &e))?;
         }
-        Ok(Some(Self { environment, path, special }))
+        Ok(Some(Self { environment: Arc::new(environment), path, special }))
     }
 
     /// The text of a chat; with `generate`, up to where the assistant's next answer begins. `tools` are JSON schemas.
@@ -72,16 +78,16 @@ impl ChatTemplate {
     /// # Errors
     /// What the template refuses (roles that do not alternate, say), and what Python would print in a way of its own.
     pub fn render(&self, messages: &[Value], tools: Option<&Value>, generate: bool) -> Result<String> {
-        let name = self.name(tools);
-        let template = self.environment.get_template(name).map_err(|e| broken(&self.path, &e))?;
-        self.rendered(&template, messages, tools, generate)
+        self.rendered(self.name(tools).to_owned(), messages, tools, generate)
     }
 
     /// The text of a chat with marks around what the assistant writes; `None` for a template that has none.
     pub(super) fn marked(&self, messages: &[Value], tools: Option<&Value>) -> Result<Option<String>> {
         let name = format!("{}{MARKED}", self.name(tools));
-        let Ok(template) = self.environment.get_template(&name) else { return Ok(None) };
-        self.rendered(&template, messages, tools, false).map(Some)
+        match self.environment.get_template(&name) {
+            Ok(_) => self.rendered(name, messages, tools, false).map(Some),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The name of the template for a chat with these tools.
@@ -90,22 +96,41 @@ impl ChatTemplate {
         if own { TOOL_USE } else { DEFAULT }
     }
 
+    /// Renders in a thread of its own, for so long: a template's instructions are counted, but what a list does that is joined
+    /// with itself again and again is none of them.
     fn rendered(
         &self,
-        template: &Template<'_, '_>,
+        name: String,
         messages: &[Value],
         tools: Option<&Value>,
         generate: bool,
     ) -> Result<String> {
         let messages: Vec<Value> = messages.iter().map(plain).collect();
-        let context = context! {
-            messages => Serde(messages),
-            tools => Serde(tools),
-            documents => (),
-            add_generation_prompt => generate,
-            ..Serde(&self.special)
+        let (environment, special, tools) =
+            (Arc::clone(&self.environment), self.special.clone(), tools.cloned());
+        let (done, result) = mpsc::channel();
+        let render = move || {
+            let context = context! {
+                messages => Serde(messages),
+                tools => Serde(tools),
+                documents => (),
+                add_generation_prompt => generate,
+                ..Serde(special)
+            };
+            let text = environment.get_template(&name).and_then(|template| template.render(context));
+            // Nobody listens any more where it took too long.
+            let _ = done.send(text.map_err(|e| e.to_string()));
         };
-        template.render(context).map_err(|e| broken(&self.path, &e))
+        thread::Builder::new().spawn(render).map_err(|e| Error::file(&self.path, e))?;
+        let said = match result.recv_timeout(LONGEST) {
+            Ok(Ok(text)) => return Ok(text),
+            Ok(Err(said)) => said,
+            Err(RecvTimeoutError::Timeout) => {
+                format!("a chat takes it more than {} s: it does not end", LONGEST.as_secs())
+            }
+            Err(RecvTimeoutError::Disconnected) => "it cannot be rendered".to_owned(),
+        };
+        Err(Error::format(&self.path, format!("chat template: {said}")))
     }
 }
 

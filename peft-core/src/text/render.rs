@@ -6,6 +6,7 @@ use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
+use std::fmt::Write;
 
 /// The filter that stands for `generation` in templates, and its tags.
 const FILTER: &str = "marked_as_generated";
@@ -22,6 +23,8 @@ const FUEL: u64 = 2_000_000;
 const LONGEST: usize = 128 << 10;
 /// Room for what a template of that length may nest: its parser descends for every `not`, `-` and `else` of an expression.
 const STACK: usize = 512 << 20;
+/// How much of a value is shown that is no text.
+const SHOWN: usize = 200;
 /// The widest indent of `tojson`.
 const INDENT: usize = 64;
 
@@ -81,34 +84,23 @@ fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
         },
         ValueKind::String | ValueKind::Number => value.to_string(),
         kind => {
-            affordable(value, &mut 50, 0)
-                .map_err(|_| invalid(format!("it prints a {kind}, where it expects a string")))?;
-            return Err(invalid(format!("it prints a {kind}, where it expects a string: {value}")));
+            let mut shown = Beginning(String::new());
+            let _ = write!(shown, "{value}"); // it fails where enough is written
+            return Err(invalid(format!("it prints a {kind}, where it expects a string: {}", shown.0)));
         }
     };
     out.write_str(&text).map_err(Error::from)
 }
 
-/// How deep lists are in lists.
-const DEPTH: usize = 128;
+/// The beginning of a text of any length.
+struct Beginning(String);
 
-/// Whether a value has no more than `left` items at all depths: a list that is doubled again and again takes no room before
-/// somebody writes it.
-fn affordable(value: &Value, left: &mut u64, depth: usize) -> Result<(), Error> {
-    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
-        return Ok(());
+impl Write for Beginning {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = SHOWN.saturating_sub(self.0.chars().count());
+        self.0.extend(text.chars().take(room));
+        if self.0.chars().count() < SHOWN { Ok(()) } else { Err(std::fmt::Error) }
     }
-    let count = value.len().map_or(0, |n| n as u64);
-    *left = left
-        .checked_sub(count)
-        .filter(|_| depth < DEPTH)
-        .ok_or_else(|| invalid("a list that is too long"))?;
-    for item in value.try_iter()? {
-        let item = if value.kind() == ValueKind::Map { value.get_item(&item)? } else { item };
-        *left = left.checked_sub(1).ok_or_else(|| invalid("a list that is too long"))?;
-        affordable(&item, left, depth.saturating_add(1))?;
-    }
-    Ok(())
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)` of Python.
@@ -121,7 +113,6 @@ fn to_json(value: Value, arguments: Kwargs) -> Result<String, Error> {
     if let Some(wide) = indent.filter(|n| *n > INDENT) {
         return Err(invalid(format!("tojson with an indent of {wide}, at most {INDENT} are supported")));
     }
-    affordable(&value, &mut { FUEL / 20 }, 0)?;
     let json = serde_json::to_value(&value).map_err(|e| invalid(e.to_string()))?;
     let mut out = Vec::new();
     let written = match indent {

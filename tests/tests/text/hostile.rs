@@ -22,7 +22,6 @@ fn wrong(template: &str, part: &str) -> Result<()> {
 
 /// Without end, beyond all memory, too deep for the stack.
 #[test]
-#[ignore = "one of these still takes minutes"]
 fn a_template_has_so_much_time_memory_and_depth() -> Result<()> {
     let often = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
     wrong(often, "fuel")?;
@@ -30,8 +29,7 @@ fn a_template_has_so_much_time_memory_and_depth() -> Result<()> {
     let doubled =
         "{% set ns = namespace(s=START) %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}";
     wrong(&format!("{doubled}{{{{ ns.s }}}}").replace("START", "'a'"), "fuel")?;
-    wrong(&format!("{doubled}{{{{ ns.s }}}}").replace("START", "['a']"), "where it expects a string")?;
-    wrong(&format!("{doubled}{{{{ ns.s | tojson }}}}").replace("START", "['a']"), "too long")?;
+    wrong(&format!("{doubled}{{{{ ns.s | tojson }}}}").replace("START", "['a']"), "does not end")?;
     wrong("{{ messages | tojson(indent=100000000000) }}", "indent")?;
     wrong(&format!("{{{{ {}1 }}}}", "not ".repeat(100_000)), "bytes")?;
     for deep in ["not ", "-", "1 if 1 else "] {
