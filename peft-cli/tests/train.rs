@@ -241,6 +241,18 @@ fn what_cannot_be_is_refused_before_anything_is_lost() -> Result<()> {
     Ok(())
 }
 
+/// The model's own head is for three classes, and the data have two.
+#[test]
+fn a_head_for_other_classes_is_drawn_where_that_is_said() -> Result<()> {
+    let work = Work::classes()?;
+    let rows = ["warm", "cold"].map(|label| json!({ "text": "the cat is red", "label": label }).to_string());
+    std::fs::write(work.path("train.jsonl"), rows.join("\n"))?;
+    refused(&work.train(&[])?, 1, &["classifier.weight", "[3, 32]", "--new-head"])?;
+    good(&work.train(&["--new-head", "--epochs", "1", "--json"])?)?;
+    ensure!(adapter::classes(work.path("out"))?.len() == 2);
+    Ok(())
+}
+
 /// Numbers that train nothing: nothing is made.
 #[test]
 fn numbers_that_train_nothing_are_refused() -> Result<()> {
