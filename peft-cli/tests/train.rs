@@ -279,6 +279,33 @@ fn numbers_that_train_nothing_are_refused() -> Result<()> {
     Ok(())
 }
 
+/// Before anything is trained.
+#[test]
+fn a_merged_model_has_a_place_of_its_own() -> Result<()> {
+    let work = Work::causal()?;
+    refused(&work.train(&["--merge", "model"])?, 1, &["merge", "model"])?;
+    refused(&work.train(&["--overwrite", "--merge", "out"])?, 1, &["merge", "out", "the run"])?;
+    let prompt = [
+        "train",
+        "--model",
+        "model",
+        "--data",
+        "train.jsonl",
+        "--output",
+        "out",
+        "--method",
+        "prompt_tuning",
+        "--overwrite",
+    ];
+    refused(
+        &work.run(&[&prompt[..], &["--merge", "merged"]].concat())?,
+        1,
+        &["merge", "cannot be folded in"],
+    )?;
+    ensure!(!work.path("out/metrics.jsonl").exists(), "something was trained");
+    Ok(())
+}
+
 #[test]
 fn two_at_once_are_kept_apart() -> Result<()> {
     let work = Work::classes()?;
