@@ -95,8 +95,8 @@ pub mod build {
     pub use crate::run::model::Architecture;
     pub use crate::run::scope::Scope;
     pub use crate::seam::{
-        Attended, Attention, Block, Body, Dims, Heads, Init, Input, Layer, Numerics, Project, Prompt, Role, Stack,
-        Transformer, Weights, causal_mask,
+        Attended, Attention, Block, Body, Dims, Heads, Init, Input, Layer, Numerics, Project, Prompt, Role,
+        Stack, Transformer, Weights, causal_mask,
     };
 }
 

@@ -108,11 +108,13 @@ impl Soak {
     }
 }
 
+/// What is looked at of a sample.
+type Figure = fn(&Sample) -> f64;
+
 impl fmt::Display for Soak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} steps, {} samples", self.steps, self.samples.len())?;
-        let parts: [(&str, fn(&Sample) -> f64); 2] =
-            [("process", |s| s.resident), ("tensors", |s| s.tensors)];
+        let parts: [(&str, Figure); 2] = [("process", |s| s.resident), ("tensors", |s| s.tensors)];
         for (what, of) in parts {
             let most = self.samples.iter().map(of).fold(0.0, f64::max);
             let (growth, slope) = (self.growth(of), self.slope(of));
