@@ -53,8 +53,9 @@ impl Run {
         let path = dir.as_ref();
         let mut all = BTreeMap::new();
         for (at, adapted) in self.trainer.adapters.iter().enumerate() {
-            let tensors = adapted.params.tensors().into_iter();
-            all.extend(tensors.map(|(name, t)| (format!("adapter.{at}.tensor.{name}"), t.detach())));
+            for (name, t) in adapted.params.tensors() {
+                all.insert(format!("adapter.{at}.tensor.{name}"), t.f_detach()?);
+            }
             let running = adapted.params.all_running().into_iter();
             all.extend(running.map(|(name, t)| (format!("adapter.{at}.running.{name}"), t)));
         }
