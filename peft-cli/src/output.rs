@@ -4,7 +4,7 @@ use anyhow::Result;
 use peft_core::program::line;
 use serde::Serialize;
 use std::fmt::Display;
-use std::io::{Write, stdout};
+use std::io::{ErrorKind, Write, stderr, stdout};
 
 /// What the options that every command has say of its output.
 #[derive(Debug, Clone, Copy)]
@@ -24,22 +24,39 @@ impl Output {
         Ok(())
     }
 
+    /// As [`Output::result`], of work that is worth going on with where nobody reads any more.
+    pub fn told<T: Serialize, D: Display>(&self, value: &T, text: impl FnOnce(&T) -> D) -> Result<()> {
+        match self.result(value, text) {
+            Err(e)
+                if e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// Something good to know, for people: on stderr.
     pub fn note(&self, text: impl Display) {
         if !self.quiet {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
     /// What went wrong, where a command ends with an outcome of its own and not with an error.
     pub fn error(&self, text: impl Display) {
-        eprintln!("error: {}", line(&text.to_string()));
+        say(format_args!("error: {}", line(&text.to_string())));
     }
 
     /// What was read and passed over.
     pub fn warn(&self, warnings: impl IntoIterator<Item = impl Display>) {
         for warning in warnings {
-            eprintln!("warning: {}", line(&warning.to_string()));
+            say(format_args!("warning: {}", line(&warning.to_string())));
         }
     }
+}
+
+/// A line on stderr. That nobody reads it is no reason to lose hours of work: then it is said to nobody.
+pub fn say(text: impl Display) {
+    let _ = writeln!(stderr(), "{text}");
 }

@@ -27,7 +27,8 @@ pub fn exit<E: AsRef<dyn Error + Send + Sync>>(result: Result<bool, E>) -> ExitC
         Err(e) => match message(e.as_ref()) {
             None => ExitCode::SUCCESS,
             Some(text) => {
-                eprintln!("error: {text}");
+                // Where nobody reads it, the exit code has to do.
+                let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("error: {text}\n"));
                 ExitCode::FAILURE
             }
         },

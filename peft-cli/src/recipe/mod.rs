@@ -7,7 +7,7 @@ mod template;
 mod words;
 
 pub use settings::{Method, Settings, Stop};
-pub use template::template;
+pub use template::{filled, template};
 pub use words::{Dtype, Kind, Learn, Optimizer, Rows, Shape};
 
 use crate::common::{Field, map};

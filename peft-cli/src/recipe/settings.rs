@@ -53,6 +53,8 @@ pub struct Settings {
     pub device: DeviceChoice,
     pub threads: Threads,
     pub memory_limit: Option<Bytes>,
+    /// What was said, to tell it from what was not.
+    pub said: Recipe,
 }
 
 /// When a training is at its end.
@@ -139,7 +141,10 @@ impl Settings {
             Ok(x)
         };
         let epochs = r.epochs.unwrap_or(3.0);
-        ensure!(epochs > 0.0 && epochs.is_finite(), "epochs: is {epochs}, expected a positive number");
+        ensure!(
+            epochs > 0.0 && epochs <= 1e6,
+            "epochs: is {epochs}, expected a positive number, at most a million"
+        );
         let seeds = r.seeds.unwrap_or_else(|| vec![0]);
         ensure!(!seeds.is_empty(), "seeds: there is none");
         let twice = seeds.iter().enumerate().find(|(at, seed)| seeds.iter().take(*at).any(|s| s == *seed));
@@ -147,6 +152,30 @@ impl Settings {
         ensure!(
             r.eval_data.is_none() || r.eval_share.is_none(),
             "eval_data and eval_share: expected one of them"
+        );
+        ensure!(lr > 0.0, "lr: is {lr}, expected a positive number");
+        let twice = |names: &Vec<String>| {
+            let again = |(at, name)| names.iter().take(at).any(|n| n == name);
+            names.iter().enumerate().find(|(at, name)| again((*at, *name))).map(|(_, name)| name.clone())
+        };
+        if let Some(name) = r.labels.as_ref().and_then(twice) {
+            bail!("labels: `{name}` is there twice");
+        }
+        if r.eval_data.is_none() && r.eval_share.is_none() {
+            let said = [
+                ("eval_every", r.eval_every.is_some()),
+                ("patience", r.patience.is_some()),
+                ("metric", r.metric.is_some()),
+                ("eval_batch", r.eval_batch.is_some()),
+            ];
+            if let Some((name, _)) = said.iter().find(|(_, said)| *said) {
+                bail!("{name}: has no effect without eval_data or eval_share");
+            }
+        }
+        ensure!(
+            r.optimizer != Some(Optimizer::LoraPlus) || method.entry.peft_type == "LORA",
+            "optimizer: lora_plus is for LoRA, and {} has no A and B",
+            method.entry.title
         );
         let clip = r.clip.unwrap_or(1.0);
         ensure!(clip >= 0.0 && clip.is_finite(), "clip: is {clip}, expected 0 or a positive number");
@@ -193,12 +222,40 @@ impl Settings {
             threads: r.threads.as_deref().map_or(Ok(Threads::default()), str::parse)?,
             memory_limit: r.memory_limit.as_deref().map(str::parse).transpose().context("memory_limit")?,
             method,
+            said: recipe.clone(),
         })
+    }
+
+    /// Refuses what was said and has no effect on what is learned, and a metric that is not measured of it.
+    pub fn check(&self, kind: Kind) -> Result<()> {
+        let r = &self.said;
+        let others = match kind {
+            Kind::Causal => [("labels", r.labels.is_some()), ("new_head", r.new_head.is_some()), ("", false)],
+            Kind::Classes => {
+                [("pack", self.pack), ("learn", r.learn.is_some()), ("sample", r.samples.is_some())]
+            }
+            Kind::Regression => {
+                [("labels", r.labels.is_some()), ("pack", self.pack), ("learn", r.learn.is_some())]
+            }
+        };
+        if let Some((name, _)) = others.iter().find(|(_, said)| *said) {
+            bail!("{name}: has no effect on {}", kind.learned());
+        }
+        let known = kind.metrics();
+        let metric = self.metric.as_str();
+        ensure!(
+            known.contains(&metric),
+            "metric: `{metric}` is not measured of {}; there are {}",
+            kind.learned(),
+            known.join(", ")
+        );
+        Ok(())
     }
 
     /// The learning rate's course over so many steps.
     pub fn schedule(&self, total: u64) -> Schedule {
-        let warmup = (self.warmup * total as f64).round() as u64;
+        // One step at least is at the peak.
+        let warmup = ((self.warmup * total as f64).round() as u64).min(total.saturating_sub(1));
         match self.shape {
             Shape::Linear => Schedule::Linear { warmup, total },
             Shape::Cosine => Schedule::Cosine { warmup, total },
@@ -210,7 +267,8 @@ impl Settings {
 impl Stop {
     /// The last step, for epochs of so many steps.
     pub fn steps(&self, an_epoch: u64) -> u64 {
-        let all = ((self.epochs * an_epoch as f64).ceil() as u64).max(1);
+        // 1.1 epochs of 50 steps are 55, and not what is rounded up of 55.00000000000001.
+        let all = ((self.epochs * an_epoch as f64 - 1e-6).ceil() as u64).max(1);
         self.max_steps.map_or(all, |most| most.min(all))
     }
 }

@@ -40,6 +40,19 @@ pub fn template(said: &Recipe) -> Result<String> {
     Ok(text)
 }
 
+/// A recipe with every default said, so that two may be compared.
+pub fn filled(said: &Recipe) -> Result<Recipe> {
+    let fields = Recipe::augment_args(Command::new("recipe"));
+    let mut text = String::new();
+    for arg in fields.get_arguments() {
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        if let Some((_, rest)) = help.split_once(" [default: ") {
+            writeln!(text, "{} = {}", arg.get_id(), example(arg, Some(rest.trim_end_matches(']'))))?;
+        }
+    }
+    Recipe::parse(&text)?.with(said.clone())
+}
+
 /// The default as TOML, or what a value looks like.
 fn example(arg: &Arg, default: Option<&str>) -> String {
     const LISTS: [&str; 3] = ["seeds", "labels", "samples"];

@@ -19,6 +19,26 @@ pub enum Kind {
     Regression,
 }
 
+impl Kind {
+    /// In words.
+    pub fn learned(self) -> &'static str {
+        match self {
+            Self::Causal => "next tokens",
+            Self::Classes => "classes of texts",
+            Self::Regression => "numbers of texts",
+        }
+    }
+
+    /// What an evaluation measures.
+    pub fn metrics(self) -> &'static [&'static str] {
+        match self {
+            Self::Causal => &["loss", "perplexity", "token_accuracy"],
+            Self::Classes => &["loss", "accuracy", "macro_f1"],
+            Self::Regression => &["loss", "mse", "mae", "pearson"],
+        }
+    }
+}
+
 /// What of a chat is learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

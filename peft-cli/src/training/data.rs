@@ -8,7 +8,9 @@ use peft_core::text::{ChatTemplate, Corpus, Dataset, Encoded, Form, Preparation,
 use peft_core::train::{Shuffle, Task};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read as _, Seek, SeekFrom};
 use std::path::Path;
 
 /// What was read, before it is encoded.
@@ -55,6 +57,8 @@ pub struct About {
     pub eval_rows: usize,
     /// Rows that were cut to the length.
     pub truncated: usize,
+    /// Those of the rows to evaluate on.
+    pub eval_truncated: usize,
     /// Rows of which the cut leaves nothing to learn.
     pub dropped: usize,
     pub tokens: usize,
@@ -63,11 +67,12 @@ pub struct About {
 }
 
 impl Read {
-    /// Reads the files of a recipe.
+    /// Reads the files of a recipe. `own` are the classes of the model's head: where the data have just these, they keep their
+    /// order.
     ///
     /// # Errors
     /// Files that are missing or wrong, by row; a share to evaluate on that leaves nothing.
-    pub fn new(settings: &Settings, kind: Kind) -> Result<Self> {
+    pub fn new(settings: &Settings, kind: Kind, own: &[String]) -> Result<Self> {
         let mut warned = Vec::new();
         let (rows, numbers) = match kind {
             Kind::Causal => {
@@ -77,7 +82,9 @@ impl Read {
             Kind::Classes => {
                 let (split, numbers) = split(settings, |path| Dataset::read(path), |data| &mut data.rows)?;
                 warned = warnings(&split, |data| &data.warnings);
-                let labels = settings.labels.clone().unwrap_or_else(|| split.train.labels());
+                let found = split.train.labels();
+                let same = found.len() == own.len() && found.iter().all(|label| own.contains(label));
+                let labels = settings.labels.clone().unwrap_or(if same { own.to_vec() } else { found });
                 (Rows::Classes(split, labels), numbers)
             }
             Kind::Regression => {
@@ -150,6 +157,7 @@ impl Data {
             rows: train.rows(),
             eval_rows: eval.as_ref().map_or(0, Task::rows),
             truncated: 0,
+            eval_truncated: 0,
             dropped: 0,
             tokens: lengths().sum(),
             longest: lengths().max().unwrap_or_default(),
@@ -163,9 +171,9 @@ fn labelled<L>((train, eval): (Encoded<L>, Option<Encoded<L>>), numbers: Vec<usi
 where
     Encoded<L>: Task + 'static,
 {
-    let truncated = train.truncated;
+    let (truncated, eval_truncated) = (train.truncated, eval.as_ref().map_or(0, |rows| rows.truncated));
     let data = Data::new(train, eval, numbers.into_iter().map(|number| vec![number]).collect());
-    Data { about: About { truncated, ..data.about.clone() }, ..data }
+    Data { about: About { truncated, eval_truncated, ..data.about.clone() }, ..data }
 }
 
 fn warnings<T>(split: &Split<T>, of: impl Fn(&T) -> &Vec<Warning>) -> Vec<Warning> {
@@ -215,12 +223,53 @@ fn held_out(rows: usize, share: f64) -> Result<[Vec<usize>; 2]> {
     Ok([out, kept])
 }
 
-/// The SHA-256 of the files that a training reads its rows from: others would be another training.
-pub fn digest(settings: &Settings) -> Result<String> {
+/// What the files of a training are, by what they are for: others would be another training.
+pub type Inputs = BTreeMap<String, String>;
+
+/// How much of either end of a file of weights is looked at: reading all of one takes longer than a short training.
+const END: u64 = 1 << 20;
+
+/// The SHA-256 of the files that a training reads; of a model's weights, of their length and both ends.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn inputs(settings: &Settings, model: &Path) -> Result<Inputs> {
+    let mut all = Inputs::new();
+    let mut whole = |name: &str, path: &Path| -> Result<()> {
+        all.insert(name.to_owned(), digest(path, u64::MAX)?);
+        Ok(())
+    };
+    whole("data", &settings.data)?;
+    settings.eval_data.iter().try_for_each(|path| whole("eval_data", path))?;
+    if let Some(path) = &settings.said.adapter_config {
+        whole("adapter_config", Path::new(path))?;
+    }
+    let entries = std::fs::read_dir(model).with_context(|| model.display().to_string())?;
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let weights = [".safetensors", ".bin"].iter().any(|end| name.ends_with(end));
+        if weights
+            || ["config.json", "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"]
+                .contains(&name.as_str())
+        {
+            all.insert(format!("model's {name}"), digest(&path, if weights { END } else { u64::MAX })?);
+        }
+    }
+    Ok(all)
+}
+
+/// The SHA-256 of a file's length and of so many bytes of either end.
+fn digest(path: &Path, end: u64) -> Result<String> {
+    let named = || path.display().to_string();
+    let mut file = File::open(path).with_context(named)?;
+    let length = file.metadata().with_context(named)?.len();
     let mut hash = Sha256::new();
-    for path in std::iter::once(&settings.data).chain(&settings.eval_data) {
-        let mut file = File::open(path).with_context(|| path.display().to_string())?;
-        std::io::copy(&mut file, &mut hash).with_context(|| path.display().to_string())?;
+    hash.update(length.to_le_bytes());
+    std::io::copy(&mut (&mut file).take(end), &mut hash).with_context(named)?;
+    if length > end {
+        file.seek(SeekFrom::Start(length.saturating_sub(end).max(end))).with_context(named)?;
+        std::io::copy(&mut file, &mut hash).with_context(named)?;
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -77,7 +77,7 @@ pub fn together(settings: &Settings, all: Vec<Finished>, output: &Output) -> Res
     let facts = first.facts.into_iter().filter(|fact| fact.name != "seed").collect();
     report::write(&page, &Summary { facts, ..first }, &runs)?;
     let result = json!({ "seeds": settings.seeds, "report": page, "evaluation": figures });
-    output.result(&result, |_| {
+    output.told(&result, |_| {
         let figures = figures.iter().map(|(name, s)| format!(", {name} {:.4} ± {:.4}", s.mean, s.std));
         format!("report of {count} seeds: {}{}", page.display(), figures.collect::<String>())
     })
@@ -164,7 +164,7 @@ pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<Finished> 
         memory_measured: session.progress.memory,
         merged: merged.map(|dir| dir.display().to_string()),
     };
-    session.output.result(&trained, |t| {
+    session.output.told(&trained, |t| {
         let mut lines = vec![format!("adapter: {}", t.adapter), format!("report: {}", t.report)];
         lines.extend(t.loss.map(|loss| format!("training loss of the last epoch: {loss:.4}")));
         lines.extend(evaluation.as_ref().map(|e| format!("evaluation: {}", sentence(e))));

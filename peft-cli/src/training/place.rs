@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use peft_core::hub;
 use peft_core::io::IfExists;
 use peft_core::methods::catalogue::{Entry, Merges};
+use peft_core::train::Checkpoints;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,9 @@ pub enum Mode {
 
 const LOCK: &str = ".lock";
 /// The recipe, as it was resolved from file and flags.
-pub const RECIPE: &str = "recipe.toml";
+pub const RECIPE: &str = "run.toml";
+/// What a user's own recipe may be called, in the directory of its run.
+const OWN: &str = "recipe.toml";
 const CHECKPOINTS: &str = "checkpoints";
 pub const REPORT: &str = "report.html";
 
@@ -65,7 +68,16 @@ impl Place {
             }
         }
         let place = Self { dir: dir.to_owned(), _lock: lock };
-        if let (Mode::New, Some(first)) = (mode, place.holds()?) {
+        let first = place.holds()?;
+        if let (Mode::Resume | Mode::Overwrite, Some(first)) = (mode, &first)
+            && !place.is_run()
+        {
+            bail!(
+                "{}: holds something ({first}), and no run ({RECIPE} is missing); choose another output",
+                named()
+            );
+        }
+        if let (Mode::New, Some(first)) = (mode, first) {
             bail!(
                 "{}: holds something already ({first}); --resume goes on with a run that is there, --overwrite takes it \
                  away, or choose another output",
@@ -80,7 +92,7 @@ impl Place {
         let entries = fs::read_dir(&self.dir).with_context(|| self.dir.display().to_string())?;
         for entry in entries {
             let name = entry?.file_name();
-            if name != LOCK {
+            if name != LOCK && name != OWN {
                 return Ok(Some(name.to_string_lossy().into_owned()));
             }
         }
@@ -94,11 +106,16 @@ impl Place {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| path.display().to_string()),
             _ => Ok(()),
         };
-        for name in [RECIPE, REPORT] {
-            let path = self.dir.join(name);
-            gone(&path, fs::remove_file(&path))?;
+        for path in Checkpoints::new(self.checkpoints()).all()?.into_values() {
+            gone(&path, fs::remove_dir_all(&path))?;
         }
-        gone(&self.checkpoints(), fs::remove_dir_all(self.checkpoints()))
+        let page = self.dir.join(REPORT);
+        gone(&page, fs::remove_file(&page))
+    }
+
+    /// Whether a run has written here: its recipe is the first thing that it writes.
+    fn is_run(&self) -> bool {
+        self.dir.join(RECIPE).exists()
     }
 
     /// Refuses, before hours of work, a merged model that cannot be written or would be in the place of another one.

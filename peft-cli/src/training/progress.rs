@@ -1,6 +1,7 @@
 //! How far a run is, beside what the library's checkpoint holds.
 
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, filled};
+use crate::training::data::Inputs;
 use anyhow::{Context, Result, bail};
 use peft_core::train::{Checkpoint, Evaluation};
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,8 @@ pub const FILE: &str = "progress.json";
 /// What a run knows of itself at a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Digest of the rows.
-    pub data: String,
+    /// What the files were.
+    pub inputs: Inputs,
     /// The recipe as it was resolved from file and flags.
     pub recipe: Recipe,
     /// The best evaluation so far.
@@ -35,14 +36,9 @@ pub struct Best {
 }
 
 /// Fields of a recipe that make another run: one that is resumed keeps them.
-const KEPT: [&str; 24] = [
-    "model",
-    "data",
-    "task",
+const KEPT: [&str; 22] = [
     "method",
-    "adapter_config",
     "set",
-    "eval_data",
     "eval_share",
     "length",
     "pack",
@@ -55,6 +51,9 @@ const KEPT: [&str; 24] = [
     "beta2",
     "eps",
     "lora_plus_ratio",
+    "schedule",
+    "warmup",
+    "clip",
     "batch",
     "order",
     "metric",
@@ -63,8 +62,8 @@ const KEPT: [&str; 24] = [
 ];
 
 impl Progress {
-    pub fn new(data: String, recipe: Recipe) -> Self {
-        Self { data, recipe, best: None, worse: 0, seconds: 0.0, tokens: 0, memory: 0 }
+    pub fn new(inputs: Inputs, recipe: Recipe) -> Self {
+        Self { inputs, recipe, best: None, worse: 0, seconds: 0.0, tokens: 0, memory: 0 }
     }
 
     /// Where the run was that has saved this checkpoint, for a recipe that goes on with it.
@@ -75,18 +74,21 @@ impl Progress {
         let path = checkpoint.path.join(FILE);
         let old: Self =
             serde_json::from_slice(&checkpoint.read(FILE)?).with_context(|| path.display().to_string())?;
-        old.check(&self.data, &self.recipe).with_context(|| checkpoint.path.display().to_string())?;
+        old.check(&self.inputs, &self.recipe).with_context(|| checkpoint.path.display().to_string())?;
         Ok(Self { recipe: self.recipe, ..old })
     }
 
-    fn check(&self, data: &str, recipe: &Recipe) -> Result<()> {
-        if self.data != data {
-            bail!(
-                "the data are not those that the run was begun with; put them back, or begin anew with --overwrite"
-            );
+    fn check(&self, inputs: &Inputs, recipe: &Recipe) -> Result<()> {
+        let names = self.inputs.keys().chain(inputs.keys());
+        for name in names {
+            if self.inputs.get(name) != inputs.get(name) {
+                bail!(
+                    "the {name} is not what the run was begun with; put it back, or begin anew with --overwrite"
+                );
+            }
         }
         let (Value::Object(old), Value::Object(new)) =
-            (serde_json::to_value(&self.recipe)?, serde_json::to_value(recipe)?)
+            (serde_json::to_value(filled(&self.recipe)?)?, serde_json::to_value(filled(recipe)?)?)
         else {
             return Ok(());
         };

@@ -3,6 +3,7 @@
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::recipe::{Recipe, Settings};
+use crate::source::Source;
 use crate::training::finish::Finished;
 use crate::training::place::{Mode, Place, RECIPE};
 use crate::training::progress::{self, Progress, figure};
@@ -28,6 +29,16 @@ pub struct Order<'a> {
 }
 
 impl Order<'_> {
+    /// The recipe of this seed alone, in its own directory, so that it can be gone on with by itself.
+    pub fn own(&self) -> Recipe {
+        let output = match self.settings.seeds.len() > 1 {
+            true => self.settings.output.join(format!("seed-{}", self.seed)).display().to_string(),
+            false => self.settings.output.display().to_string(),
+        };
+        let merge = self.merge().map(|dir| dir.display().to_string());
+        Recipe { output: Some(output), merge, seeds: Some(vec![self.seed]), ..self.recipe.clone() }
+    }
+
     /// Where the merged model goes, if there is to be one: of several seeds each has its own.
     pub fn merge(&self) -> Option<PathBuf> {
         let dir = self.settings.merge.as_ref()?;
@@ -70,7 +81,9 @@ impl<'a> Session<'a> {
         let place = Place::open(dir, mode)?;
         place.check_merge(settings.method.entry, order.merge().as_deref(), mode)?;
         let checkpoints = Checkpoints::new(place.checkpoints());
-        let mut progress = Progress::new(data::digest(settings)?, order.recipe.clone());
+        let model: Source = settings.model.parse()?;
+        let inputs = data::inputs(settings, &model.model(output)?)?;
+        let mut progress = Progress::new(inputs, order.recipe.clone());
         let mut newest = None;
         if mode == Mode::Resume {
             let Newest { found, torn } = checkpoints.newest()?;
@@ -112,7 +125,7 @@ impl<'a> Session<'a> {
             place.clear()?;
         }
         let path = place.dir.join(RECIPE);
-        let text = order.recipe.text()?;
+        let text = order.own().text()?;
         peft_core::io::write_atomically(&path, |file| {
             std::io::Write::write_all(file, text.as_bytes())
                 .map_err(|error| Error::File { path: path.clone(), error })
@@ -148,16 +161,20 @@ impl<'a> Session<'a> {
             self.evaluate()?;
             self.samples.before(&self.peft)?;
         }
-        let mut stopped_early = false;
+        // A run that has stopped for want of a better evaluation has nothing left to do.
+        let stops = |worse| self.order.settings.patience.is_some_and(|most| worse >= most);
+        let mut stopped_early = stops(self.progress.worse);
         while self.run.steps() < self.total && !stopped_early {
             if let Some(why) = self.interrupted(signals) {
                 self.save()?;
                 self.bar.end();
-                self.output.note(format!(
-                    "{why} at step {} of {}; all is saved, and --resume goes on",
-                    self.run.steps(),
-                    self.total
-                ));
+                let step = self.run.steps();
+                self.output.note(match step {
+                    0 => format!("{why} before the first step of {}; --resume begins", self.total),
+                    _ => {
+                        format!("{why} at step {step} of {}; all is saved, and --resume goes on", self.total)
+                    }
+                });
                 return Ok(Err(Outcome::Interrupted));
             }
             if let Some(outcome) = self.step()? {
@@ -289,7 +306,7 @@ impl<'a> Session<'a> {
         }
         self.log.sync()?;
         let progress = serde_json::to_vec_pretty(&self.progress)?;
-        let recipe = self.order.recipe.text()?;
+        let recipe = self.order.own().text()?;
         self.checkpoints
             .save(&self.run, &[(progress::FILE, progress.as_slice()), (RECIPE, recipe.as_bytes())])?;
         self.saved = Some(step);
@@ -305,7 +322,11 @@ impl<'a> Session<'a> {
                     "the adapter is that of step {}, the best: {} {:.4}",
                     best.step, self.order.settings.metric, best.value
                 ));
-                Ok(self.run.load(self.checkpoints.path(best.step))?)
+                if let Err(e) = self.run.load(self.checkpoints.path(best.step)) {
+                    self.output
+                        .warn([format!("{e}; the adapter is that of the last step, {}", self.run.steps())]);
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -1,7 +1,7 @@
-//! Ctrl-C and SIGTERM: the first one asks to stop after the step, the second one stops at once.
+//! Ctrl-C, SIGTERM and a terminal that is closed: the first one asks to stop after the step, the second one stops at once.
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,8 @@ impl Signals {
     /// Listens from now on.
     pub fn listen() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
+        let hangup = if ignored(SIGHUP) { None } else { Some(SIGHUP) };
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
             // In this order: what is set now counts for the next one.
             flag::register_conditional_shutdown(signal, STOPPED, Arc::clone(&asked))
                 .context("listening to signals")?;
@@ -29,4 +30,12 @@ impl Signals {
     pub fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Whether the process was started with a signal ignored, as `nohup` does: then it stays so.
+fn ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask >> (signal - 1) & 1 == 1
 }

@@ -1,6 +1,6 @@
 //! How far a training is: a bar on a terminal, a line now and then elsewhere.
 
-use crate::output::Output;
+use crate::output::{Output, say};
 use crate::watch::Step;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::{Display, Formatter};
@@ -50,7 +50,7 @@ impl Progress {
             Show::Lines { last } => {
                 if last.elapsed() >= EVERY || step.step >= self.pace.total {
                     *last = Instant::now();
-                    eprintln!("step {}/{}  {}", step.step, self.pace.total, self.pace);
+                    say(format_args!("step {}/{}  {}", step.step, self.pace.total, self.pace));
                 }
             }
         }
