@@ -3,11 +3,13 @@
 mod adapters;
 mod bytes;
 mod fields;
+mod task;
 pub mod verify;
 
 pub use adapters::{Adapters, Fit, Given, Opened, adapter_name, open, open_for, options};
 pub use bytes::Bytes;
 pub use fields::{Field, map};
+pub use task::kind;
 
 use anyhow::Result;
 use clap::Args;
