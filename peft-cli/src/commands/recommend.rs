@@ -62,7 +62,7 @@ pub(super) fn blueprint(model: &str, output: &Output) -> Result<Blueprint> {
     match unit.and_then(|(number, size)| Some(number.parse::<f64>().ok()? * size)) {
         Some(size) if !Path::new(model).is_dir() => Ok(Blueprint::about(size as i64)?),
         _ => {
-            let dir = model.parse::<Source>()?.model(output)?;
+            let dir = model.parse::<Source>()?.config(output)?;
             Blueprint::open(dir).context("a model is a directory with a config.json, or a size: 7B, 350M")
         }
     }
