@@ -22,10 +22,11 @@ use std::path::Path;
 /// Where it is computed.
 #[derive(Debug, Clone, Args)]
 pub struct Machine {
-    /// cpu, cuda, cuda:N or auto
+    /// Device: cpu, cuda, cuda:N, auto
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
-    #[arg(long, default_value_t, help = Threads::HELP)]
+    /// CPU threads: a number, or auto
+    #[arg(long, default_value_t)]
     pub threads: Threads,
 }
 

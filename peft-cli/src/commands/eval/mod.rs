@@ -55,7 +55,7 @@ pub struct Eval {
     #[arg(long, default_value = "answers")]
     learn: Learn,
     /// Rows that are computed at once
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Longest row in tokens; what is beyond is cut [default: the model's positions]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(i64).range(2..))]

@@ -28,7 +28,7 @@ use std::path::Path;
                         runs/mine/checkpoints/checkpoint-400\n  peft inspect runs/mine --json | jq .not_finite"
 )]
 pub struct Inspect {
-    /// A model, an adapter, a checkpoint, or the directory of a run
+    /// Directory of a model, an adapter, a checkpoint or a run; or an id of the Hub
     path: Source,
     /// The adapter's model, to compare with
     #[arg(long, value_name = "MODEL")]
