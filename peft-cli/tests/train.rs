@@ -241,6 +241,18 @@ fn what_cannot_be_is_refused_before_anything_is_lost() -> Result<()> {
     Ok(())
 }
 
+/// The model's own head is for three classes, and the data have two.
+#[test]
+fn a_head_for_other_classes_is_drawn_where_that_is_said() -> Result<()> {
+    let work = Work::classes()?;
+    let rows = ["warm", "cold"].map(|label| json!({ "text": "the cat is red", "label": label }).to_string());
+    std::fs::write(work.path("train.jsonl"), rows.join("\n"))?;
+    refused(&work.train(&[])?, 1, &["classifier.weight", "[3, 32]", "--new-head"])?;
+    good(&work.train(&["--new-head", "--epochs", "1", "--json"])?)?;
+    ensure!(adapter::classes(work.path("out"))?.len() == 2);
+    Ok(())
+}
+
 /// Numbers that train nothing: nothing is made.
 #[test]
 fn numbers_that_train_nothing_are_refused() -> Result<()> {
@@ -264,6 +276,33 @@ fn numbers_that_train_nothing_are_refused() -> Result<()> {
         refused(&output, 1, &[part]).with_context(|| format!("{more:?}"))?;
         ensure!(!work.path("made").join("metrics.jsonl").exists(), "{more:?}: something was made");
     }
+    Ok(())
+}
+
+/// Before anything is trained.
+#[test]
+fn a_merged_model_has_a_place_of_its_own() -> Result<()> {
+    let work = Work::causal()?;
+    refused(&work.train(&["--merge", "model"])?, 1, &["merge", "model"])?;
+    refused(&work.train(&["--overwrite", "--merge", "out"])?, 1, &["merge", "out", "the run"])?;
+    let prompt = [
+        "train",
+        "--model",
+        "model",
+        "--data",
+        "train.jsonl",
+        "--output",
+        "out",
+        "--method",
+        "prompt_tuning",
+        "--overwrite",
+    ];
+    refused(
+        &work.run(&[&prompt[..], &["--merge", "merged"]].concat())?,
+        1,
+        &["merge", "cannot be folded in"],
+    )?;
+    ensure!(!work.path("out/metrics.jsonl").exists(), "something was trained");
     Ok(())
 }
 

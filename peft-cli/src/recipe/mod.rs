@@ -59,7 +59,7 @@ pub struct Recipe {
     /// Share of the training data that is held out to evaluate on, where there is no eval_data [default: 0]
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     pub eval_share: Option<f64>,
-    /// Longest row in tokens, at most the model's; what is beyond is cut
+    /// Longest row in tokens, at most the model's; what is beyond is cut, and said [default: 1024]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     pub length: Option<i64>,
     /// Put several short texts into one row, which do not see each other [default: false]
@@ -71,6 +71,9 @@ pub struct Recipe {
     /// Names of the classes, in the order of the head's outputs; those of the data in order, unless they are said
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Data")]
     pub labels: Option<Vec<String>>,
+    /// Draw a new head for the classes, whatever head the model has [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Data")]
+    pub new_head: Option<bool>,
 
     /// Optimizer: adamw, lora_plus, lora_fa [default: adamw]
     #[arg(long, help_heading = "Optimizer")]

@@ -106,8 +106,7 @@ impl Read {
         let data = match rows {
             Rows::Causal(split) => {
                 let (ids, template) = (TokenIds::read(model)?, ChatTemplate::open(model)?);
-                let length = settings.length.and_then(|n| usize::try_from(n).ok());
-                let pack = settings.pack.then(|| length.unwrap_or(usize::MAX).min(encoder.longest()));
+                let pack = settings.pack.then(|| encoder.longest());
                 let how = Preparation { learn: settings.learn.into(), pack };
                 let form = Some(split.train.form);
                 let (train, eval) = split.each(|corpus| {

@@ -96,7 +96,7 @@ pub fn write(mut session: Session<'_>, stopped_early: bool) -> Result<Finished> 
     };
     let adapter = session.peft.report(&[ADAPTER])?;
     save(&session)?;
-    let merged = session.settings().merge.clone();
+    let merged = session.order.merge();
     if let Some(out) = &merged {
         let model = session.peft.merged(&[ADAPTER])?;
         hub::save_with(&model, out, Some(&session.model), IfExists::Replace)?;

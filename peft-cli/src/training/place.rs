@@ -1,6 +1,10 @@
 //! The directory of a run: whose it is, and what is in it.
 
-use anyhow::{Context, Result, bail};
+use crate::common::same;
+use anyhow::{Context, Result, bail, ensure};
+use peft_core::hub;
+use peft_core::io::IfExists;
+use peft_core::methods::catalogue::{Entry, Merges};
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -95,6 +99,20 @@ impl Place {
             gone(&path, fs::remove_file(&path))?;
         }
         gone(&self.checkpoints(), fs::remove_dir_all(self.checkpoints()))
+    }
+
+    /// Refuses, before hours of work, a merged model that cannot be written or would be in the place of another one.
+    pub fn check_merge(&self, method: &Entry, out: Option<&Path>, mode: Mode) -> Result<()> {
+        let Some(out) = out else { return Ok(()) };
+        ensure!(
+            method.merges != Merges::No,
+            "merge: {} is no change of weights, and cannot be folded in",
+            method.title
+        );
+        // What a run that goes on finds there is its own.
+        hub::writable(out, IfExists::overwrite(mode != Mode::New)).context("merge")?;
+        ensure!(!same(out, &self.dir), "merge: {} is the directory of the run", out.display());
+        Ok(())
     }
 
     pub fn checkpoints(&self) -> PathBuf {

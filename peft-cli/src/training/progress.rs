@@ -35,7 +35,7 @@ pub struct Best {
 }
 
 /// Fields of a recipe that make another run: one that is resumed keeps them.
-const KEPT: [&str; 23] = [
+const KEPT: [&str; 24] = [
     "model",
     "data",
     "task",
@@ -48,6 +48,7 @@ const KEPT: [&str; 23] = [
     "pack",
     "learn",
     "labels",
+    "new_head",
     "optimizer",
     "weight_decay",
     "beta1",
@@ -74,7 +75,7 @@ impl Progress {
         let path = checkpoint.path.join(FILE);
         let old: Self =
             serde_json::from_slice(&checkpoint.read(FILE)?).with_context(|| path.display().to_string())?;
-        old.check(&self.data, &self.recipe)?;
+        old.check(&self.data, &self.recipe).with_context(|| checkpoint.path.display().to_string())?;
         Ok(Self { recipe: self.recipe, ..old })
     }
 

@@ -27,6 +27,15 @@ pub struct Order<'a> {
     pub seed: u64,
 }
 
+impl Order<'_> {
+    /// Where the merged model goes, if there is to be one: of several seeds each has its own.
+    pub fn merge(&self) -> Option<PathBuf> {
+        let dir = self.settings.merge.as_ref()?;
+        let several = self.settings.seeds.len() > 1;
+        Some(if several { dir.join(format!("seed-{}", self.seed)) } else { dir.clone() })
+    }
+}
+
 /// A run with all that looks after it.
 pub struct Session<'a> {
     pub order: Order<'a>,
@@ -59,6 +68,7 @@ impl<'a> Session<'a> {
         let settings = order.settings;
         let begun = Instant::now();
         let place = Place::open(dir, mode)?;
+        place.check_merge(settings.method.entry, order.merge().as_deref(), mode)?;
         let checkpoints = Checkpoints::new(place.checkpoints());
         let mut progress = Progress::new(data::digest(settings)?, order.recipe.clone());
         let mut newest = None;

@@ -58,9 +58,11 @@ impl Setup {
         let read = Read::new(settings, kind)?;
         let head = match (kind, read.labels()) {
             (_, Some(labels)) => Options::named(labels),
-            (Kind::Regression, None) => Head::Classes(1).into(),
+            (Kind::Regression, None) => Options::from(Head::Classes(1)),
             (_, None) => Head::Stored.into(),
         };
+        let fresh = head.head.classes().filter(|_| settings.new_head).map(Head::Fresh);
+        let head = Options { head: fresh.unwrap_or(head.head), ..head };
         let quantise = settings.nf4.then(Nf4Config::default);
         let options = Options { kind: settings.dtype, quantise, ..head };
         tch::manual_seed(i64::from_ne_bytes(seed.to_ne_bytes())); // a fresh head is drawn as well
@@ -77,7 +79,7 @@ impl Setup {
         output.note(peft.report(&[ADAPTER])?);
 
         let limits = Limits::of(&peft.outline().dims, &model)?;
-        let longest = settings.length.or(limits.positions).unwrap_or(i64::MAX);
+        let longest = settings.length;
         ensure!(longest > 1, "length: is {longest}, expected 2 tokens or more");
         let encoder = TextEncoder::open(&model, limits.within(longest, virtual_tokens(&peft)?))?;
         let data = read.encode(settings, &model, &encoder)?;

@@ -121,7 +121,14 @@ pub fn open(dir: impl AsRef<Path>, device: Device, options: impl Into<Options>) 
     let file = &files.place;
     let place = file.display().to_string();
     let explain = |error| heads::explain(error, model.as_ref(), &json, &files);
-    let drawn = if head == Head::Stored { Vec::new() } else { model.fresh_head()? };
+    let drawn = match head {
+        Head::Stored => Vec::new(),
+        _ => {
+            // Before anything of a size is drawn that a broken file may have made up.
+            check_width(model.as_ref(), &files)?;
+            model.fresh_head()?
+        }
+    };
     let plan = match &quantise {
         Some(_) if json.get(quant::FIELD).is_some_and(|q| !q.is_null()) => {
             let message = "the model is in 4 bits already: open it as it is, without quantising (`quantise: None`; \
@@ -216,11 +223,29 @@ fn drop_tied(
     }
 }
 
+/// That the file's word embedding is as wide as the configuration says, as far as its header tells.
+fn check_width(model: &dyn HubModel, files: &WeightFiles) -> Result<()> {
+    let dims = model.dims();
+    let (Some(words), Ok(sizes)) = (dims.word_embedding(), dims.sizes()) else { return Ok(()) };
+    for path in &files.paths {
+        for (name, t) in io::tensors::phantoms(path)? {
+            let (found, expected) = (t.size(), vec![sizes.vocab, sizes.hidden]);
+            if model.rename(&name).as_deref() == Some(words) && found.last() != expected.last() {
+                let hint = "; is config.json of another model?".to_owned();
+                return Err(Error::Shape { place: path.display().to_string(), name, expected, found, hint });
+            }
+        }
+    }
+    Ok(())
+}
+
 fn same_classes(file: &Path, name: &str, found: Vec<i64>, wanted: &Tensor) -> Result<()> {
     let expected = wanted.size();
     if expected == found {
         return Ok(());
     }
-    let hint = "; the file's head is for other classes: ask for a fresh one to replace it".to_owned();
+    let hint =
+        "; the file's head is for other classes: ask for a fresh one to replace it (Head::Fresh, --new-head)"
+            .to_owned();
     Err(Error::Shape { place: file.display().to_string(), name: name.to_owned(), expected, found, hint })
 }

@@ -85,7 +85,8 @@ pub enum Head {
 }
 
 impl Head {
-    pub(crate) fn classes(self) -> Option<i64> {
+    /// How many classes are asked for, if any number is.
+    pub fn classes(self) -> Option<i64> {
         match self {
             Head::Stored => None,
             Head::Classes(n) | Head::Fresh(n) => Some(n),

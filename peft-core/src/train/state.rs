@@ -113,10 +113,10 @@ impl Run {
         }
         let random = random.iter().map(|(name, t)| (name.as_str(), t.shallow_clone())).collect();
         let streams = self.streams.tensors();
-        self.streams.restore(&random)?;
+        self.streams.restore(&random).map_err(|e| Error::In { path: path.clone(), error: Box::new(e) })?;
         if let Err(e) = self.trainer.optimizer().load_state(&optimizer) {
             self.streams.restore(&streams.into_iter().collect())?;
-            return Err(e);
+            return Err(Error::In { path, error: Box::new(e) });
         }
         for (adapted, tensors, running) in adapters {
             put(&adapted.params, tensors, running)?;

@@ -107,7 +107,7 @@ impl EncoderConfig {
             hidden_dropout_prob: dropout,
             attention_probs_dropout_prob: f.dropout("attention_probs_dropout_prob", 0.1)?,
             classifier_dropout: f.dropout("classifier_dropout", dropout)?,
-            initializer_range: f.or("initializer_range", 0.02)?,
+            initializer_range: f.epsilon("initializer_range", 0.02)?,
             pad_token_id: f.or("pad_token_id", family.pad)?.max(-1),
             num_labels: number,
             labels: names,
