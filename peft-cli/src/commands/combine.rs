@@ -20,9 +20,9 @@ use std::path::PathBuf;
                         --adapter runs/legal \\\n      --weights french=1,legal=1 --how ties --density 0.5"
 )]
 pub struct Combine {
-    /// Model that the adapters are of
+    /// Model: a directory, or an id of the Hub (owner/name, owner/name@revision)
     model: Source,
-    /// Where the new adapter is written
+    /// Directory that the new adapter is written to
     out: PathBuf,
     #[command(flatten)]
     adapters: Adapters,
@@ -30,10 +30,10 @@ pub struct Combine {
     #[arg(long, value_delimiter = ',', value_name = "NAME=WEIGHT,...", value_parser = weighted, required = true)]
     weights: Vec<(String, f64)>,
     /// linear, cat, svd, ties, dare_ties, dare_linear, magnitude_prune, or ties_svd and so on
-    #[arg(long, default_value = "linear")]
+    #[arg(long, value_name = "WAY", default_value = "linear")]
     how: String,
     /// Share of values that is kept, for ties, dare and magnitude_prune
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     density: Option<f64>,
     /// Replace an adapter that is there
     #[arg(long)]

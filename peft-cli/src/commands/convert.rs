@@ -16,18 +16,18 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(
     after_help = "--for writes a plain LoRA that vLLM or llama.cpp's converter reads. rsLoRA, PiSSA and OLoRA become one \
-                        exactly (the latter two of twice the rank). Of other methods --rank says how much is kept, and the share \
+                        exactly (the latter two of twice the rank). Of other methods --to-lora makes the closest one, and the share \
                         is said; merging is the exact way. What is written is opened again and its logits are \
                         compared.\n\nExamples:\n  peft convert models/base runs/rslora runs/plain --for llama.cpp\n  peft convert \
                         models/base runs/dora runs/lora --to-lora 16"
 )]
 pub struct Convert {
-    /// Model that the adapter is of
+    /// Model: a directory, or an id of the Hub (owner/name, owner/name@revision)
     model: Source,
-    /// The adapter
+    /// Adapter: a directory, or an id of the Hub (owner/name, owner/name/folder@revision); NAME=SOURCE calls it NAME
     #[arg(value_name = "ADAPTER")]
     adapter: Given,
-    /// Where the new adapter is written
+    /// Directory that the new adapter is written to
     out: PathBuf,
     /// Write the closest LoRA of this rank
     #[arg(long, value_name = "RANK", allow_negative_numbers = true)]

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
                         --sample --temperature 0.7 --json > answers.jsonl"
 )]
 pub struct Generate {
-    /// A causal model
+    /// Causal model: a directory, or an id of the Hub (owner/name, owner/name@revision)
     model: Source,
     /// Prompts; token ids ("5 17 2") where the model has no tokenizer
     prompts: Vec<String>,
@@ -44,8 +44,8 @@ pub struct Generate {
     /// The system's message before it
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Prompts that are computed at a time
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Prompts that are computed at once
+    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     #[command(flatten)]
     drawing: Drawing,

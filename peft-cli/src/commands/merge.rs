@@ -22,12 +22,12 @@ use std::path::PathBuf;
                         models/base runs/mine models/merged --overwrite --json"
 )]
 pub struct Merge {
-    /// Model that the adapter is of
+    /// Model: a directory, or an id of the Hub (owner/name, owner/name@revision)
     model: Source,
-    /// The adapter
+    /// Adapter: a directory, or an id of the Hub (owner/name, owner/name/folder@revision); NAME=SOURCE calls it NAME
     #[arg(value_name = "ADAPTER")]
     adapter: Given,
-    /// Where the merged model is written
+    /// Directory that the merged model is written to
     out: PathBuf,
     #[command(flatten)]
     fit: Fit,

@@ -24,19 +24,20 @@ use std::fmt::Write;
                         --fit 8GB --length 512"
 )]
 pub struct Plan {
-    /// A model, of which config.json is enough; or a size: 7B, 350M
+    /// Model: a directory, or an id of the Hub (owner/name, owner/name@revision), of which config.json is enough; or a
+    /// size: 7B, 350M
     model: String,
-    /// The method, as `peft methods` names them
-    #[arg(long, default_value = "lora")]
+    /// Method by name (peft methods lists them)
+    #[arg(long, value_name = "NAME", default_value = "lora")]
     method: String,
-    /// A field of its configuration; may be repeated
+    /// A field of the method: r=16, target_modules=q_proj,v_proj; may be repeated
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     set: Vec<Field>,
     /// Rows that are computed at once
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "ROWS", default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..))]
     batch: i64,
     /// Tokens of the longest row
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = clap::value_parser!(i64).range(1..))]
     length: i64,
     /// How the base is held [default: f32; with --fit bf16 and nf4]
     #[arg(long, value_enum)]
@@ -51,8 +52,15 @@ pub struct Plan {
 /// How the base is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Base {
+    /// 32 bits
+    #[value(alias = "float32")]
     F32,
+    /// 16 bits, with the range of 32
+    #[value(alias = "bfloat16")]
     Bf16,
+    /// 16 bits
+    #[value(alias = "float16")]
+    F16,
     /// 4 bits with double quantisation, the rest in bf16
     Nf4,
 }
@@ -62,6 +70,7 @@ impl Base {
         let base = match self {
             Base::F32 => Storage::Dense(Kind::Float),
             Base::Bf16 => Storage::Dense(Kind::BFloat16),
+            Base::F16 => Storage::Dense(Kind::Half),
             Base::Nf4 => Storage::qlora(),
         };
         Setup { base, optimizer: Optimizer::Adam }
@@ -71,6 +80,7 @@ impl Base {
         match self {
             Base::F32 => "f32",
             Base::Bf16 => "bf16",
+            Base::F16 => "f16",
             Base::Nf4 => "nf4",
         }
     }

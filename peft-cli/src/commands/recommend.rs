@@ -21,19 +21,20 @@ use std::path::Path;
                   8GB --task classification --examples 2000"
 )]
 pub struct Recommend {
-    /// A model, of which config.json is enough; or a size: 7B, 350M
+    /// Model: a directory, or an id of the Hub (owner/name, owner/name@revision), of which config.json is enough; or a
+    /// size: 7B, 350M
     model: String,
     /// Memory of the device, 24GB or 16GiB
-    #[arg(long, default_value = "24GB")]
+    #[arg(long, value_name = "MEMORY", default_value = "24GB")]
     gpu: Bytes,
     /// Share of it that is kept for activations and buffers
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     reserve: f64,
     /// What for [default: generation with a causal model or a size, else classification]
     #[arg(long)]
     task: Option<Task>,
     /// Training examples
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, value_name = "ROWS", default_value_t = 10_000)]
     examples: i64,
 }
 
@@ -62,7 +63,7 @@ pub(super) fn blueprint(model: &str, output: &Output) -> Result<Blueprint> {
     match unit.and_then(|(number, size)| Some(number.parse::<f64>().ok()? * size)) {
         Some(size) if !Path::new(model).is_dir() => Ok(Blueprint::about(size as i64)?),
         _ => {
-            let dir = model.parse::<Source>()?.model(output)?;
+            let dir = model.parse::<Source>()?.config(output)?;
             Blueprint::open(dir).context("a model is a directory with a config.json, or a size: 7B, 350M")
         }
     }

@@ -38,7 +38,8 @@ impl FromStr for Given {
 /// Adapters of a model, and the head that they are for.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Adapters {
-    /// An adapter, called by its folder's name or by NAME; of a directory with several, all; may be repeated
+    /// Adapter: a directory, or an id of the Hub, called by its folder's name or by NAME; of a directory with several,
+    /// all; may be repeated
     #[arg(long = "adapter", value_name = "[NAME=]SOURCE")]
     pub adapters: Vec<Given>,
     #[command(flatten)]
@@ -49,7 +50,7 @@ pub struct Adapters {
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Fit {
     /// Classes of a classifier's new head [default: those of the adapter, or of the model's own head]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub classes: Option<i64>,
     /// Take an adapter that was made for another base, with a warning
     #[arg(long)]

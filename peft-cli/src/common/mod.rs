@@ -3,11 +3,13 @@
 mod adapters;
 mod bytes;
 mod fields;
+mod task;
 pub mod verify;
 
 pub use adapters::{Adapters, Fit, Given, Opened, adapter_name, open, open_for, options};
 pub use bytes::Bytes;
 pub use fields::{Field, map};
+pub use task::kind;
 
 use anyhow::Result;
 use clap::Args;
@@ -20,10 +22,11 @@ use std::path::Path;
 /// Where it is computed.
 #[derive(Debug, Clone, Args)]
 pub struct Machine {
-    /// cpu, cuda, cuda:N or auto
+    /// Device: cpu, cuda, cuda:N, auto
     #[arg(long, default_value = "cpu")]
     pub device: DeviceChoice,
-    #[arg(long, default_value_t, help = Threads::HELP)]
+    /// CPU threads: a number, or auto
+    #[arg(long, default_value_t)]
     pub threads: Threads,
 }
 

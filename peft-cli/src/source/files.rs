@@ -12,6 +12,8 @@ use std::path::Path;
 pub enum Kind {
     Model,
     Adapter,
+    /// Of a model `config.json` alone, which says its shape.
+    Config,
 }
 
 /// What both may have beside configuration and weights.
@@ -35,14 +37,14 @@ impl Kind {
     /// The file without which it is none.
     pub fn config(self) -> &'static str {
         match self {
-            Self::Model => hub::CONFIG,
+            Self::Model | Self::Config => hub::CONFIG,
             Self::Adapter => adapter::CONFIG,
         }
     }
 
     fn other(self) -> (Self, &'static str) {
         match self {
-            Self::Model => (Self::Adapter, "an adapter"),
+            Self::Model | Self::Config => (Self::Adapter, "an adapter"),
             Self::Adapter => (Self::Model, "a model"),
         }
     }
@@ -51,6 +53,7 @@ impl Kind {
         match self {
             Self::Model => &["generation_config.json"],
             Self::Adapter => &[adapter::CLASSES, adapter::PROVENANCE],
+            Self::Config => &[],
         }
     }
 
@@ -64,6 +67,7 @@ impl Kind {
                 "pytorch_model.bin.index.json",
             ],
             Self::Adapter => &[adapter::TENSORS, "adapter_model.bin"],
+            Self::Config => &[],
         }
     }
 
@@ -81,6 +85,9 @@ impl Kind {
             }
             bail!("it has no {}; {}", self.config(), listed(names));
         }
+        if self == Self::Config {
+            return Ok(vec![self.config().to_owned()]);
+        }
         let Some(weights) = self.weights().iter().find(|name| has(name)) else {
             bail!("it has none of {}; {}", self.weights().join(", "), listed(names));
         };
@@ -95,7 +102,7 @@ impl Kind {
         let mut missing: Vec<_> =
             [self.config()].into_iter().filter(|name| !has(&name)).map(str::to_owned).collect();
         match self.weights().iter().find(has) {
-            None => missing.push(self.weights().first().copied().unwrap_or_default().to_owned()),
+            None => missing.extend(self.weights().first().map(|name| (*name).to_owned())),
             Some(index) if is_index(index) => {
                 let shards = shards(&dir.join(index)).unwrap_or_default();
                 missing.extend(shards.into_iter().filter(|shard| !dir.join(shard).exists()));
@@ -107,7 +114,7 @@ impl Kind {
 
     /// Whether nothing can be missing in the directory: what may be absent from a repository, a model's tokenizer, is there.
     pub fn whole(self, dir: &Path) -> bool {
-        let tokens = self == Self::Adapter || VOCABULARIES.iter().any(|name| dir.join(name).exists());
+        let tokens = self != Self::Model || VOCABULARIES.iter().any(|name| dir.join(name).exists());
         tokens && self.missing(dir).is_empty()
     }
 }

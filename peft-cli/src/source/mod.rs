@@ -59,6 +59,11 @@ impl Source {
         self.directory(Kind::Model, output)
     }
 
+    /// A directory with the model's `config.json`; of the rest nothing is fetched.
+    pub fn config(&self, output: &Output) -> Result<PathBuf> {
+        self.directory(Kind::Config, output)
+    }
+
     /// The adapter's directory, fetched if need be.
     pub fn adapter(&self, output: &Output) -> Result<PathBuf> {
         self.directory(Kind::Adapter, output)

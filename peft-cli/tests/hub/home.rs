@@ -41,7 +41,12 @@ impl Home {
         self.dir.path().join("hub/models--maker--tiny")
     }
 
+    /// `peft fetch`.
     pub fn command(&self, endpoint: &str, arguments: &[&str]) -> Command {
+        self.peft(endpoint, &[&["fetch"], arguments].concat())
+    }
+
+    pub fn peft(&self, endpoint: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_peft"));
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -53,7 +58,7 @@ impl Home {
             }
         }
         command.current_dir(self.dir.path()).env("HF_HOME", self.dir.path()).env("HF_ENDPOINT", endpoint);
-        command.arg("fetch").args(arguments);
+        command.args(arguments);
         command
     }
 

@@ -62,6 +62,26 @@ fn an_adapter_comes_from_its_folder() {
 }
 
 #[test]
+fn a_shape_needs_no_weights() {
+    let (files, home) = (model(), Home::new());
+    let server = Server::start(files, Faults::default());
+    for command in [&["plan", REPO, "--length", "8"][..], &["recommend", REPO]] {
+        let done = home.peft(&server.endpoint, command).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let asked: Vec<_> = server.requests().into_iter().filter(|line| line.contains("/resolve/")).collect();
+    assert!(asked.iter().all(|line| line.ends_with("/config.json")) && !asked.is_empty(), "{asked:?}");
+    // The whole model is fetched all the same.
+    let dir = directory(&home.fetch(&server.endpoint, &[REPO]));
+    assert!(dir.join("model.safetensors").exists());
+    let done =
+        home.peft("http://127.0.0.1:9", &["recommend", REPO]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let adapter = home.peft(&server.endpoint, &["plan", &format!("{REPO}/last")]).output().unwrap();
+    refused(&adapter, &["is an adapter"]);
+}
+
+#[test]
 fn two_programs_at_once_fetch_it_once() {
     let (files, home) = (model(), Home::new());
     let server = Server::start(files.clone(), Faults::default());

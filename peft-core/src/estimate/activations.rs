@@ -59,7 +59,7 @@ impl fmt::Display for Plan {
 }
 
 /// Multiplications and additions that a measured step may take: a second or so.
-const WORK: i64 = 40_000_000_000;
+const WORK: i64 = 10_000_000_000;
 /// Rows of that many tokens are measured in any case.
 const SHORTEST: i64 = 32;
 /// Parts of the width that are tried: one in so many, and twice that.

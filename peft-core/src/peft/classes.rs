@@ -41,7 +41,7 @@ impl Peft {
     }
 
     /// How many classes the model's head has, where the model says which layer that is.
-    fn number_of_classes(&self) -> Option<i64> {
+    pub fn number_of_classes(&self) -> Option<i64> {
         let heads = self.outline().sites.iter().filter(|site| self.in_head(&site.name));
         heads.last()?.shape.first().copied()
     }

@@ -2,14 +2,14 @@
 
 use super::rows::{Ink, Shown};
 use super::summary::{Labels, Summary};
+use crate::common;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::recipe::{Kind, Learn};
 use crate::source::Source;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use peft_core::hub::{self, Head, TokenIds};
-use peft_core::io::read_json;
 use peft_core::text::{ChatTemplate, Corpus, Dataset, Limits, Preparation, TextEncoder};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl Show {
     pub fn run(&self, output: &Output) -> Result<Outcome> {
         let dir = self.model.model(output)?;
         let dims = hub::architecture(&dir, Head::Stored)?.dims();
-        let kind = self.kind(&dir, dims.causal())?;
+        let kind = common::kind(self.task, &self.model, &dir, dims.causal(), None)?;
         ensure!(!self.pack || kind == Kind::Causal, "--pack: is for a model of next tokens");
         let limits = Limits::of(&dims, &dir)?;
         let limits = limits.within(self.length.unwrap_or(i64::MAX), 0);
@@ -88,28 +88,6 @@ impl Show {
         };
         output.result(&serde_json::json!({ "summary": summary }), |_| &summary)?;
         Ok(Outcome::Done)
-    }
-
-    /// What is learned, by what the model is for.
-    fn kind(&self, dir: &Path, causal: bool) -> Result<Kind> {
-        match (self.task, causal) {
-            (None | Some(Kind::Causal), true) => Ok(Kind::Causal),
-            (Some(Kind::Causal), false) => {
-                bail!("--task causal: {} is an encoder, for classes or regression", self.model.name())
-            }
-            (Some(_), true) => {
-                bail!("--task: {} is a model of next tokens, expected causal", self.model.name())
-            }
-            (Some(kind), false) => Ok(kind),
-            (None, false) => {
-                let config = read_json(dir.join(hub::CONFIG))?;
-                let said = config.get("problem_type").and_then(Value::as_str);
-                let one = config.get("num_labels") == Some(&Value::from(1))
-                    || config.get("id2label").and_then(Value::as_object).is_some_and(|all| all.len() == 1);
-                let regression = said.map_or(one, |said| said == "regression");
-                Ok(if regression { Kind::Regression } else { Kind::Classes })
-            }
-        }
     }
 
     fn causal(&self, dir: &Path, encoder: &TextEncoder, limits: Limits, output: &Output) -> Result<Summary> {
