@@ -136,7 +136,7 @@ fn a_classifier_from_a_recipe_to_an_adapter() -> Result<()> {
         "peft_rs.json",
         "metrics.jsonl",
         "report.html",
-        "recipe.toml",
+        "run.toml",
     ] {
         ensure!(out.join(file).exists(), "{file}");
     }
@@ -235,8 +235,8 @@ fn what_cannot_be_is_refused_before_anything_is_lost() -> Result<()> {
     refused(&work.train(&["--overwrite", "--eval-data", "none.jsonl"])?, 1, &["none.jsonl"])?;
     ensure!(weights(&work.path("out"))? == before, "the adapter was changed");
     std::fs::write(work.path("train.jsonl"), "{\"text\": \"a dog\", \"label\": \"warm\"}\n")?;
-    refused(&work.train(&["--resume"])?, 1, &["the data are not those"])?;
-    refused(&work.run(&["train", "--resume", "--output", "nowhere"])?, 1, &["nowhere", "recipe.toml"])?;
+    refused(&work.train(&["--resume"])?, 1, &["the data is not what"])?;
+    refused(&work.run(&["train", "--resume", "--output", "nowhere"])?, 1, &["nowhere", "run.toml"])?;
     ensure!(work.run(&["train", "--no-such"])?.status.code() == Some(2));
     Ok(())
 }
@@ -378,7 +378,10 @@ fn check_finds_what_is_wrong_and_writes_nothing() -> Result<()> {
     ensure!(states(&fine).iter().any(|(what, _)| what == "what is trained"), "no step was taken");
     for (more, what, state, code) in [
         (&["--lr", "1"][..], "learning rate", "warning", 0),
-        (&["--lr=-1"], "learning rate", "fault", 3),
+        (&["--lr=-1"], "recipe", "fault", 3),
+        (&["--pack"], "training", "fault", 3),
+        (&["--eval-data", "train.jsonl", "--metric", "perplexity"], "training", "fault", 3),
+        (&["--output", "model"], "output", "warning", 0),
         (&["--set", "target_modules=nothing"], "training", "fault", 3),
         (&["--length", "4"], "read", "warning", 0),
     ] {

@@ -4,7 +4,7 @@ use crate::common::table;
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::recipe::{Recipe, Settings};
-use crate::training::{State, check};
+use crate::training::{Finding, State, check};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::path::PathBuf;
@@ -30,7 +30,10 @@ impl Check {
         let mut recipe = said.with(Recipe::clone(&self.flags)).context("flags")?;
         // Nothing is written: where to is no matter.
         recipe.output.get_or_insert_with(|| "unused".into());
-        let found = check(&Settings::of(&recipe)?, output);
+        let found = match Settings::of(&recipe) {
+            Ok(settings) => check(&settings, output),
+            Err(e) => vec![Finding { what: "recipe", state: State::Fault, said: format!("{e:#}") }],
+        };
         if output.json {
             found.iter().try_for_each(|finding| output.result(finding, |_| ""))?;
         } else {

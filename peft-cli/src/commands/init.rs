@@ -2,7 +2,7 @@
 
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::recipe::{Recipe, template};
+use crate::recipe::{Recipe, Settings, template};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use peft_core::io::write_atomically;
@@ -31,12 +31,14 @@ impl Init {
     pub fn run(&self, output: &Output) -> Result<Outcome> {
         let said = Recipe::default().with(Recipe::clone(&self.flags))?;
         let some = |said: Option<String>, text: &str| said.or_else(|| Some(text.to_owned()));
-        let text = template(&Recipe {
+        let recipe = Recipe {
             model: some(said.model, "models/SmolLM2-135M-Instruct"),
             data: some(said.data, "train.jsonl"),
             output: some(said.output, "runs/mine"),
             ..said
-        })?;
+        };
+        Settings::of(&recipe)?; // what `peft train` would refuse
+        let text = template(&recipe)?;
         let Some(path) = &self.file else {
             stdout().write_all(text.as_bytes())?;
             return Ok(Outcome::Done);

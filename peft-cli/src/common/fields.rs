@@ -18,8 +18,19 @@ impl FromStr for Field {
     fn from_str(text: &str) -> Result<Self> {
         let (name, value) = text.split_once('=').context("expected field=value")?;
         ensure!(!name.trim().is_empty(), "expected field=value");
-        Ok(Self { name: name.trim().to_owned(), value: value_of(value.trim()) })
+        let name = name.trim().to_owned();
+        let value = match value_of(value.trim()) {
+            Value::String(one) if name.ends_with("modules") || name == "modules_to_save" => names(one),
+            other => other,
+        };
+        Ok(Self { name, value })
     }
+}
+
+/// A module's name is a list of one: PEFT takes a string for a pattern of whole paths, and a name alone never is one.
+fn names(text: String) -> Value {
+    let plain = text.chars().all(|c| c.is_alphanumeric() || "_-".contains(c)) && text != "all-linear";
+    if plain { vec![text].into() } else { text.into() }
 }
 
 fn value_of(text: &str) -> Value {
@@ -57,6 +68,9 @@ mod tests {
         assert_eq!(value("target_modules=q_proj,v_proj"), json!(["q_proj", "v_proj"]));
         assert_eq!(value("target_modules=q_proj,"), json!(["q_proj"]));
         assert_eq!(value("target_modules=\"a{1,2}\""), json!("a{1,2}"));
+        assert_eq!(value("target_modules=v_proj"), json!(["v_proj"]));
+        assert_eq!(value("target_modules=all-linear"), json!("all-linear"));
+        assert_eq!(value("target_modules=.*v_proj"), json!(".*v_proj"));
         assert_eq!(value("token_indices=3,4"), json!([3, 4]));
         assert!("r".parse::<Field>().is_err() && "=3".parse::<Field>().is_err());
         assert!(map(&["r=1".parse().unwrap(), "r=2".parse().unwrap()]).is_err());

@@ -7,11 +7,13 @@ use crate::training::setup::{ADAPTER, Setup};
 use anyhow::{Result, anyhow};
 use peft_core::estimate::human_bytes;
 use peft_core::hub;
+use peft_core::methods::catalogue::Merges;
 use peft_core::tch::{self, Device, Tensor};
 use peft_core::train::{Recipe, Run, Schedule};
 use peft_core::{Params, Peft};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 /// Something that was looked at.
@@ -39,6 +41,7 @@ const STEPS: usize = 4;
 /// Looks at everything; a step that cannot be taken is a fault, and ends it.
 pub fn check(settings: &Settings, output: &Output) -> Vec<Finding> {
     let mut found = vec![rate(settings)];
+    found.extend(places(settings));
     if let Err(e) = looked(settings, output, &mut found) {
         found.push(Finding { what: "training", state: State::Fault, said: format!("{e:#}") });
     }
@@ -102,17 +105,35 @@ fn rate(settings: &Settings) -> Finding {
     let (lr, entry) = (settings.lr, settings.method.entry);
     let usual = entry.usual_learning_rates();
     let range = format!("{:e} to {:e}", usual.start(), usual.end());
-    let (state, said) = if !(lr > 0.0 && lr.is_finite()) {
-        (
-            State::Fault,
-            format!("is {lr}, expected a positive number ({range} are usual with {})", entry.title),
-        )
-    } else if !usual.contains(&lr) {
-        (State::Warning, format!("is {lr:e}, and {range} are usual with {}", entry.title))
-    } else {
-        (State::Ok, format!("{lr:e}, of {range} that are usual with {}", entry.title))
+    let (state, said) = match usual.contains(&lr) {
+        true => (State::Ok, format!("{lr:e}, of {range} that are usual with {}", entry.title)),
+        false => (State::Warning, format!("is {lr:e}, and {range} are usual with {}", entry.title)),
     };
     Finding { what: "learning rate", state, said }
+}
+
+/// The places that are written to, as far as that is seen without writing.
+fn places(settings: &Settings) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut say = |what, state, said: String| found.push(Finding { what, state, said });
+    let something = |dir: &Path| std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    let dir = &settings.output;
+    if dir.is_file() {
+        say("output", State::Fault, format!("{}: is a file", dir.display()));
+    } else if something(dir) {
+        let said = "holds something: a new run is refused there, --resume goes on with one, --overwrite takes it away";
+        say("output", State::Warning, format!("{}: {said}", dir.display()));
+    }
+    if let Some(out) = &settings.merge {
+        let entry = settings.method.entry;
+        if entry.merges == Merges::No {
+            let said = format!("{} is no change of weights, and cannot be folded in", entry.title);
+            say("merge", State::Fault, said);
+        } else if something(out) {
+            say("merge", State::Warning, format!("{}: holds something", out.display()));
+        }
+    }
+    found
 }
 
 fn dtypes(peft: &Peft) -> String {
@@ -129,7 +150,7 @@ fn dtypes(peft: &Peft) -> String {
 }
 
 /// What an adapter of tied weights means, if it is one.
-fn tied(settings: &Settings, model: &std::path::Path) -> Result<Option<String>> {
+fn tied(settings: &Settings, model: &Path) -> Result<Option<String>> {
     let Some([head, words]) = hub::architecture(model, hub::Head::Stored)?.tied() else { return Ok(None) };
     let config = format!("{:?}", settings.method.fields());
     let named = ["lm_head", "embed_tokens", "wte"].iter().any(|name| config.contains(name));

@@ -12,7 +12,7 @@
 
 use crate::check;
 use crate::error::{Error, Result};
-use crate::estimate::probe::{Method, Phases, Probe, drawn, through};
+use crate::estimate::probe::{Method, Phases, Probe, Shape, drawn, through};
 use crate::estimate::smaller::{of_layers, of_width};
 use crate::estimate::{Blueprint, Estimate, Setup, human_bytes};
 use crate::peft::Peft;
@@ -23,15 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use tch::{Device, Kind};
-
-/// What is computed at once in a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    /// Rows; of a batch that is computed in parts, those of a part.
-    pub batch: i64,
-    /// Tokens of the longest row.
-    pub length: i64,
-}
 
 /// All that a training holds at its worst.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,7 +30,8 @@ mod probe;
 mod recommend;
 mod smaller;
 
-pub use activations::{Plan, Shape};
+pub use activations::Plan;
 pub use blueprint::{Blueprint, Estimate};
 pub use memory::{Memory, Optimizer, Setup, Storage, human_bytes};
+pub use probe::Shape;
 pub use recommend::{Choice, Need, Recommendation, recommend};

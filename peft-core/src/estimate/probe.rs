@@ -3,7 +3,7 @@
 //! All weights are views of one buffer, as long as the largest of them: the model takes hardly any memory itself.
 
 use crate::error::Result;
-use crate::estimate::{Setup, Shape, Storage};
+use crate::estimate::{Setup, Storage};
 use crate::peft::Peft;
 use crate::run::{Architecture, Model};
 use crate::seam::{Batch, MethodConfig, Params, Pass};
@@ -12,6 +12,15 @@ use peft_sys::memory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
+
+/// What is computed at once in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows; of a batch that is computed in parts, those of a part.
+    pub batch: i64,
+    /// Tokens of the longest row.
+    pub length: i64,
+}
 
 /// The name of the adapter that is measured.
 const PROBE: &str = "probe";

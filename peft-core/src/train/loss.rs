@@ -8,12 +8,14 @@ use tch::{Device, Kind, Reduction, Tensor};
 pub(super) const MASKED: i64 = -100;
 
 /// Mean cross entropy of `logits` `[batch, classes]` against class numbers `[batch]`; rows of the class −100 do not count.
+/// Of logits in 16 bits it is computed in f32, as transformers does.
 ///
 /// # Errors
 /// Classes that the logits do not have, and none that counts. On the CPU alone: elsewhere looking would make the device
 /// wait, and there the loss is NaN where none counts.
 pub fn cross_entropy(logits: &Tensor, classes: &Tensor) -> Result<Tensor> {
     check(logits, classes)?;
+    let logits = wide(logits)?;
     Ok(logits.f_cross_entropy_loss(classes, None::<Tensor>, Reduction::Mean, MASKED, 0.0)?)
 }
 
@@ -54,6 +56,14 @@ pub fn squared_error(outputs: &Tensor, numbers: &Tensor) -> Result<Tensor> {
         return Err(Error::Input(message));
     }
     Ok(outputs.f_squeeze_dim(1)?.f_mse_loss(numbers, Reduction::Mean)?)
+}
+
+/// In f32 at least: sums over a vocabulary in 16 bits have two or three digits.
+fn wide(logits: &Tensor) -> Result<Tensor> {
+    match logits.f_kind()? {
+        Kind::BFloat16 | Kind::Half => Ok(logits.f_to_kind(Kind::Float)?),
+        _ => Ok(logits.shallow_clone()),
+    }
 }
 
 /// That there is a logit for every class, and a class that counts.

@@ -199,7 +199,7 @@ impl Case {
                 let checkpoint = run.join("checkpoints").join("checkpoint-2");
                 let files: &[&str] = match kind {
                     Kind::CheckpointBytes => {
-                        &["state.safetensors", "run.json", "progress.json", "manifest.json", "recipe.toml"]
+                        &["state.safetensors", "run.json", "progress.json", "manifest.json", "run.toml"]
                     }
                     Kind::CheckpointState => &["state.safetensors"],
                     _ => &["run.json", "progress.json", "manifest.json"],
