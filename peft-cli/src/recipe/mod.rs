@@ -2,11 +2,13 @@
 //!
 //! [`Recipe`] is what somebody said, [`Settings`] what it comes to.
 
+mod method;
 mod settings;
 mod template;
 mod words;
 
-pub use settings::{Method, Settings, Stop};
+pub use method::Method;
+pub use settings::{Settings, Stop};
 pub use template::{filled, template};
 pub use words::{Dtype, Kind, Learn, Optimizer, Rows, Shape};
 

@@ -4,6 +4,7 @@ mod check;
 mod data;
 mod finish;
 mod forecast;
+mod order;
 mod place;
 mod progress;
 mod samples;
@@ -20,7 +21,8 @@ use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::recipe::{Recipe, Settings};
 use anyhow::Result;
-use session::{Order, Session};
+use order::Order;
+use session::Session;
 use signals::Signals;
 
 /// Trains as a recipe says, once for each of its seeds.

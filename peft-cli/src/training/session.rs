@@ -2,9 +2,10 @@
 
 use crate::outcome::Outcome;
 use crate::output::Output;
-use crate::recipe::{Recipe, Settings};
+use crate::recipe::Settings;
 use crate::source::Source;
 use crate::training::finish::Finished;
+use crate::training::order::Order;
 use crate::training::place::{Mode, Place, RECIPE};
 use crate::training::progress::{self, Progress, figure};
 use crate::training::samples::Samples;
@@ -19,33 +20,6 @@ use peft_core::{Error, Peft, device};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// What is wanted of a training: its recipe, and what that comes to.
-#[derive(Debug, Clone, Copy)]
-pub struct Order<'a> {
-    pub recipe: &'a Recipe,
-    pub settings: &'a Settings,
-    pub seed: u64,
-}
-
-impl Order<'_> {
-    /// The recipe of this seed alone, in its own directory, so that it can be gone on with by itself.
-    pub fn own(&self) -> Recipe {
-        let output = match self.settings.seeds.len() > 1 {
-            true => self.settings.output.join(format!("seed-{}", self.seed)).display().to_string(),
-            false => self.settings.output.display().to_string(),
-        };
-        let merge = self.merge().map(|dir| dir.display().to_string());
-        Recipe { output: Some(output), merge, seeds: Some(vec![self.seed]), ..self.recipe.clone() }
-    }
-
-    /// Where the merged model goes, if there is to be one: of several seeds each has its own.
-    pub fn merge(&self) -> Option<PathBuf> {
-        let dir = self.settings.merge.as_ref()?;
-        let several = self.settings.seeds.len() > 1;
-        Some(if several { dir.join(format!("seed-{}", self.seed)) } else { dir.clone() })
-    }
-}
 
 /// A run with all that looks after it.
 pub struct Session<'a> {
