@@ -250,6 +250,8 @@ fn a_head_for_other_classes_is_drawn_where_that_is_said() -> Result<()> {
     refused(&work.train(&[])?, 1, &["classifier.weight", "[3, 32]", "--new-head"])?;
     good(&work.train(&["--new-head", "--epochs", "1", "--json"])?)?;
     ensure!(adapter::classes(work.path("out"))?.len() == 2);
+    let output = work.run(&["eval", "model", "train.jsonl", "--adapter", "out", "--json"])?;
+    ensure!(output.status.success(), "{}", stderr(&output));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use crate::common::{self, Adapters, Machine};
 use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::source::Source;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use peft_core::combine::{Combination, Settings};
 use peft_core::io::{IfExists, adapter};
@@ -67,6 +67,10 @@ impl Combine {
         let mut peft = common::open(&self.model, &self.adapters, device, output)?.peft;
         self.machine.threads(&peft)?;
         let parts: Vec<(&str, f64)> = self.weights.iter().map(|(n, w)| (n.as_str(), *w)).collect();
+        if let Some(name) = peft.names().into_iter().find(|name| !parts.iter().any(|(part, _)| part == name))
+        {
+            bail!("--weights: `{name}` has none; 0 leaves it out");
+        }
         let new = free_name(&peft.names());
         peft.combine(&new, &parts, how)?;
         peft.save_with(&new, &self.out, if_exists)?;

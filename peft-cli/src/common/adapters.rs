@@ -129,20 +129,24 @@ pub fn options<'a>(
         if !adapter::exists(dir)? {
             continue;
         }
-        let names = adapter::classes(dir)?;
-        if !names.is_empty() {
-            return Ok(Options::named(names));
-        }
-        if let Some(number) = head_rows(dir, dims.head.as_deref())? {
-            return Ok(Head::Classes(number).into());
-        }
+        let head = dims.head.as_deref();
+        let (names, own) = (adapter::classes(dir)?, head_rows(&dir.join(adapter::TENSORS), head)?);
+        let options = match own {
+            _ if !names.is_empty() => Options::named(names),
+            Some(number) => Head::Classes(number).into(),
+            None => continue,
+        };
+        // The model's own head is for other classes: the adapter brings one, for which there has to be a place.
+        let stored = head_rows(&model.join("model.safetensors"), head)?;
+        let other = own.filter(|own| stored.is_some_and(|stored| stored != *own));
+        return Ok(Options { head: other.map_or(options.head, Head::Fresh), ..options });
     }
     Ok(Head::Stored.into())
 }
 
-/// Rows of the head that an adapter has beside its method: the number of its classes.
-fn head_rows(dir: &Path, head: Option<&str>) -> Result<Option<i64>> {
-    let (Some(head), path) = (head, dir.join(adapter::TENSORS)) else { return Ok(None) };
+/// Rows of the head in a file of tensors, if it has one: the number of its classes.
+fn head_rows(path: &Path, head: Option<&str>) -> Result<Option<i64>> {
+    let Some(head) = head else { return Ok(None) };
     if !path.exists() {
         return Ok(None);
     }

@@ -17,6 +17,9 @@ pub struct Progress {
     pub inputs: Inputs,
     /// The recipe as it was resolved from file and flags.
     pub recipe: Recipe,
+    /// The learning rate that it is trained with at this step.
+    #[serde(default)]
+    pub lr: Option<f64>,
     /// The best evaluation so far.
     pub best: Option<Best>,
     /// Evaluations since then.
@@ -24,6 +27,9 @@ pub struct Progress {
     /// Time that steps and evaluations took.
     pub seconds: f64,
     pub tokens: u64,
+    /// A signal came before the evaluation of this step was done: it is due.
+    #[serde(default)]
+    pub due: bool,
     /// The most bytes that a step held.
     pub memory: i64,
 }
@@ -62,8 +68,18 @@ const KEPT: [&str; 22] = [
 ];
 
 impl Progress {
-    pub fn new(inputs: Inputs, recipe: Recipe) -> Self {
-        Self { inputs, recipe, best: None, worse: 0, seconds: 0.0, tokens: 0, memory: 0 }
+    pub fn new(inputs: Inputs, recipe: Recipe, lr: f64) -> Self {
+        Self {
+            lr: Some(lr),
+            inputs,
+            recipe,
+            best: None,
+            worse: 0,
+            seconds: 0.0,
+            tokens: 0,
+            due: false,
+            memory: 0,
+        }
     }
 
     /// Where the run was that has saved this checkpoint, for a recipe that goes on with it.

@@ -57,15 +57,20 @@ impl<'a> Session<'a> {
         let checkpoints = Checkpoints::new(place.checkpoints());
         let model: Source = settings.model.parse()?;
         let inputs = data::inputs(settings, &model.model(output)?)?;
-        let mut progress = Progress::new(inputs, order.recipe.clone());
+        let mut progress = Progress::new(inputs, order.recipe.clone(), settings.lr);
         let mut newest = None;
         if mode == Mode::Resume {
             let Newest { found, torn } = checkpoints.newest()?;
             output.warn(torn.iter().map(|e| format!("{e}; it is passed over")));
             newest = found;
         }
-        if let Some((_, checkpoint)) = &newest {
-            progress = progress.after(checkpoint)?;
+        let mut changed = None;
+        if let Some((step, checkpoint)) = &newest {
+            let (old, lr) = (progress.after(checkpoint)?, settings.lr);
+            if let Some(before) = old.lr.filter(|before| *before != lr) {
+                changed = Some(format!("the learning rate is {lr} from step {step} on, and was {before}"));
+            }
+            progress = Progress { lr: Some(lr), ..old };
         }
         let Setup { peft, model, encoder, data, device, warnings, .. } =
             Setup::new(settings, order.seed, output)?;
@@ -104,8 +109,12 @@ impl<'a> Session<'a> {
             std::io::Write::write_all(file, text.as_bytes())
                 .map_err(|error| Error::File { path: path.clone(), error })
         })?;
-        let (log, torn) = Log::open(&place.dir, saved)?;
+        let (mut log, torn) = Log::open(&place.dir, saved)?;
         output.warn(torn);
+        if let Some(text) = changed {
+            output.note(&text);
+            log.record(&Event::Note { step: run.steps(), text })?;
+        }
         let bar = watch::Progress::new(output, run.steps(), total);
         Ok(Self {
             order,
@@ -132,17 +141,24 @@ impl<'a> Session<'a> {
     /// Takes the steps that are left, and writes what the run was for.
     pub fn train(mut self, signals: &Signals) -> Result<Ended> {
         if self.run.steps() == 0 {
-            self.evaluate()?;
+            self.progress.due = self.eval.is_some();
             self.samples.before(&self.peft)?;
         }
-        // A run that has stopped for want of a better evaluation has nothing left to do.
-        let stops = |worse| self.order.settings.patience.is_some_and(|most| worse >= most);
-        let mut stopped_early = stops(self.progress.worse);
-        while self.run.steps() < self.total && !stopped_early {
+        let mut stepped = false;
+        let stopped_early = loop {
+            let better = self.progress.due && self.evaluate(signals)?;
+            let (due, step) = (self.progress.due, self.run.steps());
+            if better || stepped && !due && step.is_multiple_of(self.settings().save_every) {
+                self.save()?;
+            }
+            // A run that has stopped for want of a better evaluation has nothing left to do.
+            let stops = self.settings().patience.is_some_and(|most| self.progress.worse >= most);
+            if !due && (stops || step >= self.total) {
+                break stops && step < self.total;
+            }
             if let Some(why) = self.interrupted(signals) {
                 self.save()?;
                 self.bar.end();
-                let step = self.run.steps();
                 self.output.note(match step {
                     0 => format!("{why} before the first step of {}; --resume begins", self.total),
                     _ => {
@@ -154,13 +170,9 @@ impl<'a> Session<'a> {
             if let Some(outcome) = self.step()? {
                 return Ok(Err(outcome));
             }
-            let step = self.run.steps();
-            let better = if self.evaluates(step) { self.evaluate()? } else { false };
-            stopped_early = self.order.settings.patience.is_some_and(|most| self.progress.worse >= most);
-            if better || step.is_multiple_of(self.order.settings.save_every) {
-                self.save()?;
-            }
-        }
+            stepped = true;
+            self.progress.due = self.evaluates(self.run.steps());
+        };
         self.save()?;
         self.bar.end();
         if stopped_early {
@@ -255,12 +267,17 @@ impl<'a> Session<'a> {
         self.eval.is_some() && (step.is_multiple_of(every) || step == self.total)
     }
 
-    /// Evaluates and records it; whether it is the best so far.
-    fn evaluate(&mut self) -> Result<bool> {
+    /// Evaluates and records it; whether it is the best so far. Where a signal comes before it is done, it is still due.
+    fn evaluate(&mut self, signals: &Signals) -> Result<bool> {
         let Some(eval) = &self.eval else { return Ok(false) };
         let begun = Instant::now();
-        self.bar.passing("evaluating");
-        let evaluation = self.run.evaluate(eval.as_ref(), self.order.settings.eval_batch)?;
+        let (bar, all) = (&self.bar, eval.rows());
+        let found = self.run.evaluate_while(eval.as_ref(), self.order.settings.eval_batch, &mut |done| {
+            bar.passing(format_args!("evaluating {done}/{all}"));
+            !signals.asked()
+        })?;
+        let Some(evaluation) = found else { return Ok(false) };
+        self.progress.due = false;
         let (value, more) = figure(&evaluation, &self.order.settings.metric)?;
         let (step, seconds) = (self.run.steps(), begun.elapsed().as_secs_f64());
         self.progress.seconds += seconds;

@@ -100,3 +100,18 @@ fn check(logits: &Tensor, classes: &Tensor) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In their own dtype these would be a multiple of 1/64.
+    #[test]
+    fn a_loss_of_16_bits_is_computed_in_32() {
+        let logits = Tensor::randn([5, 300], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+        let classes = Tensor::from_slice(&[0i64, 299, 17, 4, 100]);
+        let loss = cross_entropy(&logits, &classes).unwrap();
+        assert_eq!(loss.kind(), Kind::Float);
+        assert!(loss.equal(&cross_entropy(&logits.to_kind(Kind::Float), &classes).unwrap()));
+    }
+}

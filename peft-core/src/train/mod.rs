@@ -23,7 +23,7 @@ pub use adam::{Adam, AdamConfig, Decay, Group};
 pub use checkpoint::Checkpoint;
 pub use checkpoints::{Checkpoints, Newest};
 pub use cursor::Order;
-pub use evaluate::evaluate;
+pub use evaluate::{evaluate, evaluate_while};
 pub use lora_fa::{LoraFa, Product};
 pub use lora_plus::LoraPlus;
 pub use loss::{cross_entropy, next_token_loss, squared_error};

@@ -6,7 +6,9 @@ use crate::run::Model;
 use crate::seam::Pass;
 use crate::train::cursor::Cursor;
 use crate::train::streams::Streams;
-use crate::train::{AdamConfig, Evaluation, Optim, Order, Schedule, StepReport, Task, Trainer, evaluate};
+use crate::train::{
+    AdamConfig, Evaluation, Optim, Order, Schedule, StepReport, Task, Trainer, evaluate, evaluate_while,
+};
 use std::num::NonZeroUsize;
 use tch::Device;
 
@@ -256,6 +258,19 @@ impl Run {
     /// As [`evaluate`].
     pub fn evaluate(&self, task: &dyn Task, batch: usize) -> Result<Evaluation> {
         evaluate(self.view.as_ref(), task, batch, self.device)
+    }
+
+    /// As [`Run::evaluate`], for as long as `go_on` says so; see [`evaluate_while`].
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub fn evaluate_while(
+        &self,
+        task: &dyn Task,
+        batch: usize,
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Option<Evaluation>> {
+        evaluate_while(self.view.as_ref(), task, batch, self.device, go_on)
     }
 }
 
