@@ -131,9 +131,11 @@ impl Generate {
             prompts.chunks(batch).zip(adapters.chunks(batch)).zip(ids.chunks(batch)).enumerate()
         {
             let config = seeded(&config, number);
-            for (prompt, (adapter, ids)) in
-                prompts.iter().zip(adapters.iter().zip(write(&peft, adapters, ids, &config, device)?))
-            {
+            for (prompt, (adapter, ids)) in prompts.iter().zip(
+                adapters
+                    .iter()
+                    .zip(write(&peft, adapters, ids, &config, device).map_err(|e| of_file(e, &dir))?),
+            ) {
                 let text = encoder.as_ref().map(|e| e.text(&ids)).transpose()?;
                 let written = Written { prompt, adapter, ids, text };
                 let chat = self.chat;
@@ -242,4 +244,11 @@ impl<'a> Prompter<'a> {
             }
         }
     }
+}
+
+/// A setting that does not fit the model is most likely its directory's.
+fn of_file(error: anyhow::Error, model: &Path) -> anyhow::Error {
+    let setting =
+        matches!(error.downcast_ref(), Some(peft_core::Error::Config { place, .. }) if place == "generation");
+    if setting { error.context(model.join("generation_config.json").display().to_string()) } else { error }
 }

@@ -21,7 +21,7 @@ const DEFAULT: &str = "default";
 /// The template for chats with tools, where there is one of its own.
 const TOOL_USE: &str = "tool_use";
 /// How long a chat may take, a thousand times what it does.
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(2);
 /// What the name of a template's copy ends with whose marks are seen.
 const MARKED: &str = " with marks";
 
