@@ -62,7 +62,8 @@ pub struct Recipe {
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     pub eval_share: Option<f64>,
     /// Longest row in tokens, at most the model's; what is beyond is cut, and said [default: 1024]
-    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    #[arg(long, alias = "max-length", value_name = "TOKENS", help_heading = "Data")]
+    #[serde(alias = "max_length")]
     pub length: Option<i64>,
     /// Put several short texts into one row, which do not see each other [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, help_heading = "Data")]
@@ -81,7 +82,8 @@ pub struct Recipe {
     #[arg(long, help_heading = "Optimizer")]
     pub optimizer: Option<Optimizer>,
     /// Learning rate at its peak; the middle of what is usual with the method, unless it is said
-    #[arg(long, help_heading = "Optimizer")]
+    #[arg(long, alias = "learning-rate", help_heading = "Optimizer")]
+    #[serde(alias = "learning_rate")]
     pub lr: Option<f64>,
     /// Weight decay [default: 0]
     #[arg(long, value_name = "LAMBDA", help_heading = "Optimizer")]
@@ -119,7 +121,8 @@ pub struct Recipe {
     pub max_time: Option<String>,
 
     /// Rows a step [default: 8]
-    #[arg(long, value_name = "ROWS", help_heading = "Batches")]
+    #[arg(long, alias = "batch-size", value_name = "ROWS", help_heading = "Batches")]
+    #[serde(alias = "batch_size")]
     pub batch: Option<usize>,
     /// Rows that are computed at once; the gradients of a batch's parts add up. All of the batch, unless it is said
     #[arg(long, value_name = "ROWS", help_heading = "Batches")]
@@ -144,7 +147,7 @@ pub struct Recipe {
     #[arg(long, value_name = "TIMES", help_heading = "Evaluation")]
     pub patience: Option<u64>,
     /// Prompts whose answers are shown, before and after; may be repeated
-    #[arg(long = "sample", value_name = "PROMPT", help_heading = "Evaluation")]
+    #[arg(long = "sample", alias = "samples", value_name = "PROMPT", help_heading = "Evaluation")]
     pub samples: Option<Vec<String>>,
 
     /// Save a checkpoint every so many steps [default: 200]

@@ -3,7 +3,7 @@
 use crate::common::same;
 use anyhow::{Context, Result, bail, ensure};
 use peft_core::hub;
-use peft_core::io::IfExists;
+use peft_core::io::{IfExists, adapter};
 use peft_core::methods::catalogue::{Entry, Merges};
 use peft_core::train::Checkpoints;
 use std::fs::{self, File, TryLockError};
@@ -118,6 +118,21 @@ impl Place {
         self.dir.join(RECIPE).exists()
     }
 
+    /// Refuses to begin anew, unasked, where a run has come further than its checkpoints tell: whole ones that are gone or
+    /// broken, an adapter that is there.
+    pub fn check_begun(&self, whole: bool, torn: usize) -> Result<()> {
+        let dir = self.dir.display();
+        ensure!(
+            whole || torn == 0,
+            "{dir}: none of the {torn} checkpoints is whole; --overwrite begins anew"
+        );
+        ensure!(
+            whole || !self.dir.join(adapter::CONFIG).exists(),
+            "{dir}: there is an adapter, and no checkpoint to go on from; --overwrite begins anew"
+        );
+        Ok(())
+    }
+
     /// Refuses, before hours of work, a merged model that cannot be written or would be in the place of another one.
     pub fn check_merge(&self, method: &Entry, out: Option<&Path>, mode: Mode) -> Result<()> {
         let Some(out) = out else { return Ok(()) };
@@ -134,5 +149,15 @@ impl Place {
 
     pub fn checkpoints(&self) -> PathBuf {
         self.dir.join(CHECKPOINTS)
+    }
+}
+
+/// A start that failed leaves nothing behind.
+impl Drop for Place {
+    fn drop(&mut self) {
+        if matches!(self.holds(), Ok(None)) {
+            let _ = fs::remove_file(self.dir.join(LOCK));
+            let _ = fs::remove_dir(&self.dir); // it fails where there is something in it, and should
+        }
     }
 }

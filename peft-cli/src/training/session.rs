@@ -61,6 +61,7 @@ impl<'a> Session<'a> {
         let mut newest = None;
         if mode == Mode::Resume {
             let Newest { found, torn } = checkpoints.newest()?;
+            place.check_begun(found.is_some(), torn.len())?;
             output.warn(torn.iter().map(|e| format!("{e}; it is passed over")));
             newest = found;
         }
