@@ -393,6 +393,7 @@ fn check_finds_what_is_wrong_and_writes_nothing() -> Result<()> {
         (&["--lr", "1"][..], "learning rate", "warning", 0),
         (&["--lr=-1"], "recipe", "fault", 3),
         (&["--pack"], "training", "fault", 3),
+        (&["--method", "adalora", "--set", "total_step=500", "--lr", "1e-3"], "steps", "warning", 0),
         (&["--eval-data", "train.jsonl", "--metric", "perplexity"], "training", "fault", 3),
         (&["--output", "model"], "output", "warning", 0),
         (&["--set", "target_modules=nothing"], "training", "fault", 3),

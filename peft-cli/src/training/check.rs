@@ -4,6 +4,7 @@ use crate::output::Output;
 use crate::recipe::{Kind, Settings};
 use crate::training::forecast::forecast;
 use crate::training::setup::{ADAPTER, Setup};
+use crate::training::words::other_total;
 use anyhow::{Result, anyhow};
 use peft_core::estimate::human_bytes;
 use peft_core::hub;
@@ -93,6 +94,10 @@ fn looked(settings: &Settings, output: &Output, found: &mut Vec<Finding>) -> Res
         }
         Ok(None) => say("memory", State::Ok, "is not forecast for layers that are computed again".into()),
         Err(e) => say("memory", State::Warning, format!("could not be forecast: {e:#}")),
+    }
+    let an_epoch = about.rows.div_ceil(settings.batch) as u64;
+    if let Some(said) = other_total(&peft, settings.stop.steps(an_epoch))? {
+        say("steps", State::Warning, said);
     }
     for (what, state, said) in steps(settings, &peft, data.train, seed)? {
         say(what, state, said);

@@ -73,9 +73,8 @@ impl<'a> Session<'a> {
             }
             progress = Progress { lr: Some(lr), ..old };
         }
-        let Setup { peft, model, encoder, data, device, warnings, .. } =
+        let Setup { peft, model, encoder, data, device, mut warnings, .. } =
             Setup::new(settings, order.seed, output)?;
-        output.warn(&warnings);
         let data::Data { train, eval, about, origin, form, .. } = data;
         output.note(format!(
             "{} rows of {} tokens to train on, {} rows to evaluate on",
@@ -83,6 +82,8 @@ impl<'a> Session<'a> {
         ));
         let an_epoch = about.rows.div_ceil(settings.batch) as u64;
         let total = settings.stop.steps(an_epoch);
+        warnings.extend(words::other_total(&peft, total)?);
+        output.warn(&warnings);
         let recipe = train::Recipe {
             optim: settings.optim.clone(),
             lr: settings.lr,
@@ -97,7 +98,7 @@ impl<'a> Session<'a> {
         let mut run = Run::new(&peft, &[ADAPTER], &recipe, train)?;
         if let Some((step, checkpoint)) = &newest {
             run.load(&checkpoint.path)?;
-            output.note(format!("goes on behind step {step}: {}", checkpoint.path.display()));
+            output.note(format!("goes on after step {step}: {}", checkpoint.path.display()));
         }
         let saved = newest.map(|(step, _)| step);
         let samples = Samples::new(settings, &model, encoder, form, device)?;

@@ -1,8 +1,10 @@
 //! What a training says of errors and evaluations.
 
 use crate::recipe::Settings;
-use peft_core::Error;
+use crate::training::setup::ADAPTER;
+use anyhow::Result;
 use peft_core::train::Evaluation;
+use peft_core::{Error, Peft};
 use std::path::PathBuf;
 
 /// How many rows are named.
@@ -37,4 +39,13 @@ pub fn located(
 pub fn sentence(evaluation: &Evaluation) -> String {
     let figures = evaluation.metrics.iter().map(|(name, value)| format!(", {name} {value:.4}"));
     format!("loss {:.4}{}", evaluation.loss, figures.collect::<String>())
+}
+
+/// What to say of a method that is told how many steps there are (AdaLoRA prunes by it), and is told another number.
+pub fn other_total(peft: &Peft, total: u64) -> Result<Option<String>> {
+    let config = peft.adapter_config(ADAPTER)?.unwrap_or_default();
+    let said = config.get("total_step").and_then(|said| said.as_u64());
+    Ok(said.filter(|said| *said != total).map(|said| {
+        format!("total_step: is {said}, and the run takes {total} steps; the method goes by it: --set total_step={total}")
+    }))
 }
