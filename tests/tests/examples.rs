@@ -59,7 +59,7 @@ fn the_classifier_learns_and_remembers() -> Result<()> {
     let train = file.to_str().context("a path")?;
     let trained = run(&["--train", train, "--epochs", "150"])?;
     let judged = "warm: the dog is red\ncold: it was blue\ntiny: a cat is small\n";
-    ensure!(trained.starts_with("epoch 1: loss ") && trained.ends_with(judged), "{trained}");
+    ensure!(trained.starts_with("epoch 1.00: loss ") && trained.ends_with(judged), "{trained}");
     ensure!(run(&[])? == judged, "{}", run(&[])?);
 
     // What is wrong is said in a line, as everywhere.
