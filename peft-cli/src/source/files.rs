@@ -1,7 +1,7 @@
 //! Which files of a repository are read.
 
 use anyhow::{Result, bail};
-use peft_core::hub;
+use peft_core::hub::{self, TOKENIZER};
 use peft_core::io::{adapter, read_json};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -15,20 +15,6 @@ pub enum Kind {
     /// Of a model `config.json` alone, which says its shape.
     Config,
 }
-
-/// What both may have beside configuration and weights.
-const TOKENIZER: [&str; 10] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-];
 
 /// Of these one is enough to make tokens.
 const VOCABULARIES: [&str; 4] = ["tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt"];

@@ -20,7 +20,7 @@ use crate::seam::{Params, is_finite, is_float};
 use crate::text::{Limits, TextEncoder};
 use crate::warning::Warning;
 use crate::{io, quant};
-pub use save::{save, save_with, writable};
+pub use save::{TOKENIZER, save, save_with, writable};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

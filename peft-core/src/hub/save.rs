@@ -14,9 +14,8 @@ use serde_json::Value;
 use std::io::Write;
 use std::path::{Component, Path};
 
-/// Files of a model directory that are neither its configuration nor its weights.
-const BESIDE: &[&str] = &[
-    "generation_config.json",
+/// Files that a model's directory may have for its tokenizer and its chats.
+pub const TOKENIZER: [&str; 10] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
@@ -92,7 +91,7 @@ pub fn save_with(
     let mut saving = begin(dir, if_exists)?;
     // A directory's own files are where they belong.
     if let Some(source) = source.filter(|source| !same(source, dir)) {
-        for name in BESIDE {
+        for name in ["generation_config.json"].iter().chain(&TOKENIZER) {
             let from = source.join(name);
             if !from.exists() {
                 saving.remove(name);
